@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * disk-map.h - what the guest's side and the relay share about one disk
+ *
+ * Purpose: the generations of the dirty bitmap (one open, the sealed ones in
+ *          a queue, oldest first) and the range table, behind one short lock.
+ *          Guest writes mark the open generation, before submission and again
+ *          at completion; the relay clears only sealed bits. Sealing is O(1).
+ * Threads: any thread may call; each call takes the lock itself, never blocks
+ *          on anything else and costs at most the words it touches. The
+ *          `granted` callback of a hold runs under the lock.
+ * Units:   bytes at the guest's face, clusters at the relay's; *_us are
+ *          monotonic microseconds that the caller brings.
+ * Shapes:  generation seq numbers count up from 1 and are never reused in
+ *          one run; at most DISK_MAP_SEALED_MAX sealed ones at a time.
+ * Errors:  NULL, -ENOMEM; ranges outside the disk are asserted.
+ */
+#pragma once
+
+#include "bitmap.h"
+#include "range-table.h"
+
+#define DISK_MAP_SEALED_MAX 8
+
+typedef struct DiskMap DiskMap;
+
+DiskMap *disk_map_new(uint64_t size_bytes, unsigned cluster_bits);
+void disk_map_free(DiskMap *map);
+
+uint64_t disk_map_size_bytes(DiskMap *map);
+unsigned disk_map_cluster_bits(DiskMap *map);
+uint64_t disk_map_clusters(DiskMap *map);
+
+/* New clusters are dirty in the open generation: the target's tail may hold
+ * anything. */
+int disk_map_grow(DiskMap *map, uint64_t size_bytes, int64_t now_us);
+
+/*
+ * The guest's side. begin: takes the range and marks what it touches (rule 1);
+ * false if it is parked (it is marked when it is granted). end: marks again
+ * and drops the range, in one step. Reads take nothing.
+ */
+bool disk_map_begin(DiskMap *map, RangeHold *hold, int64_t now_us);
+void disk_map_end(DiskMap *map, RangeHold *hold, int64_t now_us);
+
+/* Mark without holding: imports, target changes. */
+void disk_map_mark(DiskMap *map, uint64_t offset, uint64_t len, int64_t now_us);
+void disk_map_mark_all(DiskMap *map, int64_t now_us);
+
+/*
+ * The relay's side.
+ */
+
+/* Seal the open generation; returns its seq. 0 when the open one is empty or
+ * the queue is full. */
+uint64_t disk_map_seal(DiskMap *map);
+
+/* Seq of the open generation: what is marked now will be settled once
+ * disk_map_settled_seq() has reached it. */
+uint64_t disk_map_open_seq(DiskMap *map);
+uint64_t disk_map_settled_seq(DiskMap *map);
+/* Seq of the oldest sealed generation, 0 when there is none. */
+uint64_t disk_map_sealed_seq(DiskMap *map);
+
+/* Next dirty run of the oldest sealed generation; false if none. */
+bool disk_map_next_sealed(DiskMap *map, uint64_t from, uint64_t max,
+                          struct ClusterRun *run);
+
+/* @run of the oldest sealed generation is settled at the target. */
+void disk_map_settle(DiskMap *map, struct ClusterRun run);
+
+/* Drop the oldest sealed generation if nothing in it is dirty any more;
+ * returns whether it did. */
+bool disk_map_retire(DiskMap *map);
+
+/* Neither dirty in any generation nor held by a writer. */
+bool disk_map_is_clean(DiskMap *map, uint64_t offset, uint64_t len);
+/* First cluster at or after @from that is clean in every generation, or
+ * UINT64_MAX. */
+uint64_t disk_map_next_clean(DiskMap *map, uint64_t from);
+
+struct DiskMapFigures {
+    uint64_t dirty_clusters;   /* in the open or a sealed generation */
+    uint64_t sealed_clusters;  /* owed: in the sealed ones */
+    uint64_t dirtied_clusters; /* ever newly marked; only grows */
+    unsigned sealed;           /* sealed generations */
+    unsigned holds;            /* ranges held now */
+    unsigned parked;           /* ... and parked */
+    int64_t oldest_mark_us;    /* first mark of the oldest generation that is
+                                 not empty, 0 when all is clean */
+};
+void disk_map_figures(DiskMap *map, struct DiskMapFigures *figures);
+
+/* The union of all generations: what a checkpoint holds. Same size and
+ * granularity. */
+void disk_map_union(DiskMap *map, Bitmap *into);
+/* Mark what is dirty in @from (a checkpoint that was read back). */
+void disk_map_load(DiskMap *map, const Bitmap *from, int64_t now_us);

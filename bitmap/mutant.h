@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * mutant.h - deliberate bugs, for tests that prove that tests can see
+ *
+ * Purpose: each name below is one rule of the protocol, broken. A test binary
+ *          compiled with -DWEIR_MUTANT=MUTANT_X runs with that rule broken and
+ *          has to fail; in the product WEIR_MUTANT is MUTANT_NONE and the
+ *          compiler removes every branch on it.
+ * Threads: any; there is no state.
+ * Source:  what field systems got wrong: md, DRBD, QEMU, several NBD stores.
+ */
+#pragma once
+
+enum WeirMutant {
+    MUTANT_NONE = 0,
+    MUTANT_NO_SECOND_MARKING,   /* a guest write is not marked at completion */
+    MUTANT_NO_FIRST_MARKING,    /* ... nor before its submission */
+    MUTANT_CLEAR_BY_GENERATION, /* the relay clears what it sent, sealed or
+                                   open, if no write was begun since */
+    MUTANT_CLEAR_BEFORE_FLUSH,  /* an acknowledged write counts as settled */
+    MUTANT_FLUSH_ONE,           /* several connections to a server that has no
+                             multi-conn, flush on the first one only */
+    MUTANT_FLUSH_EARLY,   /* a flush settles what was acknowledged after it
+                             was sent, too */
+    MUTANT_NO_QUARANTINE, /* clusters in doubt are rewritten at once */
+    MUTANT_NO_EPOCH,      /* a flush settles writes of a lost connection */
+    MUTANT_TWO_IN_FLIGHT, /* two writes of one cluster at once */
+    MUTANT_TRUST_HOLES,   /* a local hole is clean without being sent */
+};
+
+#ifndef WEIR_MUTANT
+#define WEIR_MUTANT MUTANT_NONE
+#endif
+
+#define mutant(name) (WEIR_MUTANT == (name))

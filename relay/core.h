@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * core.h - the relay's decisions for one disk: a pure step function
+ *
+ * Purpose: what to send next, over which connection, when to flush, what is
+ *          settled by that, when to retry, whether the target may be written
+ *          at all. Events in, actions out: no I/O, no clock, no threads, no
+ *          payload bytes, so that a seeded simulation can run it for millions
+ *          of steps.
+ * Threads: the relay thread's (or the simulation's). Calls the disk's DiskMap,
+ *          whose lock is taken inside; nothing else is shared.
+ * Units:   bytes, monotonic microseconds (now_us comes with every step),
+ *          clusters where it says so.
+ * Shapes:  an *op* is one run of clusters on its way: at most
+ *          RELAY_OP_BYTES_MAX of data, or RELAY_ZERO_BYTES_MAX that read as a
+ *          hole; it lives in a slot 0 .. RELAY_OPS - 1 whose number names the
+ *          loop's buffer. A *conn* is a slot 0 .. RELAY_CONNS - 1; each
+ *          connection made in it has a new epoch. Events and actions that
+ *          name a conn carry the epoch; stale ones are dropped by either side.
+ * Errors:  the target's errors become state; they never leave the relay.
+ * Source:  rules 2, 4, 5, 8, 26, 29; NBD protocol for flush and multi-conn.
+ *
+ * Life of an op:
+ *
+ *   MAP --------> READ ------> WAIT (tokens, window) --> SEND --> ACKED
+ *    | hole                      ^                                  | flush
+ *    +--> STATUS (zero there?) --+                                  v
+ *           | yes: nothing to send, ACKED                  [VERIFY] --> settled
+ *
+ * A run in which something fails goes back to dirty (it never stopped being
+ * dirty in the DiskMap); if the connection died with a write of it
+ * unanswered, it is in doubt: it waits out the quarantine, is rewritten,
+ * flushed, read back, and only then settled.
+ */
+#pragma once
+
+#include "bitmap/disk-map.h"
+#include "rate.h"
+
+#define RELAY_OPS             128
+#define RELAY_CONNS           16
+#define RELAY_OP_BYTES_MAX    (2u << 20)
+#define RELAY_ZERO_BYTES_MAX  (1u << 30)
+#define RELAY_OP_CLUSTERS_MAX (RELAY_OP_BYTES_MAX >> 12)
+#define RELAY_TEXT            160
+
+typedef struct RelayCore RelayCore;
+
+/* What a connected target says of itself (NBD transmission flags and limits).*/
+struct TargetCaps {
+    uint64_t size_bytes;
+    bool is_read_only;
+    bool can_flush;
+    bool can_fua;
+    bool can_zero;
+    bool can_trim;
+    bool can_multi_conn;
+    bool has_block_status; /* base:allocation was negotiated */
+    uint32_t min_block;    /* 1 when unknown */
+    uint32_t max_payload;  /* largest WRITE or READ; 32 MiB when unknown */
+    bool is_new_process;   /* started by this daemon: nothing of an earlier
+                              life can still execute in it */
+};
+
+/* How the target was accepted; kept in the store's state by the caller. */
+enum TargetContact {
+    CONTACT_NONE,  /* never written by us: look before the first write */
+    CONTACT_KNOWN, /* we wrote it: read-back of clean clusters must match */
+};
+
+enum TargetAccept {
+    ACCEPT_EMPTY,     /* default: refused at first contact if it shows data */
+    ACCEPT_OVERWRITE, /* make it equal */
+    ACCEPT_SAME,      /* it holds a copy: compare, send only what differs */
+};
+
+struct RelayCoreConfig {
+    DiskMap *map;
+    RateBucket *bucket; /* shared by all disks of the store; borrowed */
+    uint64_t seed;      /* of the jitter */
+    enum TargetContact contact;
+    enum TargetAccept accept;
+    bool accept_unflushed; /* the user says a server without flush is safe */
+    bool all_in_doubt;     /* unclean end: all is rewritten and read back */
+    unsigned max_conns;    /* 1 .. RELAY_CONNS */
+    int64_t settle_us;     /* settle interval, 1 s */
+    int64_t deadline_us;   /* of a request, 15 s; quarantine is 4 times that */
+    int64_t connect_deadline_us;            /* 10 s */
+    int64_t backoff_min_us, backoff_max_us; /* 250 ms, 60 s */
+};
+
+/*
+ * Events
+ */
+enum RelayEventKind {
+    RELAY_TICK,         /* time went on, or the guest dirtied something */
+    RELAY_LINK_UP,      /* conn; caps */
+    RELAY_LINK_LOST,    /* conn; text. Also: connect failed or timed out */
+    RELAY_LINK_BARRED,  /* conn; text: the loop refuses to connect (TLS rule,
+                           bad URI ...): only the user can mend it */
+    RELAY_MAPPED,       /* op; len, is_hole: the extent at the op's offset */
+    RELAY_MAP_FAILED,   /* op; the local disk: treated as data */
+    RELAY_READ,         /* op; local read is in the buffer, zero[] is set */
+    RELAY_READ_FAILED,  /* op; error: local */
+    RELAY_ACKED,        /* op, conn: one SEND_* of the op was acknowledged */
+    RELAY_FAILED,       /* op, conn, error, text: ... was answered by an error;
+                           the connection lives */
+    RELAY_FLUSHED,      /* conn */
+    RELAY_FLUSH_FAILED, /* conn, error, text */
+    RELAY_STATUS,       /* op, conn; len, is_zero: extent at the offset asked */
+    RELAY_COMPARED,     /* op, conn; is_equal */
+    RELAY_EVENT_KINDS
+};
+
+struct RelayEvent {
+    enum RelayEventKind kind;
+    unsigned conn;
+    uint32_t epoch;
+    unsigned op;
+    uint64_t len;
+    bool is_hole, is_zero, is_equal;
+    int error; /* positive errno */
+    struct TargetCaps caps;
+    /* RELAY_READ: bit i: cluster i of the op is all zeroes */
+    uint64_t zero[RELAY_OP_CLUSTERS_MAX / 64];
+    char text[RELAY_TEXT];
+};
+
+/*
+ * Actions. Each is answered by the event named, exactly once, or by the
+ * RELAY_LINK_LOST of its connection (never by both).
+ */
+enum RelayActionKind {
+    RELAY_CONNECT,     /* conn, epoch -> LINK_UP, LINK_LOST, LINK_BARRED */
+    RELAY_DISCONNECT,  /* conn, epoch: drop it now. No answer: all that was in
+                          flight on it is forgotten by the loop */
+    RELAY_MAP,         /* op, offset, len -> MAPPED, MAP_FAILED */
+    RELAY_LOAD,        /* op, offset, len -> READ, READ_FAILED: local read into
+                          the op's buffer */
+    RELAY_SEND_DATA,   /* op, conn, offset, len, buf_offset -> ACKED, FAILED */
+    RELAY_SEND_ZERO,   /* op, conn, offset, len -> ACKED, FAILED: WRITE_ZEROES*/
+    RELAY_SEND_STATUS, /* op, conn, offset, len -> STATUS, FAILED */
+    RELAY_SEND_COMPARE, /* op, conn, offset, len, buf_offset -> COMPARED,
+                          FAILED: NBD READ, compared with the op's buffer
+                          (is_zero_run: with zeroes) */
+    RELAY_SEND_FLUSH,   /* conn -> FLUSHED, FLUSH_FAILED */
+    RELAY_ACTION_KINDS
+};
+
+struct RelayAction {
+    enum RelayActionKind kind;
+    unsigned conn;
+    uint32_t epoch;
+    unsigned op;
+    uint64_t offset;
+    uint64_t len;
+    uint64_t buf_offset;
+    bool is_zero_run;
+    int64_t deadline_us; /* absolute; the loop reports LINK_LOST when an NBD
+                            action is unanswered then */
+};
+
+/* A growing list; cleared by the performer. */
+struct RelayActions {
+    struct RelayAction *list;
+    size_t count, room;
+};
+
+RelayCore *relay_core_new(const struct RelayCoreConfig *config);
+void relay_core_free(RelayCore *core);
+
+/* One step. @event may be NULL (same as TICK). */
+void relay_core_step(RelayCore *core, int64_t now_us,
+                     const struct RelayEvent *event,
+                     struct RelayActions *actions);
+
+/* When the next RELAY_TICK is due, INT64_MAX if only events matter. */
+int64_t relay_core_next_us(const RelayCore *core);
+
+/* The user's word. Each is followed by a TICK. */
+void relay_core_pause(RelayCore *core, bool pause);
+/* Seal soon and do not wait for the settle interval: somebody waits. */
+void relay_core_hurry(RelayCore *core);
+/* New limits or permission; a refused target is tried again at once. */
+void relay_core_set(RelayCore *core, unsigned max_conns,
+                    enum TargetAccept accept, bool accept_unflushed);
+/* Another target: everything is dirty, first contact again. */
+void relay_core_retarget(RelayCore *core, enum TargetAccept accept,
+                         int64_t now_us);
+/* No new ops; connections are dropped. What is dirty stays dirty. */
+void relay_core_stop(RelayCore *core);
+/* Is nothing in flight (so that the loop may go)? */
+bool relay_core_is_idle(const RelayCore *core);
+
+enum RelayLink {
+    RELAY_OFFLINE, /* waits for the back-off */
+    RELAY_CONNECTING,
+    RELAY_CHECKING, /* rule 26 */
+    RELAY_ONLINE,
+    RELAY_REFUSED, /* the target is not ours to write; error says why */
+    RELAY_STOPPED,
+    RELAY_LINKS
+};
+const char *relay_link_name(enum RelayLink link);
+
+struct RelayCoreFigures {
+    enum RelayLink link;
+    bool is_paused;
+    enum TargetContact contact;
+    unsigned conns;          /* up */
+    uint64_t inflight_bytes; /* sent or loading, not settled */
+    uint64_t doubt_clusters;
+    uint64_t window_bytes;    /* what may be in flight */
+    uint64_t sent_bytes;      /* payload acknowledged, ever */
+    uint64_t settled_bytes;   /* clusters settled, ever (holes count) */
+    uint64_t zeroed_bytes;    /* sent as zeroes */
+    uint64_t equal_bytes;     /* found equal at the target, not sent */
+    uint64_t resent_clusters; /* sent again after a failure */
+    uint64_t connects, losses, errors, flushes;
+    int64_t rtt_us;         /* smallest of late, 0 unknown */
+    int64_t retry_us;       /* next attempt, when OFFLINE or REFUSED */
+    char error[RELAY_TEXT]; /* last one, in words; empty if none */
+};
+void relay_core_figures(const RelayCore *core,
+                        struct RelayCoreFigures *figures);

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * relay.h - the relay thread: performs what the cores decide
+ *
+ * Purpose: one thread per store with one io_uring for local reads, NBD
+ *          sockets, timers and its inbox; a RelayCore per disk with a target.
+ * Threads: the relay_* functions here belong to the main thread; they post to
+ *          the relay's inbox or copy figures under a short lock. No call
+ *          waits for the target. `notify` runs on the relay thread and may
+ *          only pass the news on.
+ * Units:   bytes, microseconds.
+ * Errors:  setup: gboolean + GError; afterwards the target's state says it.
+ */
+#pragma once
+
+#include "bitmap/store-io.h"
+#include "core.h"
+
+#include <glib.h>
+
+typedef struct Relay Relay;
+
+enum RelayNews {
+    RELAY_NEWS_LINK,    /* a disk's link state or error changed */
+    RELAY_NEWS_CONTACT, /* a disk's target was accepted: keep it in state */
+    RELAY_NEWS_SETTLED, /* a generation was settled */
+};
+
+/* A disk's target, as the user gave it and as the store remembers it. */
+struct RelayDiskConfig {
+    const char *name;
+    int fd;             /* disk.raw for reading, O_DIRECT; borrowed */
+    int map_fd;         /* disk.raw for SEEK_DATA and SEEK_HOLE; borrowed */
+    uint32_t dio_align; /* of offset, length and memory on @fd */
+    DiskMap *map;       /* borrowed */
+    const char *target; /* URI, "[ command ]", or a path */
+    enum TargetContact contact;
+    enum TargetAccept accept;
+    bool accept_unflushed;
+    bool insecure; /* plain TCP beyond loopback is fine (rule 28) */
+    bool all_in_doubt;
+};
+
+struct RelayConfig {
+    StoreIo *io;
+    const char *run_dir; /* for the sockets of servers that weir starts */
+    int lock_fd;         /* the store's lock, registered in the ring (rule 6)*/
+    unsigned max_conns;
+    int64_t deadline_us;
+    void (*notify)(void *user, const char *disk, enum RelayNews news);
+    void *user;
+};
+
+#define RELAY_ERROR (relay_error_quark())
+GQuark relay_error_quark(void);
+enum RelayError {
+    RELAY_ERROR_FAILED,
+    RELAY_ERROR_TARGET, /* malformed, or refused by rule 28 */
+};
+
+/* Is @target something that a relay could be pointed at? For `create` and
+ * `set`, before anything is kept. Words for the user in @error. */
+gboolean relay_target_check(const char *target, gboolean insecure,
+                            GError **error);
+
+Relay *relay_new(const struct RelayConfig *config, GError **error);
+gboolean relay_add_disk(Relay *relay, const struct RelayDiskConfig *disk,
+                        GError **error); /* before or after the start */
+gboolean relay_start(Relay *relay, GError **error); /* thread is ready */
+/* Stops sending, joins the thread, frees. Bounded by local reads, never by
+ * the target. */
+void relay_free(Relay *relay);
+
+/* The guest dirtied something: any thread, cheap, never blocks. */
+void relay_wake(Relay *relay);
+
+void relay_pause(Relay *relay, gboolean pause);
+void relay_set_bwlimit(Relay *relay, const struct RateTable *table);
+void relay_set_max_conns(Relay *relay, unsigned max_conns);
+void relay_set_accept(Relay *relay, const char *disk, enum TargetAccept accept,
+                      gboolean accept_unflushed, gboolean insecure);
+/* Another target, or NULL for none: everything is dirty then. */
+gboolean relay_set_target(Relay *relay, const char *disk, const char *target,
+                          GError **error);
+/* Somebody waits for what is dirty now: seal and flush without delay. */
+void relay_hurry(Relay *relay);
+
+struct RelayFigures {
+    struct RelayCoreFigures core;
+    uint64_t upload_bps;
+    uint64_t target_size_bytes; /* 0 unknown */
+};
+/* False if the disk has no target. */
+gboolean relay_figures(Relay *relay, const char *disk,
+                       struct RelayFigures *figures);
+uint64_t relay_bwlimit(Relay *relay); /* in force now, 0 none */
