@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * control.h - the control socket: QMP's wire protocol, both ends
+ *
+ * Purpose: STORE/control.sock speaks QMP (greeting, qmp_capabilities,
+ *          execute/arguments/id, return or error{class,desc}, events with
+ *          timestamp). The daemon serves it, the command line is a client.
+ * Threads: the main thread's GMainContext.
+ * Shapes:  one JSON document per line; a line of more than
+ *          CONTROL_LINE_MAX bytes ends the connection. Commands of ours are
+ *          named weir-*; their table is in control-commands.c.
+ * Errors:  malformed input is answered with GenericError, an unknown command
+ *          with CommandNotFound; a peer of another uid (but root) is cut off.
+ * Source:  QEMU's qmp-spec.
+ */
+#pragma once
+
+#include <gio/gio.h>
+#include <json-glib/json-glib.h>
+
+#define CONTROL_LINE_MAX (64 * 1024)
+
+typedef struct ControlServer ControlServer;
+typedef struct ControlClient ControlClient;
+typedef struct ControlCall ControlCall;
+
+/* One command of the table. Answer at once with control_call_return() or
+ * control_call_error(), or keep @call and answer later (drain --wait). */
+struct ControlCommand {
+    const char *name;
+    void (*run)(ControlCall *call, JsonObject *arguments, gpointer user);
+};
+
+ControlServer *control_server_new(const char *path,
+                                  const struct ControlCommand *commands,
+                                  gpointer user, GError **error);
+void control_server_free(ControlServer *server); /* removes the socket */
+/* To every client; takes @data (may be NULL). */
+void control_server_event(ControlServer *server, const char *event,
+                          JsonObject *data);
+
+void control_call_return(ControlCall *call, JsonNode *value); /* takes both */
+/* @code: the exit code that the command line should end with. */
+void control_call_error(ControlCall *call, int code, const char *desc);
+/* Called if the client went away before the answer. */
+void control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
+                          gpointer user);
+
+/* Client: blocking, for the command line. */
+ControlClient *control_client_open(const char *path, GError **error);
+void control_client_free(ControlClient *client);
+/* Events that arrive meanwhile go to @on_event (may be NULL). */
+JsonNode *control_client_call(ControlClient *client, const char *command,
+                              JsonObject *arguments,
+                              void (*on_event)(JsonObject *event,
+                                               gpointer user),
+                              gpointer user, GError **error);
+/* Wait for the daemon to close the connection (umount). */
+gboolean control_client_wait_gone(ControlClient *client, int timeout_ms);

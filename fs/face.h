@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * face.h - the FUSE face of a store: the fs thread
+ *
+ * Purpose: serves /dev/fuse for one mount: takes requests in batches, submits
+ *          their storage I/O in one go, replies from completions, marks the
+ *          dirty bitmaps.
+ * Threads: face_* functions are the main thread's. `notify` and `dirtied` run
+ *          on the fs thread and may only pass the news on.
+ * Units:   bytes.
+ * Shapes:  inode numbers are derived, see face-node.h (rule 35).
+ * Errors:  setup: gboolean + GError; a request's error is the guest's errno.
+ */
+#pragma once
+
+#include "relay/inbox.h"
+#include "store.h"
+
+typedef struct Face Face;
+
+enum FaceNoteKind {
+    FACE_NOTE_STATUS,  /* wants status.json: text, len; to be answered */
+    FACE_NOTE_METRICS, /* wants metrics: likewise */
+    FACE_NOTE_ATTR,    /* disk->attr changed: save the state; answered with
+                          error 0 or -errno */
+    FACE_NOTE_ENDED,   /* unmounted, nothing in flight; not answered */
+    FACE_NOTE_LOG,     /* text is a line for the log; answered (to free it) */
+    FACE_NOTE_FROZEN, /* disk: a sync failed, writes are refused; not answered*/
+};
+
+/* From the fs thread to the main thread, and back with face_answer(). */
+typedef struct FaceNote {
+    InboxMsg msg;
+    enum FaceNoteKind kind;
+    Disk *disk;
+    char *text; /* answer: malloc'd, the face frees it. LOG: static buffer */
+    size_t len;
+    int error;
+} FaceNote;
+
+struct FaceConfig {
+    Store *store;
+    int fuse_fd; /* a mounted session's; borrowed, must outlive the face */
+    uid_t uid;   /* owner shown until somebody chowns */
+    gid_t gid;
+    mode_t mode; /* permission bits shown until somebody chmods: 0600 */
+    bool read_only;
+    void (*notify)(void *user, FaceNote *note);
+    void (*dirtied)(void *user);
+    void *user;
+};
+
+Face *face_new(const struct FaceConfig *config, GError **error);
+gboolean face_start(Face *face, GError **error); /* thread is ready to serve */
+void face_answer(Face *face, FaceNote *note);
+
+/* Run @work(user) on the fs thread while no write of the disk is in flight
+ * (resize); returns when it is done. It must not block for long. */
+void face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user);
+
+/* After FACE_NOTE_ENDED, or to give up a session that never served. */
+void face_free(Face *face);
+
+struct FaceFigures {
+    uint64_t read_requests, write_requests, sync_requests, punch_requests;
+    uint64_t read_bytes, written_bytes;
+    uint64_t rmw_requests; /* writes that were not aligned to the disk */
+    uint64_t inflight;     /* requests being worked on now */
+    uint64_t zeroes_bytes; /* zeroed, not yet punched (rule 25) */
+    uint64_t errors;       /* I/O errors given to the guest */
+};
+void face_figures(Face *face, struct FaceFigures *figures);

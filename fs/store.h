@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store.h - a store and its disks, opened and locked
+ *
+ * Purpose: the directory that belongs to one VM: weir.conf, the lock, the
+ *          state, and per disk the buffer (disk.raw) and the dirty bitmap.
+ *          Opening takes the lock, reads everything, says whether the last
+ *          end was clean, and loads or sets the bitmaps accordingly; closing
+ *          writes the checkpoint.
+ * Threads: the main thread opens, changes and closes. While a Face runs, the
+ *          fs thread reads Disk members; what it may change is said below.
+ * Units:   bytes.
+ * Shapes:  STORE/weir.conf   GKeyFile: version, uuid, settings, [disk NAME]
+ *          STORE/lock        flock'ed while a process owns the store; holds
+ *                            the pid as text, for the error message only
+ *          STORE/state       GKeyFile, replaced atomically: clean or not,
+ *                            checkpoint sequence, per disk: how the target
+ *                            was accepted, and the face's attributes
+ *          STORE/NAME/disk.raw, STORE/NAME/dirty, STORE/NAME/zeroes
+ *          STORE/control.sock
+ * Errors:  gboolean + GError of STORE_ERROR; store_exit_code() turns one into
+ *          the documented exit code.
+ */
+#pragma once
+
+#include "bitmap/disk-map.h"
+#include "bitmap/store-io.h"
+#include "relay/core.h"
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#define STORE_NAME_MAX     64
+#define STORE_CLUSTER_BITS 16 /* default: 64 KiB */
+#define STORE_DISKS_MAX    64
+
+#define STORE_ERROR (store_error_quark())
+GQuark store_error_quark(void);
+enum StoreError {
+    STORE_ERROR_FAILED,  /* exit 1 */
+    STORE_ERROR_USAGE,   /* exit 2 */
+    STORE_ERROR_BUSY,    /* exit 3 */
+    STORE_ERROR_DAMAGED, /* exit 4 */
+    STORE_ERROR_TARGET,  /* exit 5 */
+};
+int store_exit_code(const GError *error);
+
+/* What chmod, chown and utimes left on MNT/NAME.raw. */
+struct DiskAttr {
+    mode_t mode; /* permission bits; 0 until somebody set them */
+    uid_t uid;   /* (uid_t)-1 until set */
+    gid_t gid;
+    struct timespec atime, mtime;
+};
+
+typedef struct Disk {
+    /* set at opening */
+    char name[STORE_NAME_MAX + 1];
+    unsigned id;    /* part of inode numbers: in weir.conf, never reused */
+    unsigned index; /* in Store.disks */
+    unsigned cluster_bits;
+    int dir_fd;
+    int fd;     /* disk.raw, read and write, O_DIRECT */
+    int map_fd; /* disk.raw, read and write, page cache: lseek, odd fallocate */
+    uint32_t offset_align, mem_align; /* of O_DIRECT on fd */
+    DiskMap *map;
+    bool all_in_doubt; /* the last end was unclean */
+
+    /* changed by the fs thread (resize), read by any */
+    _Atomic uint64_t size_bytes;
+    /* fs thread once the face runs; main copies it while saving, with the fs
+     * thread waiting for the answer */
+    struct DiskAttr attr;
+    atomic_bool is_frozen; /* a local sync failed: no more writes (rule 20) */
+
+    /* main thread */
+    char *target; /* NULL: none */
+    enum TargetAccept accept;
+    enum TargetContact contact;
+} Disk;
+
+/* weir.conf's [store] group; `weir set` changes it. */
+struct StoreSettings {
+    char *bwlimit; /* as given; NULL: none */
+    unsigned max_connections;
+    bool insecure;
+    bool accept_unflushed;       /* target-unflushed=yes */
+    unsigned request_deadline_s; /* 15; quarantine is four times that */
+};
+
+typedef struct Store {
+    StoreIo *io;
+    char *path; /* absolute */
+    int dir_fd;
+    int lock_fd;
+    uint8_t uuid[16];
+    struct StoreSettings settings;
+    Disk *disks[STORE_DISKS_MAX];
+    unsigned n_disks;
+    bool was_clean;    /* before this opening */
+    bool is_served;    /* marked unclean on disk: a daemon is at work */
+    uint64_t sequence; /* of the last checkpoint */
+} Store;
+
+enum StoreOpenFlags {
+    STORE_OPEN_READ = 1, /* without the lock, for status of a store at rest:
+                            bitmaps are loaded, nothing is ever written */
+};
+
+/* Open; takes the lock unless STORE_OPEN_READ. Errors: not a store, busy
+ * (names the pid), damaged conf, a newer format. */
+Store *store_open(StoreIo *io, const char *path, unsigned flags,
+                  GError **error);
+/* Before the first guest write or upload: the state says "unclean" until
+ * store_close_clean(). */
+gboolean store_serve(Store *store, GError **error);
+/* Durable: data, then bitmaps, then state "clean" (rule 3). */
+gboolean store_close_clean(Store *store, GError **error);
+void store_free(Store *store); /* closes; what is not clean stays unclean */
+
+Disk *store_disk(Store *store, const char *name);
+gboolean store_save_conf(Store *store, GError **error);
+gboolean store_save_state(Store *store, GError **error);
+
+/* Names of stores, disks: [A-Za-z0-9._-]{1,64}, no leading dot (rule 36). */
+bool store_name_is_valid(const char *name);
+/* "20G" to bytes; binary suffixes K M G T P; false on anything else. */
+bool store_parse_size(const char *text, uint64_t *bytes);
+
+/* Split "STORE/vda" into an absolute store path and a disk name. */
+gboolean store_split_address(const char *address, char **store, char **disk,
+                             GError **error);
+
+/*
+ * Offline work (each takes the lock itself)
+ */
+struct StoreCreate {
+    const char *address; /* STORE/vda */
+    uint64_t size_bytes; /* or 0 with from */
+    const char *from;    /* raw image to seed from, or NULL */
+    const char *target;  /* or NULL */
+    unsigned cluster_bits;
+    bool insecure;
+};
+gboolean store_create_disk(StoreIo *io, const struct StoreCreate *create,
+                           GError **error);
+gboolean store_remove(StoreIo *io, const char *address, gboolean discard,
+                      GError **error);
+/* Grow disk.raw, the bitmap and weir.conf; also called by the daemon, which
+ * has the fs thread parked for it. */
+gboolean store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes,
+                           GError **error);
+
+/* One setting of `weir set`; checked, kept in memory and weir.conf. @disk is
+ * NULL for the store's own settings or all disks. */
+gboolean store_set(Store *store, Disk *disk, const char *key, const char *value,
+                   GError **error);
+
+/* `weir check`: every structure of a store at rest. @report gets lines. */
+enum StoreVerdict { STORE_SOUND, STORE_DAMAGED };
+gboolean store_check(StoreIo *io, const char *path, GString *report,
+                     enum StoreVerdict *verdict, GError **error);
