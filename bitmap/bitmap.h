@@ -10,6 +10,8 @@
  *          it stand two summaries of 64 to 1: "some bit below is set" and
  *          "some bit below is clear". All levels are anonymous memory that
  *          is touched where it is used: an all-clean map costs nothing.
+ *          The second is stored the other way round ("no bit below is clear")
+ *          so that zeroes stand for all clean.
  * Errors:  NULL or -ENOMEM when there is no memory; ranges outside the disk
  *          are a caller's bug and are asserted.
  */
@@ -26,6 +28,8 @@ void bitmap_free(Bitmap *map);
 
 /* A larger disk: new clusters are clean. 0 or -ENOMEM, then unchanged. */
 int bitmap_grow(Bitmap *map, uint64_t size_bytes);
+/* The memory for that, so that bitmap_grow() cannot fail. 0 or -ENOMEM. */
+int bitmap_reserve(Bitmap *map, uint64_t size_bytes);
 
 uint64_t bitmap_size_bytes(const Bitmap *map);
 unsigned bitmap_cluster_bits(const Bitmap *map);
@@ -58,6 +62,12 @@ bool bitmap_next_run(const Bitmap *map, uint64_t from, uint64_t max,
 
 /* @map |= @other. Same size and granularity. Returns bits newly set. */
 uint64_t bitmap_merge(Bitmap *map, const Bitmap *other);
+/* The same for the clusters of @run only, which both maps have. */
+uint64_t bitmap_merge_run(Bitmap *map, const Bitmap *other,
+                          struct ClusterRun run);
+
+/* Word @w of level 0, read only if the summary says that it is not zero. */
+uint64_t bitmap_word(const Bitmap *map, uint64_t w);
 
 /* The words of level 0, for the on-disk form; bit i of word w is cluster
  * 64 * w + i. bitmap_load_words() sets @count words from @first_word on. */
