@@ -21,7 +21,7 @@ enum RangeKind {
     RANGE_RMW,   /* read-modify-write of whole blocks; alone */
     RANGE_PUNCH, /* punch or zero; alone */
     RANGE_PIN,   /* a reader that needs the old content; no writer beside it */
-    RANGE_ASIDE, /* being copied aside; no writer beside it */
+    RANGE_ASIDE, /* being copied aside; no writer, no second copy beside it */
     RANGE_KINDS
 };
 
@@ -38,12 +38,19 @@ struct RangeHold {
     bool is_parked;
 };
 
-typedef struct RangeTable {
+/* Does work of this kind change what is there? */
+bool range_kind_writes(enum RangeKind kind);
+
+typedef struct RangeTable RangeTable;
+struct RangeTable {
     RangeHold *held;                 /* list */
     RangeHold *parked, *parked_tail; /* FIFO */
     unsigned n_held[RANGE_KINDS];
     unsigned n_parked;
-} RangeTable;
+    /* For the table's owner, set at creation, may be NULL: @hold has just got
+     * its range and does not know it yet. */
+    void (*on_grant)(RangeTable *table, RangeHold *hold);
+};
 
 #define RANGE_TABLE_INIT ((RangeTable){0})
 
@@ -53,7 +60,8 @@ typedef struct RangeTable {
  */
 bool range_table_take(RangeTable *table, RangeHold *hold);
 
-/* Give the range back; grants what waited for it, oldest first. */
+/* Give the range back, or leave the queue; grants what waited for it, oldest
+ * first. */
 void range_table_drop(RangeTable *table, RangeHold *hold);
 
 /* Is some byte of the range held as @kind? */
