@@ -77,7 +77,8 @@ StoreIo *store_io_kernel(void);
 /*
  * store_io_replace() - a small file's new content, all of it or none
  * Writes @name.tmp, syncs it, renames it over @name and syncs the directory.
- * Return: 0 or -errno; on error @name is as it was.
+ * Return: 0 or -errno; on error @name is as it was, or, if only the last of
+ *         these steps failed, the new content that may not be durable yet.
  */
 int store_io_replace(StoreIo *io, int dirfd, const char *name, const void *data,
                      size_t len, mode_t mode);
