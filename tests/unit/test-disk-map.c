@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-disk-map.c - generations beside a model of plain arrays
+ *
+ * The model keeps an array of bools per generation and a list of holds, and
+ * works every figure out anew after each step. Seeded steps: writes begin and
+ * end in any order, pins and punches get in their way, the relay seals,
+ * settles and retires, the disk grows.
+ */
+#include "bitmap/disk-map.h"
+#include "tests/lib/seed.h"
+#include "tests/lib/test.h"
+
+#include <string.h>
+
+#define BITS     12
+#define CLUSTER  (UINT64_C(1) << BITS)
+#define MAX      9000
+#define HOLDS    12
+#define GENS_MAX (DISK_MAP_SEALED_MAX + 1)
+
+static uint64_t seed0;
+
+struct TestHold {
+    RangeHold hold;
+    bool is_used;
+    bool is_parked;
+    struct Model *model;
+};
+
+struct Generation {
+    bool bits[MAX];
+    uint64_t count;
+    uint64_t seq;
+    int64_t first_us;
+};
+
+struct Model {
+    DiskMap *map;
+    uint64_t size;
+    uint64_t n; /* clusters */
+    unsigned gens;
+    struct Generation gen[GENS_MAX]; /* the last one is open */
+    uint64_t dirtied;
+    int64_t now_us;
+    struct TestHold holds[HOLDS];
+    Seed seed;
+};
+
+static void
+model_mark(struct Model *m, uint64_t offset, uint64_t len)
+{
+    struct Generation *open = &m->gen[m->gens - 1];
+    struct ClusterRun run = run_outward(offset, len, BITS);
+
+    for (uint64_t c = run.first; c < run.first + run.count; c++) {
+        if (open->bits[c]) {
+            continue;
+        }
+        open->bits[c] = true;
+        m->dirtied++;
+        if (!open->count++) {
+            open->first_us = m->now_us;
+        }
+    }
+}
+
+/* Runs under the lock of the map, in the step that dropped another hold. */
+static void
+on_granted(RangeHold *hold)
+{
+    struct TestHold *t = (struct TestHold *)hold;
+
+    t->is_parked = false;
+    if (range_kind_writes(hold->kind)) {
+        model_mark(t->model, hold->offset, hold->len);
+    }
+}
+
+static bool
+model_is_dirty(const struct Model *m, uint64_t c)
+{
+    for (unsigned g = 0; g < m->gens; g++) {
+        if (m->gen[g].bits[c]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+model_is_clean(const struct Model *m, uint64_t offset, uint64_t len)
+{
+    struct ClusterRun run = run_outward(offset, len, BITS);
+
+    for (uint64_t c = run.first; c < run.first + run.count; c++) {
+        if (model_is_dirty(m, c)) {
+            return false;
+        }
+        for (unsigned i = 0; i < HOLDS; i++) {
+            const RangeHold *h = &m->holds[i].hold;
+
+            if (m->holds[i].is_used && !m->holds[i].is_parked &&
+                range_kind_writes(h->kind) &&
+                ranges_overlap(h->offset, h->len, c * CLUSTER, CLUSTER)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static void
+compare_figures(struct Model *m)
+{
+    struct DiskMapFigures f;
+    uint64_t dirty = 0, sealed = 0;
+    unsigned held = 0, parked = 0;
+    int64_t oldest = 0;
+
+    for (uint64_t c = 0; c < m->n; c++) {
+        dirty += model_is_dirty(m, c);
+    }
+    for (unsigned g = m->gens; g-- > 0;) {
+        oldest = m->gen[g].count ? m->gen[g].first_us : oldest;
+        sealed += g < m->gens - 1 ? m->gen[g].count : 0;
+    }
+    for (unsigned i = 0; i < HOLDS; i++) {
+        held += m->holds[i].is_used && !m->holds[i].is_parked;
+        parked += m->holds[i].is_used && m->holds[i].is_parked;
+    }
+    disk_map_figures(m->map, &f);
+    assert_int_equal(f.dirty_clusters, dirty);
+    assert_int_equal(f.sealed_clusters, sealed);
+    assert_int_equal(f.dirtied_clusters, m->dirtied);
+    assert_int_equal(f.sealed, m->gens - 1);
+    assert_int_equal(f.holds, held);
+    assert_int_equal(f.parked, parked);
+    assert_int_equal(f.oldest_mark_us, oldest);
+}
+
+static void
+compare_places(struct Model *m)
+{
+    Bitmap *all = bitmap_new(m->size, BITS);
+
+    assert_non_null(all);
+    bitmap_set_all(all);
+    disk_map_union(m->map, all);
+    for (uint64_t c = 0; c < m->n; c++) {
+        assert_int_equal(bitmap_get(all, c), model_is_dirty(m, c));
+    }
+    bitmap_free(all);
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t from = seed_below(&m->seed, m->n);
+        uint64_t len = seed_below(&m->seed, m->size - from * CLUSTER);
+        uint64_t want = from;
+
+        assert_int_equal(disk_map_is_clean(m->map, from * CLUSTER, len),
+                         model_is_clean(m, from * CLUSTER, len));
+        assert_int_equal(disk_map_is_clean(m->map, from * CLUSTER, 1),
+                         model_is_clean(m, from * CLUSTER, 1));
+        while (want < m->n && model_is_dirty(m, want)) {
+            want++;
+        }
+        assert_int_equal(disk_map_next_clean(m->map, from),
+                         want < m->n ? want : UINT64_MAX);
+    }
+}
+
+static void
+compare_relay_side(struct Model *m)
+{
+    struct ClusterRun run = {0, 0};
+    uint64_t from = seed_below(&m->seed, m->n);
+    struct Generation *open = &m->gen[m->gens - 1];
+    uint64_t want = from;
+
+    assert_int_equal(disk_map_open_seq(m->map), open->seq);
+    assert_int_equal(disk_map_sealed_seq(m->map),
+                     m->gens > 1 ? m->gen[0].seq : 0);
+    assert_int_equal(disk_map_settled_seq(m->map), m->gens > 1 || open->count
+                                                       ? m->gen[0].seq - 1
+                                                       : open->seq);
+    while (want < m->n && !m->gen[0].bits[want]) {
+        want++;
+    }
+    assert_int_equal(disk_map_next_sealed(m->map, from, 7, &run),
+                     m->gens > 1 && want < m->n);
+    if (run.count) {
+        assert_int_equal(run.first, want);
+        for (uint64_t c = 0; c < run.count; c++) {
+            assert_true(m->gen[0].bits[want + c]);
+        }
+        assert_true(run.count == 7 || want + run.count == m->n ||
+                    !m->gen[0].bits[want + run.count]);
+    }
+}
+
+static void
+step_hold(struct Model *m)
+{
+    struct TestHold *t = &m->holds[seed_below(&m->seed, HOLDS)];
+    uint64_t kind = seed_below(&m->seed, 3 * RANGE_KINDS);
+
+    if (t->is_used) {
+        if (range_kind_writes(t->hold.kind) && !t->is_parked) {
+            model_mark(m, t->hold.offset, t->hold.len);
+        }
+        t->is_used = false;
+        disk_map_end(m->map, &t->hold, m->now_us);
+        return;
+    }
+    *t = (struct TestHold){.is_used = true, .model = m};
+    t->hold.kind = kind < RANGE_KINDS ? (enum RangeKind)kind : RANGE_WRITE;
+    t->hold.granted = on_granted;
+    t->hold.offset = seed_below(&m->seed, m->size);
+    t->hold.len = seed_below(&m->seed, 40 * CLUSTER);
+    if (t->hold.len > m->size - t->hold.offset) {
+        t->hold.len = m->size - t->hold.offset;
+    }
+    t->is_parked = !disk_map_begin(m->map, &t->hold, m->now_us);
+    if (!t->is_parked && range_kind_writes(t->hold.kind)) {
+        model_mark(m, t->hold.offset, t->hold.len);
+    }
+}
+
+static void
+step_seal(struct Model *m)
+{
+    struct Generation *open = &m->gen[m->gens - 1];
+    uint64_t seq = disk_map_seal(m->map);
+
+    if (!open->count || m->gens == GENS_MAX) {
+        assert_int_equal(seq, 0);
+        return;
+    }
+    assert_int_equal(seq, open->seq);
+    memset(&m->gen[m->gens], 0, sizeof(m->gen[0]));
+    m->gen[m->gens].seq = seq + 1;
+    m->gens++;
+}
+
+static void
+step_settle(struct Model *m)
+{
+    struct ClusterRun run;
+    uint64_t from = seed_below(&m->seed, 4) ? 0 : seed_below(&m->seed, m->n);
+
+    while (disk_map_next_sealed(m->map, from, 1 + seed_below(&m->seed, m->n),
+                                &run)) {
+        disk_map_settle(m->map, run);
+        for (uint64_t c = run.first; c < run.first + run.count; c++) {
+            m->gen[0].count -= m->gen[0].bits[c];
+            m->gen[0].bits[c] = false;
+        }
+        from = run.first + run.count;
+        if (!seed_below(&m->seed, 4)) {
+            break;
+        }
+    }
+}
+
+static void
+step_retire(struct Model *m)
+{
+    bool can = m->gens > 1 && !m->gen[0].count;
+
+    assert_int_equal(disk_map_retire(m->map), can);
+    if (can) {
+        m->gens--;
+        memmove(&m->gen[0], &m->gen[1], m->gens * sizeof(m->gen[0]));
+    }
+}
+
+static void
+step_rare(struct Model *m)
+{
+    uint64_t old = m->size;
+    Bitmap *from;
+
+    switch (seed_below(&m->seed, 6)) {
+    case 0:
+        model_mark(m, 0, m->size);
+        disk_map_mark_all(m->map, m->now_us);
+        break;
+    case 1:
+    case 2:
+        m->size += seed_below(&m->seed, 90 * CLUSTER);
+        m->size = m->size < MAX * CLUSTER ? m->size : MAX * CLUSTER;
+        m->n = clusters_for(m->size, BITS);
+        model_mark(m, old, m->size - old);
+        assert_int_equal(disk_map_grow(m->map, m->size, m->now_us), 0);
+        break;
+    case 3:
+        from = bitmap_new(m->size, BITS);
+        for (unsigned i = 0; i < 20; i++) {
+            uint64_t offset = seed_below(&m->seed, m->size);
+
+            bitmap_set_bytes(from, offset, 1);
+            model_mark(m, offset, 1);
+        }
+        disk_map_load(m->map, from, m->now_us);
+        bitmap_free(from);
+        break;
+    default:
+        old = seed_below(&m->seed, m->size);
+        model_mark(m, old, 1);
+        disk_map_mark(m->map, old, 1, m->now_us);
+        break;
+    }
+}
+
+static void
+test_disk_map_equals_model_after_every_step(void **state)
+{
+    static const uint64_t sizes[] = {CLUSTER / 2,    63 * CLUSTER,
+                                     64 * CLUSTER,   65 * CLUSTER + 5,
+                                     4096 * CLUSTER, 4097 * CLUSTER - 1};
+    struct Model *m = test_calloc(1, sizeof(*m));
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        memset(m, 0, sizeof(*m));
+        m->seed.state = seed0 + i;
+        m->size = sizes[i];
+        m->n = clusters_for(m->size, BITS);
+        m->gens = 1;
+        m->gen[0].seq = 1;
+        m->map = disk_map_new(m->size, BITS);
+        assert_non_null(m->map);
+        for (unsigned step = 0; step < 1500; step++) {
+            uint64_t what = seed_below(&m->seed, 40);
+
+            m->now_us++;
+            if (what < 20) {
+                step_hold(m);
+            } else if (what < 24) {
+                step_seal(m);
+            } else if (what < 32) {
+                step_settle(m);
+            } else if (what < 38) {
+                step_retire(m);
+            } else {
+                step_rare(m);
+            }
+            compare_figures(m);
+            compare_relay_side(m);
+            if (step % 8 == 0) {
+                compare_places(m);
+            }
+        }
+        disk_map_free(m->map);
+    }
+    test_free(m);
+}
+
+int
+main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_disk_map_equals_model_after_every_step),
+    };
+
+    seed0 = seed_from_args(argc, argv);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
