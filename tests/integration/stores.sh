@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+#
+# stores.sh - stores of the tests: $STORE, mounted at $MNT
+#
+# One test may have more: every function takes a store and a mount point, and
+# means these two when it gets none.
+
+new_store() { # SIZE URI [weir-create option…]: the disk vda of $STORE
+    "$WEIR" create "$STORE/vda" --size "$1" --target "$2" "${@:3}" \
+        >>"$T/weir.log" 2>&1 || fail "create: $(tail -n 1 "$T/weir.log")"
+}
+
+is_mounted() { # [MNT]
+    mountpoint -q "${1:-$MNT}"
+}
+
+mount_store() { # [STORE MNT [weir-mount option…]]
+    local store=${1:-$STORE} mnt=${2:-$MNT}
+    on_exit "unmount_by_force '$mnt'"
+    "$WEIR" mount "$store" "$mnt" "${@:3}" >>"$T/weir.log" 2>&1 </dev/null ||
+        fail "mount: $(tail -n 1 "$T/weir.log")"
+    is_mounted "$mnt" || fail "weir mount returned and $mnt is not mounted"
+}
+
+umount_store() { # [MNT [weir-umount option…]]
+    "$WEIR" umount "${1:-$MNT}" "${@:2}" >>"$T/weir.log" 2>&1 ||
+        fail "umount: $(tail -n 1 "$T/weir.log")"
+    ! is_mounted "${1:-$MNT}" || fail "umount left ${1:-$MNT} mounted"
+}
+
+# For the end of a test that went wrong; nothing may stay behind.
+unmount_by_force() { # MNT
+    local pid
+    pid=$(daemon_pid "$1")
+    mountpoint -q "$1" && timeout 10 "$WEIR" umount "$1"
+    mountpoint -q "$1" && timeout 5 fusermount3 -u "$1"
+    # It may have ended, and the number be another's: look again.
+    [ -z "$pid" ] || [ "$(daemon_pid "$1")" != "$pid" ] || kill -9 "$pid"
+    ! grep -qF " $1 " /proc/mounts || umount -l "$1"
+}
+
+# The daemon of a mount: the process whose arguments name the mount point and
+# whose program is the weir under test.
+daemon_pid() { # [MNT]
+    local mnt=${1:-$MNT} dir
+    for dir in /proc/[0-9]*; do
+        [ "$(readlink "$dir/exe")" = "$WEIR" ] || continue
+        if tr '\0' '\n' <"$dir/cmdline" | grep -qxF -- "$mnt"; then
+            echo "${dir#/proc/}"
+            return
+        fi
+    done 2>/dev/null
+}
+
+kill_daemon() { # [MNT]: kill -9, then nothing of the mount is left
+    local pid
+    pid=$(daemon_pid "${1:-$MNT}")
+    [ -n "$pid" ] || fail "no daemon of ${1:-$MNT}"
+    kill -9 "$pid"
+    await 10 is_gone "$pid"
+}
+
+# A field of the status, as jq reads it: status .dirty_bytes
+status() { # FILTER [STORE]
+    timeout 10 "$WEIR" status "${2:-$STORE}" --json | jq -r "$1"
+}
+
+status_is() { # FILTER VALUE [STORE]
+    [ "$(status "$1" "${3:-$STORE}")" = "$2" ]
+}
+
+drain_store() { # [STORE]
+    "$WEIR" drain "${1:-$STORE}" --wait --timeout 120s >>"$T/weir.log" 2>&1 ||
+        fail "drain: exit $?: $(tail -n 1 "$T/weir.log")"
+}
+
+# Fails unless the command ends with that exit code and says why on exactly
+# one line of stderr, with none of a program's insides in it.
+refused() { # CODE COMMAND…
+    local code=$1 status=0 lines
+    shift
+    timeout 20 "$@" >"$T/out" 2>"$T/err" </dev/null || status=$?
+    lines=$(wc -l <"$T/err")
+    [ "$status" -eq "$code" ] ||
+        fail "exit $status, not $code: ${*:2}: $(head -n 1 "$T/err")"
+    [ "$lines" -eq 1 ] ||
+        fail "$lines lines on stderr: ${*:2}: $(cat "$T/err")"
+    [ ! -s "$T/out" ] || fail "prints on stdout too: ${*:2}"
+    ! grep -qiE 'assert|core dumped|\(null\)|g_|%s|0x[0-9a-f]{6}' "$T/err" ||
+        fail "shows its insides: ${*:2}: $(cat "$T/err")"
+}
+
+# What a directory holds: names, kinds, sizes, contents.
+fingerprint() { # DIR
+    (cd "$1" && find . ! -type s -printf '%p %y %m %s\n' | sort &&
+        find . -type f -print0 | sort -z | xargs -0 -r sha256sum)
+}
