@@ -18,7 +18,15 @@
 #include <gio/gio.h>
 #include <json-glib/json-glib.h>
 
-#define CONTROL_LINE_MAX (64 * 1024)
+#define CONTROL_LINE_MAX   (64 * 1024)
+#define CONTROL_PEERS_MAX  16
+#define CONTROL_CALLS_MAX  16        /* unanswered, per connection */
+#define CONTROL_OUT_MAX    (4 << 20) /* a peer that does not read is cut off */
+#define CONTROL_TIMEOUT_MS 30000     /* of a call that is answered at once */
+
+/* An error answer; its code is the exit code for the command line. */
+#define CONTROL_ERROR (control_error_quark())
+GQuark control_error_quark(void);
 
 typedef struct ControlServer ControlServer;
 typedef struct ControlClient ControlClient;
@@ -42,18 +50,29 @@ void control_server_event(ControlServer *server, const char *event,
 void control_call_return(ControlCall *call, JsonNode *value); /* takes both */
 /* @code: the exit code that the command line should end with. */
 void control_call_error(ControlCall *call, int code, const char *desc);
-/* Called if the client went away before the answer. */
+/* Called if the client went away before the answer; the call is freed when
+ * @gone returns and must not be answered any more. */
 void control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
                           gpointer user);
 
-/* Client: blocking, for the command line. */
+/*
+ * Client: blocking, for the command line
+ */
 ControlClient *control_client_open(const char *path, GError **error);
 void control_client_free(ControlClient *client);
-/* Events that arrive meanwhile go to @on_event (may be NULL). */
 JsonNode *control_client_call(ControlClient *client, const char *command,
-                              JsonObject *arguments,
-                              void (*on_event)(JsonObject *event,
-                                               gpointer user),
-                              gpointer user, GError **error);
-/* Wait for the daemon to close the connection (umount). */
+                              JsonObject *arguments, GError **error);
+
+/* The two halves of a call, for one that is answered late. send() takes
+ * @arguments (may be NULL). */
+gboolean control_client_send(ControlClient *client, const char *command,
+                             JsonObject *arguments, GError **error);
+enum ControlGot { CONTROL_GOT_REPLY, CONTROL_GOT_NOTHING, CONTROL_GOT_ERROR };
+/* NOTHING: @timeout_ms passed, or a signal arrived. */
+enum ControlGot control_client_receive(ControlClient *client, int timeout_ms,
+                                       JsonNode **reply, GError **error);
+
+/* Wait for the daemon to close the connection (umount); FALSE: not yet. */
 gboolean control_client_wait_gone(ControlClient *client, int timeout_ms);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(ControlClient, control_client_free)
