@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * status-gather.c - ask everybody for their figures
+ *
+ * The only part of the status that is not pure. It may be called with the
+ * target hung and the guest at full speed: every question here takes a short
+ * lock or a system call on the local file system, and none of them touches
+ * our own mount (rule 31).
+ */
+#include "status.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+static void
+gather_disk(Disk *disk, Relay *relay, struct StatusDisk *out)
+{
+    struct stat st;
+
+    out->name = disk->name;
+    out->target = disk->target;
+    out->size_bytes = atomic_load(&disk->size_bytes);
+    out->cluster_bits = disk->cluster_bits;
+    out->is_frozen = atomic_load(&disk->is_frozen);
+    if (fstat(disk->map_fd, &st) == 0) {
+        out->used_bytes = (uint64_t)st.st_blocks * 512;
+    }
+    disk_map_figures(disk->map, &out->map);
+    if (relay != NULL && disk->target != NULL) {
+        out->has_relay = relay_figures(relay, disk->name, &out->relay);
+    }
+}
+
+void
+status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
+              struct StatusInput *input)
+{
+    struct statvfs fs;
+
+    memset(input, 0, sizeof(*input));
+    input->now_us = g_get_monotonic_time();
+    input->wall_us = g_get_real_time();
+    input->store = store->path;
+    input->mountpoint = mountpoint;
+    input->is_served = store->is_served;
+    input->n_disks = store->n_disks;
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        gather_disk(store->disks[i], relay, &input->disks[i]);
+    }
+    if (fstatvfs(store->dir_fd, &fs) == 0) {
+        input->host_free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+    }
+    if (relay != NULL) {
+        input->bwlimit_bps = relay_bwlimit(relay);
+    }
+    if (face != NULL) {
+        face_figures(face, &input->face);
+    }
+}
