@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The transport over /dev/fuse: one read(2) per request, one writev(2) per
+ * reply, on a descriptor that does not block. Taking a request is a copy of
+ * its bytes and costs about a microsecond, so that a burst is read one by one
+ * until the kernel has no more; the poll in the ring is armed only before
+ * going to sleep.
+ *
+ * Errors of the device, from the kernel's documentation and code:
+ *   read  EAGAIN   nothing queued
+ *         ENOENT   the request was interrupted while it was read: next one
+ *         EINTR    likewise
+ *         ENODEV   unmounted, or the connection was aborted
+ *   write ENOENT   the request is gone (interrupted, or the session ended)
+ * A session that ended is noticed by reading; a reply that comes too late is
+ * nobody's loss.
+ */
+#include "face-wire.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define HEAD_AT (FACE_BLOCK_MAX - FACE_WRITE_HEAD)
+
+ssize_t
+face_dev_receive(Face *face, FaceReq *req)
+{
+    for (;;) {
+        ssize_t n = read(face->config.fuse_fd, req->buffer + HEAD_AT,
+                         FACE_WRITE_HEAD + FACE_MAX_WRITE);
+
+        if (n < 0 && (errno == EINTR || errno == ENOENT)) {
+            continue;
+        }
+        if (n < 0) {
+            return -errno;
+        }
+        if ((size_t)n < sizeof(struct fuse_in_header)) {
+            return -ENODEV;
+        }
+        return n;
+    }
+}
+
+void
+face_dev_send(FaceReq *req, int error, const void *head, size_t head_len,
+              const void *data, size_t data_len)
+{
+    struct fuse_out_header out = {
+        .len = (uint32_t)(sizeof(out) + (error ? 0 : head_len + data_len)),
+        .error = -error,
+        .unique = req->unique,
+    };
+    struct iovec iov[3] = {
+        {&out, sizeof(out)},
+        {(void *)head, head_len},
+        {(void *)data, data_len},
+    };
+    int count = error ? 1 : (data_len ? 3 : 2);
+
+    while (writev(req->face->config.fuse_fd, iov, count) < 0 &&
+           errno == EINTR) {
+    }
+    face_req_free(req);
+}

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * face-internal.h - what the face's own files share
+ *
+ * Purpose: our own request type, the face's disks, and the functions that
+ *          the files of the face have for each other.
+ * Threads: everything here is the fs thread's, but for what says otherwise.
+ * Units:   bytes; *_us monotonic microseconds.
+ * Shapes:  a request lives in one of FACE_SLOTS slots; its buffer is
+ *
+ *            0        4016 4096                        4096 + 1 MiB + 8 KiB
+ *            | head block | data (a WRITE's payload lands here) | tail block |
+ *
+ *          The kernel's request is read to offset 4016, so that the payload
+ *          of a WRITE is aligned and O_DIRECT needs no copy. Once it is
+ *          decoded the first 4096 bytes serve as the head block of a
+ *          read-modify-write.
+ */
+#pragma once
+
+#include "bitmap/disk-map.h"
+#include "face.h"
+#include "zero-list.h"
+
+#include <liburing.h>
+#include <sys/statvfs.h>
+
+#define FACE_MAX_WRITE      (1u << 20)
+#define FACE_MAX_BACKGROUND 64
+/* Beyond what the kernel sends in the background: plain reads and writes of
+ * any number of threads, look-ups, and so on. When all are taken the rest
+ * waits in the kernel, which costs nobody anything. */
+#define FACE_SLOTS     (FACE_MAX_BACKGROUND + 16)
+#define FACE_BLOCK_MAX 4096
+#define FACE_DATA_ROOM (FACE_MAX_WRITE + 2 * FACE_BLOCK_MAX)
+#define FACE_BUFFER    (FACE_BLOCK_MAX + FACE_DATA_ROOM + FACE_BLOCK_MAX)
+#define FACE_BATCH     32 /* requests taken before what they ask is submitted */
+#define FACE_OVERLAYS  4
+
+enum FaceOp {
+    FACE_LOOKUP,
+    FACE_GETATTR,
+    FACE_SETATTR,
+    FACE_OPEN,
+    FACE_RELEASE,
+    FACE_READ,
+    FACE_WRITE,
+    FACE_FLUSH,
+    FACE_FSYNC,
+    FACE_FALLOCATE,
+    FACE_LSEEK,
+    FACE_STATFS,
+    FACE_READDIR,
+    FACE_IOCTL,
+    FACE_OPENDIR,
+    FACE_RELEASEDIR,
+    FACE_FSYNCDIR,
+    FACE_OPS
+};
+
+/* Node kinds; with the disk's id they make the inode number (rule 35). */
+enum FaceKind {
+    FACE_KIND_ROOT = 0,
+    FACE_KIND_DISK = 1,
+    FACE_KIND_WEIR = 2, /* .weir */
+    FACE_KIND_STATUS = 3,
+    FACE_KIND_METRICS = 4,
+};
+
+struct FaceAttr {
+    uint64_t ino, size_bytes, blocks;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    unsigned nlink;
+    struct timespec atime, mtime;
+};
+
+/* What SETATTR may change; FACE_SET_* say which members count. */
+enum {
+    FACE_SET_MODE = 1,
+    FACE_SET_UID = 2,
+    FACE_SET_GID = 4,
+    FACE_SET_SIZE = 8,
+    FACE_SET_ATIME = 16,
+    FACE_SET_MTIME = 32,
+    FACE_SET_ATIME_NOW = 64,
+    FACE_SET_MTIME_NOW = 128,
+    FACE_SET_BY_HANDLE = 256, /* through an open file */
+};
+
+typedef struct FaceReq FaceReq;
+typedef struct FaceDisk FaceDisk;
+typedef struct FaceIo FaceIo;
+struct FaceQuiesce;
+
+/* One storage request on the ring. */
+struct FaceIo {
+    StoreReq store;
+    Face *face;
+    void (*done)(FaceIo *io, int res);
+};
+
+struct FaceReq {
+    InboxMsg msg;          /* into the fs thread's inbox: granted, answered */
+    Face *face;            /* set at creation */
+    unsigned char *buffer; /* set at creation, FACE_BUFFER bytes */
+    FaceReq *next_free;
+    FaceReq *next_waiting; /* gate, zero waiters, syncs */
+
+    /* What is asked. */
+    enum FaceOp op;
+    uint64_t unique;
+    uint64_t node;
+    uint64_t offset;
+    uint64_t len;
+    uint64_t fh;
+    int mode;         /* fallocate's mode, lseek's whence, ioctl's none */
+    uint32_t command; /* ioctl */
+    unsigned set;     /* FACE_SET_* */
+    struct FaceAttr attr;
+    const char *name;    /* LOOKUP: NUL-terminated, in the buffer */
+    unsigned char *data; /* WRITE: the payload; READ: room for the answer */
+
+    /* How it goes on. */
+    FaceDisk *disk;
+    RangeHold hold;
+    void (*go_on)(FaceReq *req); /* the hold is ours, the record written */
+    uint64_t record_version;     /* of the zero list that must be written */
+    FaceIo io[2];
+    unsigned io_pending;
+    int error;          /* first one, -errno */
+    uint64_t io_offset; /* the aligned range that is read or written */
+    uint64_t io_len, io_done;
+    struct ZeroRange overlay[FACE_OVERLAYS]; /* reads as zero (rule 25) */
+    unsigned n_overlay;
+    bool is_writer; /* counted in disk->writers */
+    int64_t seek_result;
+    struct ZeroRange edge[2]; /* parts of clusters to punch at once */
+    unsigned n_edge;
+};
+
+/* A disk as the face serves it. */
+struct FaceDisk {
+    Face *face;
+    Disk *disk;
+    bool can_punch;
+
+    /* Rule 25: zeroed, not yet punched, and what happens to it. One slice is
+     * punched at a time; one record is written at a time. */
+    ZeroList zeroes;
+    int zeroes_fd;
+    struct ZeroRange slice; /* being punched */
+    FaceIo punch;
+    RangeHold punch_hold;
+    InboxMsg punch_msg;
+    bool is_punching;
+    FaceReq *zero_waiting; /* dispatched again when a slice is punched */
+    FaceIo record;
+    unsigned char *record_page;
+    bool is_recording;
+    uint64_t record_sequence;
+    uint64_t record_version;  /* of the list in record_page */
+    uint64_t written_version; /* of the list in the file */
+    uint64_t durable_version; /* ... that a sync has covered */
+    FaceReq *record_waiting;  /* go on when their version is written */
+    bool slice_waits;         /* so does the slice */
+    uint64_t slice_version;
+
+    /* One FSYNC at a time; the others wait their turn. */
+    FaceReq *syncing, *sync_waiting;
+    FaceIo sync[2];
+    unsigned sync_pending;
+    int sync_error;
+    uint64_t sync_version;
+
+    /* Resizing: writers wait at the gate until the ones inside are out. */
+    unsigned writers;
+    bool is_gated;
+    FaceReq *gate, *gate_tail;
+    struct FaceQuiesce *quiesce;
+};
+
+enum FaceMsgKind {
+    FACE_MSG_GRANTED,       /* a FaceReq's hold */
+    FACE_MSG_PUNCH_GRANTED, /* a FaceDisk's punch_hold */
+    FACE_MSG_SOUGHT,        /* a FaceReq back from the seeker */
+    FACE_MSG_ANSWER,        /* a FaceNote */
+    FACE_MSG_QUIESCE,       /* a FaceQuiesce */
+    FACE_MSG_STOP,
+};
+
+/* Generated files: the text that an open handle reads. */
+#define FACE_TEXTS 16
+struct FaceText {
+    uint64_t fh; /* 0: free */
+    char *text;
+    size_t len;
+};
+
+#define FACE_NOTES     (FACE_SLOTS + 8)
+#define FACE_LOG_BYTES 320
+struct FaceSlotNote {
+    FaceNote note;
+    FaceReq *req; /* who waits for the answer, or NULL */
+    bool is_used;
+    char line[FACE_LOG_BYTES];
+};
+
+struct FaceCounters {
+    _Atomic uint64_t read_requests, write_requests, sync_requests;
+    _Atomic uint64_t punch_requests, read_bytes, written_bytes;
+    _Atomic uint64_t rmw_requests, inflight, zeroes_bytes, errors;
+};
+
+struct Face {
+    /* set at creation */
+    struct FaceConfig config;
+    FaceDisk *disks;
+    unsigned n_disks;
+    unsigned char *buffers;
+    pthread_t thread, seeker;
+    bool is_started;
+
+    /* any thread */
+    Inbox inbox;
+    Inbox seeks; /* to the helper thread that may block in lseek (rule 24) */
+    struct FaceCounters count;
+
+    /* fs thread */
+    struct io_uring ring;
+    bool is_polling;      /* a poll of the FUSE fd is in the ring */
+    bool is_inboxed;      /* a poll of the inbox is in the ring */
+    bool is_ended;        /* the kernel has let go of the session */
+    bool is_stopping;     /* face_free() asked */
+    unsigned io_inflight; /* storage requests in the ring */
+    FaceReq slots[FACE_SLOTS];
+    FaceReq *free_slots;
+    unsigned n_free;
+    struct FaceSlotNote notes[FACE_NOTES];
+    unsigned lost_logs; /* lines dropped because no note was free */
+    struct FaceText texts[FACE_TEXTS];
+    uint64_t next_fh;
+    size_t last_text_len[2];
+
+    /* start-up hand-shake and quiesce, guarded by lock */
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    int start_result; /* 1: not yet, 0 or -errno */
+};
+
+struct FaceQuiesce {
+    InboxMsg msg;
+    FaceDisk *disk;
+    void (*work)(void *user);
+    void *user;
+    bool is_done; /* guarded by face->lock */
+};
+
+/* face.c */
+int64_t face_now_us(void);
+void face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int));
+void face_req_free(FaceReq *req);
+FaceDisk *face_disk_of(Face *face, uint64_t node);
+void face_dispatch(FaceReq *req);
+/* face-notes.c: to the main thread and back */
+void face_log(Face *face, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* A local sync failed: no more writes to this disk (rule 20). */
+void face_freeze(FaceDisk *disk, int error);
+/* Ask the main thread; the request is called back by face_answered(). */
+void face_ask(FaceReq *req, enum FaceNoteKind kind);
+void face_note_answered(Face *face, FaceNote *note);
+void face_note_ended(Face *face, int error);
+
+/* face-dev.c: the transport */
+/* Next request of the session, at req->buffer + FACE_BLOCK_MAX - 80: its
+ * bytes, -EAGAIN when there is none, -ENODEV when the session is over. */
+ssize_t face_dev_receive(Face *face, FaceReq *req);
+void face_dev_send(FaceReq *req, int error, const void *head, size_t head_len,
+                   const void *data, size_t data_len);
+
+/* face-node.c */
+uint64_t face_node_ino(enum FaceKind kind, unsigned disk_id);
+enum FaceKind face_node_kind(uint64_t ino);
+unsigned face_node_disk_id(uint64_t ino);
+bool face_node_attr(Face *face, uint64_t ino, struct FaceAttr *attr);
+/* The child of @dir by name; 0 if there is none. */
+uint64_t face_node_child(Face *face, uint64_t dir, const char *name);
+void face_readdir(FaceReq *req);
+
+/* face-ops.c: everything that is no data */
+void face_lookup(FaceReq *req);
+void face_getattr(FaceReq *req);
+void face_setattr(FaceReq *req);
+void face_statfs(FaceReq *req);
+void face_ioctl(FaceReq *req);
+void face_lseek(FaceReq *req);
+void face_sought(FaceReq *req);
+int face_seeker_start(Face *face);
+void face_seeker_stop(Face *face);
+
+/* face-text.c: generated files */
+void face_open(FaceReq *req);
+void face_release(FaceReq *req);
+void face_text_read(FaceReq *req);
+void face_answered(FaceReq *req, FaceNote *note);
+void face_texts_free(Face *face);
+
+/* face-io.c: the data path */
+void face_read(FaceReq *req);
+void face_write(FaceReq *req);
+/* Take @req->hold over [@offset, @len) as @kind; @go_on runs now or when it
+ * is ours. face_hold_end() marks again and gives it back. */
+void face_hold(FaceReq *req, enum RangeKind kind, uint64_t offset, uint64_t len,
+               void (*go_on)(FaceReq *));
+void face_hold_end(FaceReq *req);
+/* May a writer go in? If not it waits at the gate and is dispatched again. */
+bool face_writer_enter(FaceReq *req);
+void face_writer_leave(FaceReq *req);
+
+/* face-sync.c */
+void face_fsync(FaceReq *req);
+
+/* face-zero.c */
+int face_zero_open(FaceDisk *disk);
+void face_zero_close(FaceDisk *disk);
+void face_fallocate(FaceReq *req);
+void face_zero_run(FaceDisk *disk);
+void face_zero_granted(FaceDisk *disk);
+/* @req's range (io_offset, io_len) has clusters on the zero list: they are
+ * punched next, then @req is dispatched again. */
+void face_zero_first(FaceReq *req);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Generated files: MNT/.weir/status.json and metrics.
+ *
+ * The main thread makes the text, when the file is opened; the open request
+ * waits for it and nothing else does. The text belongs to the handle, so that
+ * a reader sees one document however it reads. A handle that is not known
+ * (it was opened before a take-over, or is very old) gets its text made again
+ * at the first read: handles are stateless as far as anybody can tell.
+ */
+#include "face-wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum FaceNoteKind
+note_kind(uint64_t node)
+{
+    return face_node_kind(node) == FACE_KIND_METRICS ? FACE_NOTE_METRICS
+                                                     : FACE_NOTE_STATUS;
+}
+
+static bool
+is_text(uint64_t node)
+{
+    return node == face_node_ino(FACE_KIND_STATUS, 0) ||
+           node == face_node_ino(FACE_KIND_METRICS, 0);
+}
+
+static struct FaceText *
+find_text(Face *face, uint64_t fh)
+{
+    for (unsigned i = 0; fh && i < FACE_TEXTS; i++) {
+        if (face->texts[i].fh == fh) {
+            return &face->texts[i];
+        }
+    }
+    return NULL;
+}
+
+static void
+drop_text(struct FaceText *text)
+{
+    free(text->text);
+    *text = (struct FaceText){0};
+}
+
+/* A free place, or that of the oldest handle. */
+static struct FaceText *
+place_for_text(Face *face)
+{
+    struct FaceText *oldest = &face->texts[0];
+
+    for (unsigned i = 1; i < FACE_TEXTS; i++) {
+        if (face->texts[i].fh < oldest->fh) {
+            oldest = &face->texts[i];
+        }
+    }
+    drop_text(oldest);
+    return oldest;
+}
+
+void
+face_open(FaceReq *req)
+{
+    if (face_disk_of(req->face, req->node)) {
+        face_reply_open(req, 0, true);
+    } else if (is_text(req->node)) {
+        face_ask(req, note_kind(req->node));
+    } else {
+        face_reply_error(req, ENOENT);
+    }
+}
+
+void
+face_release(FaceReq *req)
+{
+    struct FaceText *text = find_text(req->face, req->fh);
+
+    if (text && is_text(req->node)) {
+        drop_text(text);
+    }
+    face_reply_error(req, 0);
+}
+
+static void
+reply_part(FaceReq *req, const struct FaceText *text)
+{
+    uint64_t from = MIN(req->offset, text->len);
+
+    face_reply_data(req, text->text + from, MIN(req->len, text->len - from));
+}
+
+void
+face_text_read(FaceReq *req)
+{
+    struct FaceText *text = find_text(req->face, req->fh);
+
+    if (text) {
+        reply_part(req, text);
+    } else {
+        face_ask(req, note_kind(req->node));
+    }
+}
+
+/* The main thread's answer: a text, or the word that attributes are kept. */
+void
+face_answered(FaceReq *req, FaceNote *note)
+{
+    Face *face = req->face;
+
+    if (note->kind == FACE_NOTE_ATTR) {
+        if (note->error) {
+            face_reply_error(req, -note->error);
+        } else {
+            face_getattr(req);
+        }
+        return;
+    }
+    if (note->error || !note->text) {
+        face_reply_error(req, note->error ? -note->error : EIO);
+        return;
+    }
+    struct FaceText *text = place_for_text(face);
+
+    text->fh = req->op == FACE_OPEN ? ++face->next_fh : req->fh;
+    text->text = note->text;
+    text->len = note->len;
+    note->text = NULL;
+    face->last_text_len[note->kind == FACE_NOTE_METRICS] = text->len;
+    if (req->op == FACE_OPEN) {
+        face_reply_open(req, text->fh, false);
+    } else {
+        reply_part(req, text);
+    }
+}
+
+void
+face_texts_free(Face *face)
+{
+    for (unsigned i = 0; i < FACE_TEXTS; i++) {
+        drop_text(&face->texts[i]);
+    }
+}

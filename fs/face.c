@@ -1,0 +1,553 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The fs thread: one io_uring, and all of a store's data path.
+ *
+ *   for (;;) {
+ *       take up to FACE_BATCH requests from /dev/fuse, start each
+ *       submit what they asked of the storage, in one system call
+ *       take completions and messages; they reply or go on
+ *       nothing happened? arm the poll of /dev/fuse and sleep in the ring
+ *   }
+ *
+ * Nothing in here waits for anything else: not for the storage, not for
+ * another thread, and least of all for the target. A request that cannot go
+ * on is parked in a list that somebody is bound to empty: a range's holder, a
+ * slice being punched, the gate of a resize, an answer from the main thread.
+ *
+ * One thread takes all disks of the store, so that the instant of a cut over
+ * all of them is a step between two requests.
+ *
+ * The store's lock is a registered file of the ring (rule 6): requests of a
+ * killed process live on in the kernel, and the lock is free only when they
+ * are done.
+ *
+ * The end: the kernel says ENODEV (unmounted) or sends DESTROY. What is in
+ * flight runs to its end, the zero list is punched away, and a note tells the
+ * main thread that the store is at rest.
+ */
+#include "face-wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RING_ENTRIES 512
+
+/* user_data of the two polls; everything else is a FaceIo. */
+static char poll_fuse, poll_inbox;
+
+int64_t
+face_now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/*
+ * The ring
+ */
+
+static struct io_uring_sqe *
+get_sqe(Face *face)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&face->ring);
+
+    if (!sqe) {
+        io_uring_submit(&face->ring);
+        sqe = io_uring_get_sqe(&face->ring);
+    }
+    assert(sqe);
+    return sqe;
+}
+
+void
+face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int))
+{
+    StoreIo *store = face->config.store->io;
+    struct io_uring_sqe *sqe = get_sqe(face);
+
+    io->face = face;
+    io->done = done;
+    store->ops->prep(store, sqe, &io->store);
+    io_uring_sqe_set_data(sqe, io);
+    face->io_inflight++;
+}
+
+static void
+arm_polls(Face *face)
+{
+    if (!face->is_polling && !face->is_ended && face->n_free) {
+        struct io_uring_sqe *sqe = get_sqe(face);
+
+        io_uring_prep_poll_add(sqe, face->config.fuse_fd, POLLIN);
+        io_uring_sqe_set_data(sqe, &poll_fuse);
+        face->is_polling = true;
+    }
+    if (!face->is_inboxed) {
+        struct io_uring_sqe *sqe = get_sqe(face);
+
+        io_uring_prep_poll_add(sqe, face->inbox.event_fd, POLLIN);
+        io_uring_sqe_set_data(sqe, &poll_inbox);
+        face->is_inboxed = true;
+    }
+}
+
+/*
+ * Requests
+ */
+
+void
+face_req_free(FaceReq *req)
+{
+    req->next_free = req->face->free_slots;
+    req->face->free_slots = req;
+    req->face->n_free++;
+}
+
+static FaceReq *
+take_slot(Face *face)
+{
+    FaceReq *req = face->free_slots;
+
+    if (req) {
+        face->free_slots = req->next_free;
+        face->n_free--;
+        req->disk = NULL;
+        req->is_writer = false;
+    }
+    return req;
+}
+
+static void
+reply_done(FaceReq *req)
+{
+    face_reply_error(req, 0);
+}
+
+static void
+open_dir(FaceReq *req)
+{
+    face_reply_open(req, 0, false);
+}
+
+void
+face_dispatch(FaceReq *req)
+{
+    static void (*const handlers[FACE_OPS])(FaceReq *) = {
+        [FACE_LOOKUP] = face_lookup,   [FACE_GETATTR] = face_getattr,
+        [FACE_SETATTR] = face_setattr, [FACE_OPEN] = face_open,
+        [FACE_RELEASE] = face_release, [FACE_READ] = face_read,
+        [FACE_WRITE] = face_write,     [FACE_FLUSH] = reply_done,
+        [FACE_FSYNC] = face_fsync,     [FACE_FALLOCATE] = face_fallocate,
+        [FACE_LSEEK] = face_lseek,     [FACE_STATFS] = face_statfs,
+        [FACE_READDIR] = face_readdir, [FACE_IOCTL] = face_ioctl,
+        [FACE_OPENDIR] = open_dir,     [FACE_RELEASEDIR] = reply_done,
+        [FACE_FSYNCDIR] = reply_done,
+    };
+
+    handlers[req->op](req);
+}
+
+/* Take requests until there are no more, or slots, or the batch is full. */
+static unsigned
+take_requests(Face *face)
+{
+    unsigned taken = 0;
+
+    while (taken < FACE_BATCH && !face->is_ended) {
+        FaceReq *req = take_slot(face);
+
+        if (!req) {
+            break;
+        }
+        ssize_t n = face_dev_receive(face, req);
+
+        if (n < 0) {
+            face_req_free(req);
+            face->is_ended = n != -EAGAIN;
+            break;
+        }
+        taken++;
+        req->data = req->buffer + FACE_BLOCK_MAX;
+        switch (face_wire_decode(
+            req, req->buffer + FACE_BLOCK_MAX - FACE_WRITE_HEAD, (size_t)n)) {
+        case FACE_DECODED:
+            face_dispatch(req);
+            break;
+        case FACE_ANSWERED:
+            break;
+        case FACE_DESTROYED:
+            face->is_ended = true;
+            break;
+        }
+    }
+    return taken;
+}
+
+/*
+ * Messages
+ */
+
+static void
+try_quiesce(FaceDisk *disk)
+{
+    struct FaceQuiesce *quiesce = disk->quiesce;
+    Face *face = disk->face;
+
+    if (!quiesce || disk->writers) {
+        return;
+    }
+    disk->quiesce = NULL;
+    quiesce->work(quiesce->user);
+    pthread_mutex_lock(&face->lock);
+    quiesce->is_done = true;
+    pthread_cond_signal(&face->cond);
+    pthread_mutex_unlock(&face->lock);
+
+    FaceReq *req = disk->gate, *next;
+
+    disk->is_gated = false;
+    disk->gate = disk->gate_tail = NULL;
+    for (; req; req = next) {
+        next = req->next_waiting;
+        face_dispatch(req);
+    }
+}
+
+static void
+take_message(Face *face, InboxMsg *msg)
+{
+    struct FaceQuiesce *quiesce;
+    FaceReq *req;
+
+    switch ((enum FaceMsgKind)msg->kind) {
+    case FACE_MSG_GRANTED:
+        req = (FaceReq *)msg;
+        req->go_on(req);
+        break;
+    case FACE_MSG_PUNCH_GRANTED:
+        face_zero_granted(
+            (FaceDisk *)((char *)msg - offsetof(FaceDisk, punch_msg)));
+        break;
+    case FACE_MSG_SOUGHT:
+        face_sought((FaceReq *)msg);
+        break;
+    case FACE_MSG_ANSWER:
+        face_note_answered(face, (FaceNote *)msg);
+        break;
+    case FACE_MSG_QUIESCE:
+        quiesce = (struct FaceQuiesce *)msg;
+        quiesce->disk->quiesce = quiesce;
+        quiesce->disk->is_gated = true;
+        break;
+    case FACE_MSG_STOP:
+        face->is_stopping = true;
+        break;
+    }
+}
+
+static unsigned
+take_messages(Face *face)
+{
+    InboxMsg *msg = inbox_take(&face->inbox), *next;
+    unsigned taken = 0;
+
+    for (; msg; msg = next) {
+        next = msg->next;
+        take_message(face, msg);
+        taken++;
+    }
+    return taken;
+}
+
+static unsigned
+take_completions(Face *face)
+{
+    StoreIo *store = face->config.store->io;
+    struct io_uring_cqe *cqe;
+    unsigned taken = 0;
+
+    io_uring_get_events(&face->ring);
+    while (io_uring_peek_cqe(&face->ring, &cqe) == 0) {
+        void *data = io_uring_cqe_get_data(cqe);
+        int res = cqe->res;
+
+        io_uring_cqe_seen(&face->ring, cqe);
+        taken++;
+        if (data == &poll_fuse) {
+            face->is_polling = false;
+        } else if (data == &poll_inbox) {
+            face->is_inboxed = false;
+            take_messages(face);
+        } else {
+            FaceIo *io = data;
+
+            face->io_inflight--;
+            io->done(io, store->ops->done(store, &io->store, res));
+        }
+    }
+    return taken;
+}
+
+/*
+ * The thread
+ */
+
+static bool
+is_at_rest(const Face *face)
+{
+    if (face->io_inflight || face->n_free < FACE_SLOTS) {
+        return false;
+    }
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        if (face->disks[i].is_punching || face->disks[i].is_recording) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+serve(Face *face)
+{
+    bool is_told = false;
+
+    while (!face->is_stopping) {
+        unsigned done = take_requests(face);
+
+        io_uring_submit(&face->ring);
+        done += take_completions(face);
+        face->count.inflight = FACE_SLOTS - face->n_free;
+        for (unsigned i = 0; i < face->n_disks; i++) {
+            try_quiesce(&face->disks[i]);
+        }
+        if (done) {
+            continue;
+        }
+        if (face->is_ended && !is_told && is_at_rest(face)) {
+            is_told = true;
+            face_note_ended(face, 0);
+        }
+        arm_polls(face);
+        io_uring_submit_and_wait(&face->ring, 1);
+    }
+}
+
+static int
+ring_start(Face *face)
+{
+    struct io_uring_params params = {
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+    };
+    int lock_fd = face->config.store->lock_fd;
+    int res = io_uring_queue_init_params(RING_ENTRIES, &face->ring, &params);
+
+    if (res == -EINVAL) {
+        params = (struct io_uring_params){0};
+        res = io_uring_queue_init_params(RING_ENTRIES, &face->ring, &params);
+    }
+    if (res == 0 && lock_fd >= 0) {
+        res = io_uring_register_files(&face->ring, &lock_fd, 1);
+    }
+    return res;
+}
+
+static void
+report_start(Face *face, int result)
+{
+    pthread_mutex_lock(&face->lock);
+    face->start_result = result;
+    pthread_cond_signal(&face->cond);
+    pthread_mutex_unlock(&face->lock);
+}
+
+static void *
+face_run(void *opaque)
+{
+    Face *face = opaque;
+    int res = ring_start(face);
+
+    report_start(face, res);
+    if (res < 0) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        face_zero_run(&face->disks[i]);
+    }
+    serve(face);
+    io_uring_queue_exit(&face->ring);
+    return NULL;
+}
+
+static void
+init_slots(Face *face)
+{
+    for (unsigned i = 0; i < FACE_SLOTS; i++) {
+        face->slots[i].face = face;
+        face->slots[i].buffer = face->buffers + (size_t)i * FACE_BUFFER;
+        face_req_free(&face->slots[i]);
+    }
+}
+
+static gboolean
+init_disks(Face *face, GError **error)
+{
+    Store *store = face->config.store;
+
+    face->disks = g_new0(FaceDisk, store->n_disks);
+    while (face->n_disks < store->n_disks) {
+        FaceDisk *disk = &face->disks[face->n_disks];
+
+        disk->face = face;
+        disk->disk = store->disks[face->n_disks];
+        disk->zeroes_fd = -1;
+        face->n_disks++;
+        int res = face_zero_open(disk);
+
+        if (res < 0) {
+            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                        "%s/%s/zeroes: %s", store->path, disk->disk->name,
+                        g_strerror(-res));
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+Face *
+face_new(const struct FaceConfig *config, GError **error)
+{
+    Face *face = g_new0(Face, 1);
+    int res;
+
+    face->config = *config;
+    face->next_fh = 1;
+    face->start_result = 1;
+    pthread_mutex_init(&face->lock, NULL);
+    pthread_cond_init(&face->cond, NULL);
+    face->buffers =
+        mmap(NULL, (size_t)FACE_SLOTS * FACE_BUFFER, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    g_assert(face->buffers != MAP_FAILED);
+    init_slots(face);
+    if ((res = inbox_init(&face->inbox)) < 0 ||
+        (res = inbox_init(&face->seeks)) < 0) {
+        g_error("eventfd: %s", g_strerror(-res));
+    }
+    if (!init_disks(face, error)) {
+        face_free(face);
+        return NULL;
+    }
+    return face;
+}
+
+gboolean
+face_start(Face *face, GError **error)
+{
+    int flags = fcntl(face->config.fuse_fd, F_GETFL);
+    int res;
+
+    fcntl(face->config.fuse_fd, F_SETFL, flags | O_NONBLOCK);
+    res = face_seeker_start(face);
+    if (res == 0) {
+        res = -pthread_create(&face->thread, NULL, face_run, face);
+        if (res < 0) {
+            face_seeker_stop(face);
+        }
+    }
+    if (res == 0) {
+        pthread_mutex_lock(&face->lock);
+        while (face->start_result == 1) {
+            pthread_cond_wait(&face->cond, &face->lock);
+        }
+        res = face->start_result;
+        pthread_mutex_unlock(&face->lock);
+        if (res < 0) {
+            pthread_join(face->thread, NULL);
+            face_seeker_stop(face);
+        }
+    }
+    if (res < 0) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "cannot start serving: %s (io_uring must be allowed)",
+                    g_strerror(-res));
+        return FALSE;
+    }
+    face->is_started = true;
+    return TRUE;
+}
+
+void
+face_answer(Face *face, FaceNote *note)
+{
+    note->msg.kind = FACE_MSG_ANSWER;
+    inbox_post(&face->inbox, &note->msg);
+}
+
+void
+face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user)
+{
+    struct FaceQuiesce quiesce = {
+        .msg.kind = FACE_MSG_QUIESCE,
+        .disk = &face->disks[disk->index],
+        .work = work,
+        .user = user,
+    };
+
+    inbox_post(&face->inbox, &quiesce.msg);
+    pthread_mutex_lock(&face->lock);
+    while (!quiesce.is_done) {
+        pthread_cond_wait(&face->cond, &face->lock);
+    }
+    pthread_mutex_unlock(&face->lock);
+}
+
+void
+face_free(Face *face)
+{
+    InboxMsg stop = {.kind = FACE_MSG_STOP};
+
+    if (face->is_started) {
+        inbox_post(&face->inbox, &stop);
+        pthread_join(face->thread, NULL);
+        face_seeker_stop(face);
+    }
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        face_zero_close(&face->disks[i]);
+    }
+    face_texts_free(face);
+    munmap(face->buffers, (size_t)FACE_SLOTS * FACE_BUFFER);
+    inbox_deinit(&face->inbox);
+    inbox_deinit(&face->seeks);
+    pthread_mutex_destroy(&face->lock);
+    pthread_cond_destroy(&face->cond);
+    g_free(face->disks);
+    g_free(face);
+}
+
+void
+face_figures(Face *face, struct FaceFigures *figures)
+{
+    struct FaceCounters *count = &face->count;
+
+    *figures = (struct FaceFigures){
+        .read_requests = count->read_requests,
+        .write_requests = count->write_requests,
+        .sync_requests = count->sync_requests,
+        .punch_requests = count->punch_requests,
+        .read_bytes = count->read_bytes,
+        .written_bytes = count->written_bytes,
+        .rmw_requests = count->rmw_requests,
+        .inflight = count->inflight,
+        .zeroes_bytes = count->zeroes_bytes,
+        .errors = count->errors,
+    };
+}
