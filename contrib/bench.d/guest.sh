@@ -7,6 +7,8 @@
 # 99th percentile of the write latency should be the same in all three.
 
 guest_states=(hung refusing 1mbit gone)
+# For a pause to take hold, or for the first attempts after it.
+guest_settle=0.3
 
 bench_guest() {
     local n=${rounds:-7} t=${seconds:-3} bytes state
@@ -90,8 +92,7 @@ guest_run() { # who, state, depth, round, seconds
     if [ "$who" = none ]; then
         file=$work/none/vda.raw
     fi
-    # Let the pause or the first attempts after it take hold.
-    sleep 0.3
+    sleep "$guest_settle"
     run_fio guest "$state-qd$qd" "$round" "$who" "$file" --rw=randwrite \
         --bs=4k --iodepth="$qd" --time_based --runtime="$t" \
         --randseed="$round"

@@ -10,6 +10,7 @@ declare -A pid_of=()    # name of a running thing -> pid
 declare -A file_of=()   # subject -> the file that fio opens
 declare -a mounts=()    # mount points that may be in use
 work='' results=''
+poll_interval=0.02
 
 figures() {
     python3 "$here/figures.py" "$@"
@@ -133,7 +134,7 @@ await() { # seconds, command ...: until it is true
     shift
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $end ] || return 1
-        sleep 0.02
+        sleep "$poll_interval"
     done
 }
 
