@@ -58,8 +58,9 @@ struct TargetCaps {
     bool has_block_status; /* base:allocation was negotiated */
     uint32_t min_block;    /* 1 when unknown */
     uint32_t max_payload;  /* largest WRITE or READ; 32 MiB when unknown */
-    bool is_new_process;   /* started by this daemon: nothing of an earlier
-                              life can still execute in it */
+    bool is_new_process;   /* first connection to a server that this daemon
+                              started: nothing sent before it was made can
+                              execute any more. False on later ones */
 };
 
 /* How the target was accepted; kept in the store's state by the caller. */
@@ -139,6 +140,7 @@ enum RelayActionKind {
                           the op's buffer */
     RELAY_SEND_DATA,   /* op, conn, offset, len, buf_offset -> ACKED, FAILED */
     RELAY_SEND_ZERO,   /* op, conn, offset, len -> ACKED, FAILED: WRITE_ZEROES*/
+    RELAY_SEND_TRIM,   /* op, conn, offset, len -> ACKED, FAILED: TRIM */
     RELAY_SEND_STATUS, /* op, conn, offset, len -> STATUS, FAILED */
     RELAY_SEND_COMPARE, /* op, conn, offset, len, buf_offset -> COMPARED,
                           FAILED: NBD READ, compared with the op's buffer
@@ -156,6 +158,7 @@ struct RelayAction {
     uint64_t len;
     uint64_t buf_offset;
     bool is_zero_run;
+    bool is_fua;         /* SEND_DATA, SEND_ZERO: with NBD_CMD_FLAG_FUA */
     int64_t deadline_us; /* absolute; the loop reports LINK_LOST when an NBD
                             action is unanswered then */
 };
@@ -187,6 +190,9 @@ void relay_core_set(RelayCore *core, unsigned max_conns,
 /* Another target: everything is dirty, first contact again. */
 void relay_core_retarget(RelayCore *core, enum TargetAccept accept,
                          int64_t now_us);
+/* The contact of figures (KNOWN) is kept: nothing is written to a target before
+ * the store remembers that it is ours. Followed by a TICK. */
+void relay_core_contact_kept(RelayCore *core);
 /* No new ops; connections are dropped. What is dirty stays dirty. */
 void relay_core_stop(RelayCore *core);
 /* Is nothing in flight (so that the loop may go)? */

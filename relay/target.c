@@ -227,14 +227,18 @@ issue(TargetCmd *cmd)
     nbd_extent_callback extent = {extent_cb, cmd, free_cb};
     const struct RelayAction *action = &cmd->action;
     struct nbd_handle *nbd = cmd->target->nbd;
+    uint32_t flags = action->is_fua ? LIBNBD_CMD_FLAG_FUA : 0;
 
     cmd->pending = action->kind == RELAY_SEND_STATUS ? 2 : 1;
     switch (action->kind) {
     case RELAY_SEND_DATA:
         return nbd_aio_pwrite(nbd, cmd->buf, action->len, action->offset,
-                              completion, 0);
+                              completion, flags);
     case RELAY_SEND_ZERO:
-        return nbd_aio_zero(nbd, action->len, action->offset, completion, 0);
+        return nbd_aio_zero(nbd, action->len, action->offset, completion,
+                            flags);
+    case RELAY_SEND_TRIM:
+        return nbd_aio_trim(nbd, action->len, action->offset, completion, 0);
     case RELAY_SEND_STATUS:
         return nbd_aio_block_status(nbd, action->len, action->offset, extent,
                                     completion, 0);
@@ -348,6 +352,8 @@ action_verb(enum RelayActionKind kind)
         return "write";
     case RELAY_SEND_ZERO:
         return "write of zeroes";
+    case RELAY_SEND_TRIM:
+        return "trim";
     case RELAY_SEND_STATUS:
         return "block status";
     case RELAY_SEND_COMPARE:
@@ -419,6 +425,7 @@ fill_event(const TargetCmd *cmd, struct RelayEvent *event)
         return;
     case RELAY_SEND_DATA:
     case RELAY_SEND_ZERO:
+    case RELAY_SEND_TRIM:
         event->kind = RELAY_ACKED;
         event->len = action->len;
         return;

@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Is the target ours to write (rule 26)? Asked on each connect, before the
+ * first write.
+ *
+ *   contact | accept    | asked
+ *   --------+-----------+-------------------------------------------------
+ *   any     | any       | size, read-only, flush, block size
+ *   KNOWN   | any       | up to 4 clusters that are clean here are read back
+ *   NONE    | empty     | block status of the whole disk; without it reads at
+ *           |           | the start (partition table), the end (backup GPT)
+ *           |           | and 64 places between: anything but zeroes refuses
+ *   NONE    | overwrite | nothing
+ *   NONE    | same      | nothing; each op compares before it sends
+ *
+ * A cluster that was read back and differs counts only if it is still clean
+ * afterwards: else a guest write came between. The check is a set of ops of
+ * its own, at most CORE_CHECKS at once; any that fails for other reasons
+ * drops the link and it all starts over.
+ */
+#include "core-internal.h"
+
+#define LOOK_BYTES   (UINT64_C(1) << 30)
+#define SAMPLE_BYTES (UINT64_C(64) << 10)
+
+#define WAY_OUT                                                         \
+    "`weir set STORE target-accept=overwrite` makes it equal, `=same` " \
+    "compares"
+
+/* What it says of itself. False: core_error() has the words. */
+bool
+check_caps(RelayCore *core)
+{
+    struct TargetCaps *caps = &core->caps;
+    uint64_t size = disk_map_size_bytes(core->config.map);
+    uint64_t cluster = UINT64_C(1) << core->cluster_bits;
+
+    caps->min_block = caps->min_block ? caps->min_block : 1;
+    if (caps->size_bytes < size) {
+        core_error(core,
+                   "target has %llu bytes, disk needs %llu: enlarge it or "
+                   "choose another with `weir set STORE target=...`",
+                   (unsigned long long)caps->size_bytes,
+                   (unsigned long long)size);
+        return false;
+    }
+    if (caps->is_read_only) {
+        core_error(core, "target is read-only: make it writable at its "
+                         "server, or choose another");
+        return false;
+    }
+    if (!caps->can_flush && !caps->can_fua && !core->config.accept_unflushed) {
+        core_error(core, "target cannot flush, so nothing there is known to "
+                         "be durable: set unflushed=yes if it is safe");
+        return false;
+    }
+    if (size % caps->min_block || cluster % caps->min_block) {
+        core_error(core,
+                   "target takes blocks of %u bytes only, which do not fit a "
+                   "disk of %llu bytes in clusters of %llu",
+                   caps->min_block, (unsigned long long)size,
+                   (unsigned long long)cluster);
+        return false;
+    }
+    uint32_t payload = caps->max_payload;
+    payload = payload ? payload - payload % caps->min_block : 32u << 20;
+    caps->max_payload = payload ? payload : caps->min_block;
+    return true;
+}
+
+/* The check found nothing wrong. */
+static void
+check_accept(RelayCore *core)
+{
+    if (core->contact == CONTACT_NONE) {
+        core->contact = CONTACT_KNOWN;
+        disk_map_mark_all(core->config.map, core->now_us);
+        core->same_seq = core->config.accept == ACCEPT_SAME
+                             ? disk_map_open_seq(core->config.map)
+                             : 0;
+    }
+    link_online(core);
+}
+
+void
+check_begin(RelayCore *core)
+{
+    struct Check *check = &core->check;
+    bool is_known = core->contact == CONTACT_KNOWN;
+
+    *check = (struct Check){
+        .job = is_known                ? JOB_READBACK
+               : core_has_status(core) ? JOB_LOOK
+                                       : JOB_SAMPLE,
+        .is_asked_all = !is_known && core->config.accept != ACCEPT_EMPTY,
+    };
+}
+
+static struct ClusterRun
+check_run_at(const RelayCore *core, uint64_t offset, uint64_t len)
+{
+    uint64_t room = core->size_bytes - offset;
+
+    return run_outward(offset, len < room ? len : room, core->cluster_bits);
+}
+
+static Op *
+check_op(RelayCore *core, struct ClusterRun run)
+{
+    Op *op = op_new(core, core->check.job, run);
+
+    core->n_checks++;
+    return op;
+}
+
+static void
+look_next(RelayCore *core)
+{
+    struct Check *check = &core->check;
+    Op *op = check_op(core, check_run_at(core, check->next, LOOK_BYTES));
+
+    check->next += op->len;
+    check->is_asked_all = check->next >= core->size_bytes;
+    op_bind(core, op, link_pick(core));
+    op->state = OP_ASKING;
+    op_ask(core, op);
+}
+
+static void
+sample_next(RelayCore *core)
+{
+    struct Check *check = &core->check;
+    uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
+    uint64_t last = clusters - 1;
+    unsigned i = (unsigned)check->next++;
+    uint64_t slice = clusters / (CORE_SAMPLES - 2);
+    uint64_t at = i == 0   ? 0
+                  : i == 1 ? last
+                           : (i - 2) * slice +
+                                 (slice ? core_random(core) % slice : i - 2);
+
+    check->is_asked_all = check->next == CORE_SAMPLES;
+    at = at < last ? at : last;
+    Op *op = check_op(core, (struct ClusterRun){at, 1});
+    if (op->len > SAMPLE_BYTES) {
+        /* the end of the disk counts, not that of its last cluster */
+        op->offset += i == 1 ? op->len - SAMPLE_BYTES : 0;
+        op->len = SAMPLE_BYTES;
+    }
+    op_bind(core, op, link_pick(core));
+    op->state = OP_COMPARING;
+    op_compare(core, op, op->len, true);
+}
+
+static void
+readback_next(RelayCore *core)
+{
+    struct Check *check = &core->check;
+    uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
+    uint64_t slice = clusters / CORE_READBACKS;
+    uint64_t from =
+        check->next * slice + (slice ? core_random(core) % slice : 0);
+    uint64_t at = disk_map_next_clean(core->config.map, from);
+
+    check->is_asked_all = ++check->next == CORE_READBACKS;
+    if (at >= clusters) { /* the disk may just have grown */
+        return;
+    }
+    op_load(core, check_op(core, (struct ClusterRun){at, 1}));
+}
+
+void
+check_run(RelayCore *core)
+{
+    struct Check *check = &core->check;
+
+    if (core->link != RELAY_CHECKING) {
+        return;
+    }
+    while (!check->is_asked_all && core->n_checks < CORE_CHECKS) {
+        if (check->job == JOB_LOOK) {
+            look_next(core);
+        } else if (check->job == JOB_SAMPLE) {
+            sample_next(core);
+        } else {
+            readback_next(core);
+        }
+    }
+    if (check->is_asked_all && !core->n_checks) {
+        check_accept(core);
+    }
+}
+
+void
+check_loaded(RelayCore *core, Op *op)
+{
+    if (core->link != RELAY_CHECKING) {
+        op_free(core, op);
+        return;
+    }
+    op_bind(core, op, link_pick(core));
+    op->state = OP_COMPARING;
+    op_compare(core, op, op->len, false);
+}
+
+static void
+check_differs(RelayCore *core, const Op *op)
+{
+    unsigned long long at = op->offset + op->cursor;
+
+    if (op->job == JOB_READBACK) {
+        core_error(core,
+                   "target is not what was written there (differs at %llu): "
+                   "is it another one? " WAY_OUT,
+                   at);
+    } else {
+        core_error(core, "target holds data already (at byte %llu): " WAY_OUT,
+                   at);
+    }
+    link_refuse(core);
+}
+
+/* Block status failed: what is under way is forgotten, reads are tried. */
+static void
+check_fall_back(RelayCore *core, Op *op)
+{
+    op_free(core, op);
+    if (core->check.job == JOB_LOOK) {
+        core->check = (struct Check){.job = JOB_SAMPLE};
+    }
+}
+
+void
+check_event(RelayCore *core, Op *op, const struct RelayEvent *event)
+{
+    uint64_t len = event->len < op->asked ? event->len : op->asked;
+    bool is_status = event->kind == RELAY_STATUS && len;
+
+    if (op->has_failed) {
+        op_fail(core, op);
+    } else if (is_status && event->is_zero) {
+        op->cursor += len;
+        if (op->cursor < op->len) {
+            op_ask(core, op);
+        } else {
+            op_free(core, op);
+        }
+    } else if (event->kind == RELAY_COMPARED && event->is_equal) {
+        op->cursor += op->asked;
+        if (op->cursor < op->len) {
+            op_compare(core, op, op->len - op->cursor, op->job == JOB_SAMPLE);
+        } else {
+            op_free(core, op);
+        }
+    } else if (event->kind == RELAY_COMPARED && op->job == JOB_READBACK &&
+               !disk_map_is_clean(core->config.map, op->offset, op->len)) {
+        op_free(core, op); /* written since */
+    } else if (is_status || event->kind == RELAY_COMPARED) {
+        check_differs(core, op);
+    } else if (op->job == JOB_LOOK) {
+        core->has_no_status = true; /* look by reading, then */
+        check_fall_back(core, op);
+    } else {
+        core->figures.errors++;
+        core_error(core, "target cannot be looked at: %s", event->text);
+        link_drop(core);
+    }
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Clusters in doubt (rule 5). A write that was unanswered when its connection
+ * died may execute later, even after a rewrite on a new connection. So its
+ * clusters are left alone for a quarantine, then rewritten, flushed and read
+ * back, and only then settled. All of them are dirty in the oldest sealed
+ * generation the whole time: it is not retired before.
+ *
+ *   growing --> frozen --> ripe --> settled
+ *
+ * Quarantines end for a whole bitmap at once. Each loss moves the end of the
+ * growing one; the frozen one's stands. When the frozen one is over, its
+ * clusters are ripe and the growing one freezes, so that a connection which
+ * breaks every few seconds delays a cluster by two quarantines, not for ever.
+ *
+ * After an unclean end everything is in doubt: everything was marked dirty
+ * then, so that all that is sealed up to that mark is read back.
+ */
+#include "bitmap/mutant.h"
+#include "core-internal.h"
+
+bool
+doubt_init(RelayCore *core)
+{
+    Doubt *doubt = &core->doubt;
+
+    doubt->frozen = bitmap_new(core->size_bytes, core->cluster_bits);
+    doubt->growing = bitmap_new(core->size_bytes, core->cluster_bits);
+    doubt->ripe = bitmap_new(core->size_bytes, core->cluster_bits);
+    return doubt->frozen && doubt->growing && doubt->ripe;
+}
+
+void
+doubt_deinit(RelayCore *core)
+{
+    bitmap_free(core->doubt.frozen);
+    bitmap_free(core->doubt.growing);
+    bitmap_free(core->doubt.ripe);
+}
+
+bool
+doubt_grow(RelayCore *core)
+{
+    uint64_t size = disk_map_size_bytes(core->config.map);
+
+    if (size != core->size_bytes) {
+        if (bitmap_grow(core->doubt.frozen, size) < 0 ||
+            bitmap_grow(core->doubt.growing, size) < 0 ||
+            bitmap_grow(core->doubt.ripe, size) < 0) {
+            return false;
+        }
+        core->size_bytes = size;
+    }
+    return true;
+}
+
+void
+doubt_add(RelayCore *core, struct ClusterRun run)
+{
+    Doubt *doubt = &core->doubt;
+
+    if (mutant(MUTANT_NO_QUARANTINE)) {
+        return;
+    }
+    bitmap_clear_run(doubt->ripe, run);
+    bitmap_set_run(doubt->growing, run);
+    doubt->growing_us = core->now_us + 4 * core->config.deadline_us;
+}
+
+static void
+doubt_ripen(Doubt *doubt)
+{
+    bitmap_merge(doubt->ripe, doubt->frozen);
+    bitmap_clear_all(doubt->frozen);
+}
+
+/* Ends and begins what is due. */
+void
+doubt_run(RelayCore *core)
+{
+    Doubt *doubt = &core->doubt;
+
+    if (bitmap_count(doubt->frozen) && core->now_us >= doubt->frozen_us) {
+        doubt_ripen(doubt);
+    }
+    if (!bitmap_count(doubt->frozen) && bitmap_count(doubt->growing)) {
+        Bitmap *empty = doubt->frozen;
+        doubt->frozen = doubt->growing;
+        doubt->frozen_us = doubt->growing_us;
+        doubt->growing = empty;
+    }
+    if (bitmap_count(doubt->frozen)) {
+        core_at(core, doubt->frozen_us);
+    }
+    if (doubt->all_us && core->now_us >= doubt->all_us) {
+        doubt->all_us = 0;
+    }
+    if (doubt->all_us) {
+        core_at(core, doubt->all_us);
+    }
+    if (doubt->all_seq &&
+        disk_map_settled_seq(core->config.map) >= doubt->all_seq) {
+        doubt->all_seq = 0;
+    }
+}
+
+/* Nothing that was sent before can execute any more. */
+void
+doubt_new_process(RelayCore *core)
+{
+    core->doubt.frozen_us = core->doubt.growing_us = core->now_us;
+    core->doubt.all_us = 0;
+    core->pass.not_before_us = core->now_us;
+}
+
+int64_t
+doubt_next_us(const RelayCore *core)
+{
+    const Doubt *doubt = &core->doubt;
+
+    return doubt->all_us                 ? doubt->all_us
+           : bitmap_count(doubt->frozen) ? doubt->frozen_us
+                                         : core->now_us;
+}
+
+static uint64_t
+doubt_first(const Bitmap *map, struct ClusterRun run)
+{
+    uint64_t at =
+        bitmap_count(map) ? bitmap_next_dirty(map, run.first) : UINT64_MAX;
+
+    return at < run.first + run.count ? at : run.first + run.count;
+}
+
+void
+doubt_skip(RelayCore *core, struct ClusterRun *run)
+{
+    const Doubt *doubt = &core->doubt;
+
+    if (mutant(MUTANT_NO_QUARANTINE)) {
+        return;
+    }
+    if (doubt->all_us) {
+        *run = (struct ClusterRun){bitmap_clusters(doubt->ripe), 0};
+        return;
+    }
+    if (bitmap_get(doubt->frozen, run->first)) {
+        uint64_t next = bitmap_next_clean(doubt->frozen, run->first);
+        *run = (struct ClusterRun){next, 0};
+        return;
+    }
+    if (bitmap_get(doubt->growing, run->first)) {
+        uint64_t next = bitmap_next_clean(doubt->growing, run->first);
+        *run = (struct ClusterRun){next, 0};
+        return;
+    }
+    uint64_t frozen = doubt_first(doubt->frozen, *run);
+    uint64_t growing = doubt_first(doubt->growing, *run);
+    run->count = (frozen < growing ? frozen : growing) - run->first;
+}
+
+bool
+doubt_must_verify(const RelayCore *core, struct ClusterRun run)
+{
+    const Doubt *doubt = &core->doubt;
+
+    return doubt->all_seq ||
+           (bitmap_count(doubt->ripe) && bitmap_count_run(doubt->ripe, run));
+}
+
+void
+doubt_settled(RelayCore *core, struct ClusterRun run)
+{
+    if (bitmap_count(core->doubt.ripe)) {
+        bitmap_clear_run(core->doubt.ripe, run);
+    }
+}
+
+uint64_t
+doubt_count(const RelayCore *core)
+{
+    const Doubt *doubt = &core->doubt;
+
+    return doubt->all_seq
+               ? bitmap_clusters(doubt->ripe)
+               : bitmap_count(doubt->frozen) + bitmap_count(doubt->growing) +
+                     bitmap_count(doubt->ripe);
+}

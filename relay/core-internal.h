@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * core-internal.h - what the files of the relay core share
+ *
+ * Purpose: core.c steps and owns the state, core-pass.c drains generations,
+ *          core-ops.c lives an op, core-link.c connects, core-check.c decides
+ *          whether a target is ours, core-doubt.c keeps quarantines,
+ *          core-window.c says how much may be in flight.
+ * Threads: the relay thread's.
+ * Units:   bytes, microseconds, clusters.
+ */
+#pragma once
+
+#include "core.h"
+
+#include <stdarg.h>
+
+#define CORE_NEVER     INT64_MAX
+#define CORE_RATES     8
+#define CORE_HOLES_MAX 8
+#define CORE_SAMPLES   66
+#define CORE_READBACKS 4
+#define CORE_CHECKS    16 /* slots kept for checks, and used at once */
+
+/* States of an op; the column says which answers it waits for. */
+enum OpState {
+    OP_FREE,
+    OP_MAPPING,   /* MAPPED */
+    OP_LOADING,   /* READ */
+    OP_READY,     /* nothing: a connection, tokens */
+    OP_ASKING,    /* STATUS: is the hole zero at the target? */
+    OP_COMPARING, /* COMPARED, before sending */
+    OP_SENDING,   /* ACKED, one for each segment */
+    OP_ACKED,     /* FLUSHED of its connection; only ops to be read back */
+    OP_VERIFYING, /* STATUS or COMPARED */
+};
+
+enum OpJob {
+    JOB_DRAIN,    /* bring a run to the target */
+    JOB_LOOK,     /* first contact: is there data, by block status? */
+    JOB_SAMPLE,   /* ... by reading */
+    JOB_READBACK, /* is a clean cluster what we hold? */
+};
+
+typedef struct Op {
+    enum OpState state;
+    enum OpJob job;
+    struct ClusterRun run;
+    uint64_t offset, len; /* of the run, in bytes */
+    uint64_t cursor;      /* bytes of it asked, sent, compared so far */
+    uint64_t asked;       /* bytes of the request under way */
+    bool is_hole;         /* nothing in the buffer */
+    bool is_doubtful;     /* to be read back before it settles */
+    bool is_trimmed;
+    bool is_compared;
+    bool has_failed;  /* ends when the last answer is there */
+    unsigned pending; /* answers outstanding */
+    unsigned writes;  /* ... of those to requests that change the target */
+    unsigned conn;
+    uint32_t epoch;
+    uint64_t flush_need; /* OP_ACKED: number of the flush that covers it */
+    uint64_t serial;
+    uint64_t cost; /* its bytes in the window */
+    int64_t deadline_us;
+    int64_t load_us; /* when the load began, then how long it took */
+    int64_t sent_us;
+    uint64_t delivered; /* window's counter when it was sent */
+    int64_t delivered_us;
+    uint64_t zero[RELAY_OP_CLUSTERS_MAX / 64];
+} Op;
+
+/* Runs that were acknowledged and wait for a flush. */
+struct RunList {
+    struct ClusterRun *list;
+    size_t count, room;
+};
+
+enum ConnState { CONN_DOWN, CONN_CONNECTING, CONN_UP };
+
+typedef struct Conn {
+    enum ConnState state;
+    uint32_t epoch;
+    int64_t retry_us; /* DOWN: not before */
+    int64_t backoff_us;
+    int64_t deadline_us;       /* of the connect */
+    uint64_t inflight_bytes;   /* of ops that are bound to it */
+    unsigned n_ops;            /* ... */
+    unsigned n_acked_ops;      /* of those in OP_ACKED */
+    struct RunList acked;      /* since the last flush was sent */
+    struct RunList flushing;   /* covered by the flush under way */
+    uint64_t acked_bytes;      /* of acked */
+    bool is_flushing;          /* at most one at a time */
+    int64_t flush_deadline_us; /* of that one */
+    int64_t flush_us;          /* when the last one was sent */
+    uint64_t flushes_sent;
+} Conn;
+
+/* How much may be in flight; see core-window.c. */
+typedef struct Window {
+    uint64_t bytes;
+    bool is_starting; /* doubles while that helps */
+    bool is_limited;  /* something waited for it in this round */
+    bool is_probing;  /* kept small, to see the latency without a queue */
+    unsigned flat;    /* rounds without growth */
+    uint64_t best_bps;
+    uint64_t rates[CORE_RATES]; /* best of each of the last rounds */
+    unsigned round;
+    uint64_t delivered;
+    int64_t delivered_us;
+    uint64_t round_mark; /* the round ends with an op sent after this */
+    int64_t lat_us[2];   /* smallest of this and the last period */
+    int64_t period_us;   /* when this one began */
+    int64_t probe_us;    /* when the probe began */
+    uint64_t zero_bytes; /* largest request for zeroes */
+} Window;
+
+/* Clusters that a lost request may still write; see core-doubt.c. */
+typedef struct Doubt {
+    Bitmap *frozen;  /* quarantine ends at frozen_us */
+    Bitmap *growing; /* ... at growing_us, which each loss moves */
+    Bitmap *ripe;    /* over: rewrite and read back */
+    int64_t frozen_us, growing_us;
+    int64_t all_us;   /* until then everything is; 0 when not */
+    uint64_t all_seq; /* everything is read back until this is settled */
+} Doubt;
+
+/* The extent of the local disk that was seen last, in clusters. */
+struct Extent {
+    struct ClusterRun run;
+    bool is_hole;
+};
+
+/* One walk over the oldest sealed generation. */
+struct Pass {
+    uint64_t cursor;
+    bool is_at_end;
+    bool is_cut_short; /* at the end before the end of the disk */
+    unsigned n_claimed;
+    bool has_failed; /* the target answered an error: wait before the next */
+    unsigned streak; /* failures in a row */
+    int64_t not_before_us;
+    int64_t backoff_us;
+};
+
+/* CHECKING: what was asked of the target so far. */
+struct Check {
+    enum OpJob job;
+    uint64_t next; /* byte (LOOK) or number (SAMPLE, READBACK) */
+    bool is_asked_all;
+};
+
+struct RelayCore {
+    struct RelayCoreConfig config;
+    int64_t now_us;               /* of this step */
+    struct RelayActions *actions; /* of this step */
+    int64_t next_us;
+    uint64_t random;
+    uint64_t size_bytes;
+    unsigned cluster_bits;
+
+    /* target */
+    enum RelayLink link;
+    enum TargetContact contact;
+    bool is_contact_kept;
+    struct TargetCaps caps;
+    bool has_no_status; /* it answered errors to what it promised */
+    bool has_no_zero;
+    int64_t retry_us;   /* OFFLINE, REFUSED */
+    int64_t backoff_us; /* next one */
+    int64_t online_us;  /* since when */
+    struct Check check;
+    Conn conns[RELAY_CONNS];
+    unsigned n_up;
+
+    /* draining */
+    bool is_paused, is_stopped, is_retargeted, has_begun;
+    uint64_t hurry_seq;
+    uint64_t sealed_seq; /* being drained, 0 none */
+    uint64_t same_seq;   /* compare before sending until this is settled */
+    int64_t seal_us;     /* when the last one was sealed */
+    struct Pass pass;
+    struct Extent extent;
+    Doubt doubt;
+    Window window;
+    bool is_token_blocked;
+
+    /* ops */
+    Op ops[RELAY_OPS];
+    unsigned free_ops[RELAY_OPS]; /* a stack: few buffers are touched */
+    unsigned n_free;
+    uint64_t serial;
+    unsigned n_mapping, n_holes, n_ready, n_acked, n_checks;
+    uint64_t inflight_bytes;
+
+    struct RelayCoreFigures figures; /* counters and error only */
+};
+
+/* core.c */
+struct RelayAction *core_emit(RelayCore *core, enum RelayActionKind kind);
+uint64_t core_random(RelayCore *core);
+int64_t core_jitter(RelayCore *core, int64_t us);
+void core_error(RelayCore *core, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+bool core_may_write(const RelayCore *core);
+bool core_ack_settles(const RelayCore *core);
+bool core_has_status(const RelayCore *core);
+bool core_can_zero(const RelayCore *core);
+static inline void
+core_at(RelayCore *core, int64_t us)
+{
+    core->next_us = us < core->next_us ? us : core->next_us;
+}
+
+/* core-pass.c */
+void pass_run(RelayCore *core);
+void pass_mapped(RelayCore *core, struct ClusterRun run, uint64_t len,
+                 bool is_hole);
+void pass_flush(RelayCore *core);
+void pass_flushed(RelayCore *core, Conn *conn);
+void pass_flush_failed(RelayCore *core, Conn *conn);
+void pass_settle(RelayCore *core, struct ClusterRun run);
+void pass_failure(RelayCore *core);
+void run_list_add(struct RunList *list, struct ClusterRun run);
+
+/* core-ops.c */
+Op *op_new(RelayCore *core, enum OpJob job, struct ClusterRun run);
+void op_free(RelayCore *core, Op *op);
+void op_load(RelayCore *core, Op *op);
+void op_ready(RelayCore *core, Op *op);
+void op_bind(RelayCore *core, Op *op, Conn *conn);
+void op_send_ready(RelayCore *core);
+void op_verify(RelayCore *core, Op *op);
+void op_fail(RelayCore *core, Op *op);
+void op_map(RelayCore *core, Op *op);
+void op_ask(RelayCore *core, Op *op); /* from its cursor on */
+void op_compare(RelayCore *core, Op *op, uint64_t len, bool is_zero_run);
+void op_event(RelayCore *core, const struct RelayEvent *event);
+unsigned op_index(const RelayCore *core, const Op *op);
+
+/* core-link.c */
+void link_run(RelayCore *core);
+void link_event(RelayCore *core, const struct RelayEvent *event);
+void link_refuse(RelayCore *core);
+void link_drop(RelayCore *core);
+void link_lose(RelayCore *core, Conn *conn);
+void link_online(RelayCore *core);
+void link_proved(RelayCore *core, Conn *conn);
+int64_t link_deadline(const RelayCore *core, const Conn *conn, uint64_t len);
+Conn *link_pick(RelayCore *core);
+
+/* core-check.c */
+bool check_caps(RelayCore *core);
+void check_begin(RelayCore *core);
+void check_run(RelayCore *core);
+void check_loaded(RelayCore *core, Op *op);
+void check_event(RelayCore *core, Op *op, const struct RelayEvent *event);
+
+/* core-doubt.c */
+bool doubt_init(RelayCore *core);
+void doubt_deinit(RelayCore *core);
+bool doubt_grow(RelayCore *core);
+void doubt_add(RelayCore *core, struct ClusterRun run);
+void doubt_run(RelayCore *core);
+void doubt_new_process(RelayCore *core);
+/* Shortens @run to what may be written now; or moves it behind what may not:
+ * then count is 0 and first is where to go on. */
+void doubt_skip(RelayCore *core, struct ClusterRun *run);
+bool doubt_must_verify(const RelayCore *core, struct ClusterRun run);
+void doubt_settled(RelayCore *core, struct ClusterRun run);
+int64_t doubt_next_us(const RelayCore *core); /* end of a quarantine */
+uint64_t doubt_count(const RelayCore *core);
+
+/* core-window.c */
+void window_init(RelayCore *core);
+bool window_take(RelayCore *core, uint64_t bytes);
+uint64_t window_op_bytes(const RelayCore *core);
+uint64_t window_zero_bytes(const RelayCore *core);
+uint64_t window_bps(const RelayCore *core);
+int64_t window_latency_us(const RelayCore *core);
+void window_sent(RelayCore *core, Op *op);
+void window_acked(RelayCore *core, Op *op);
+void window_zeroed(RelayCore *core, int64_t took_us, uint64_t len);

@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Draining, policy `none`: seal what is open, bring all of it to the target,
+ * settle it, drop it, seal again.
+ *
+ * A sealed generation is drained in passes. A cursor walks over its dirty
+ * runs; each cluster is claimed at most once in a pass, so that no cluster is
+ * ever in two ops: what is behind the cursor is in flight, acknowledged,
+ * settled, failed or in quarantine. A pass ends when all its ops have ended
+ * and what was acknowledged is flushed. If something is still dirty then, the
+ * next pass starts over: after a pause that doubles if the target answered
+ * errors, at the end of the quarantine if that is all that is left.
+ *
+ * The local extent that was seen last is kept, so that a long one costs one
+ * look at the file system. It is forgotten with each seal: an extent seen
+ * before may have been a hole that a write of this generation filled.
+ *
+ * FLUSH (rule 2): a connection has two lists of acknowledged runs, those
+ * since its last flush was sent and those that the flush under way covers.
+ * Only the latter settle when it is acknowledged.
+ */
+#include "bitmap/mutant.h"
+#include "core-internal.h"
+
+#include <stdlib.h>
+
+#define RUNS_MAX      4096
+#define ACKED_MAX     (UINT64_C(1) << 30)
+#define ACKED_OPS_MAX 32
+#define STREAK_MAX    16
+#define MAP_BYTES_MAX (UINT64_C(1) << 30)
+
+/*
+ * Acknowledged runs
+ */
+void
+run_list_add(struct RunList *list, struct ClusterRun run)
+{
+    struct ClusterRun *last = list->list + list->count - 1;
+
+    if (list->count && last->first + last->count == run.first) {
+        last->count += run.count;
+        return;
+    }
+    if (list->count == list->room) {
+        list->room = list->room ? list->room * 2 : 64;
+        list->list = realloc(list->list, list->room * sizeof(*list->list));
+        assert(list->list);
+    }
+    list->list[list->count++] = run;
+}
+
+/*
+ * Settling
+ */
+void
+pass_settle(RelayCore *core, struct ClusterRun run)
+{
+    core->figures.settled_bytes += run.count << core->cluster_bits;
+    disk_map_settle(core->config.map, run);
+    doubt_settled(core, run);
+}
+
+static void
+settle_list(RelayCore *core, struct RunList *list)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        pass_settle(core, list->list[i]);
+    }
+    list->count = 0;
+}
+
+static void
+verify_flushed(RelayCore *core, Conn *conn)
+{
+    unsigned index = (unsigned)(conn - core->conns);
+
+    for (unsigned i = 0; conn->n_acked_ops && i < RELAY_OPS; i++) {
+        Op *op = &core->ops[i];
+        if (op->state == OP_ACKED && op->conn == index &&
+            op->flush_need <= conn->flushes_sent) {
+            op_verify(core, op);
+        }
+    }
+}
+
+void
+pass_flushed(RelayCore *core, Conn *conn)
+{
+    settle_list(core, &conn->flushing);
+    if (mutant(MUTANT_FLUSH_EARLY)) {
+        settle_list(core, &conn->acked);
+    }
+    verify_flushed(core, conn);
+}
+
+/* What the target has cached may be gone, also what it took since. */
+void
+pass_flush_failed(RelayCore *core, Conn *conn)
+{
+    unsigned index = (unsigned)(conn - core->conns);
+
+    conn->acked.count = conn->flushing.count = 0;
+    conn->acked_bytes = 0;
+    for (unsigned i = 0; conn->n_acked_ops && i < RELAY_OPS; i++) {
+        if (core->ops[i].state == OP_ACKED && core->ops[i].conn == index) {
+            op_fail(core, &core->ops[i]);
+        }
+    }
+    pass_failure(core);
+}
+
+static bool
+flush_is_due(RelayCore *core, Conn *conn, bool is_all_sent)
+{
+    bool is_full = conn->acked.count >= RUNS_MAX ||
+                   conn->acked_bytes >= ACKED_MAX ||
+                   core->n_acked >= ACKED_OPS_MAX;
+    int64_t due_us = conn->flush_us + core->config.settle_us;
+
+    if (!is_all_sent && !is_full && core->now_us < due_us) {
+        core_at(core, due_us);
+        return false;
+    }
+    return true;
+}
+
+/* Flush what is due. One at a time for each connection. */
+void
+pass_flush(RelayCore *core)
+{
+    unsigned n_busy = RELAY_OPS - core->n_free - core->n_acked;
+    bool is_all_sent = !n_busy; /* nothing else to do until it is flushed */
+
+    for (unsigned i = 0; i < RELAY_CONNS; i++) {
+        Conn *conn = &core->conns[i];
+        bool is_owed = conn->acked.count || conn->n_acked_ops;
+
+        if (conn->state != CONN_UP || conn->is_flushing || !is_owed ||
+            !flush_is_due(core, conn, is_all_sent)) {
+            continue;
+        }
+        struct RunList empty = conn->flushing;
+        conn->flushing = conn->acked;
+        conn->acked = empty;
+        conn->acked_bytes = 0;
+        conn->is_flushing = true;
+        conn->flush_us = core->now_us;
+        conn->flushes_sent++;
+        /* Everything cached has to reach a disk: more patience. */
+        conn->flush_deadline_us = core->now_us + 4 * core->config.deadline_us;
+        core_at(core, conn->flush_deadline_us);
+        struct RelayAction *action = core_emit(core, RELAY_SEND_FLUSH);
+        action->conn = i;
+        action->epoch = conn->epoch;
+        action->deadline_us = conn->flush_deadline_us;
+    }
+}
+
+/*
+ * Claiming
+ */
+static bool
+extent_covers(const RelayCore *core, uint64_t cluster)
+{
+    const struct ClusterRun *run = &core->extent.run;
+
+    return cluster >= run->first && cluster - run->first < run->count;
+}
+
+/* @len 0: not known, taken as data. */
+void
+pass_mapped(RelayCore *core, struct ClusterRun run, uint64_t len, bool is_hole)
+{
+    uint64_t offset = run.first << core->cluster_bits;
+    uint64_t room = core->size_bytes - offset;
+
+    len = len < room ? len : room;
+    if (is_hole) {
+        run = run_inward(offset, len, core->size_bytes, core->cluster_bits);
+    }
+    if (!is_hole || !run.count) {
+        /* A cluster that is a hole in part is data. */
+        uint64_t least = window_op_bytes(core);
+        bool is_mixed = is_hole;
+        uint64_t bytes = is_mixed ? 1 : len ? len : least;
+        bytes = bytes < room ? bytes : room;
+        run = run_outward(offset, bytes, core->cluster_bits);
+        is_hole = false;
+    }
+    core->extent = (struct Extent){run, is_hole};
+}
+
+static void
+claim_map(RelayCore *core, uint64_t cluster)
+{
+    uint64_t left = core->size_bytes - (cluster << core->cluster_bits);
+    uint64_t len = left < MAP_BYTES_MAX ? left : MAP_BYTES_MAX;
+    struct ClusterRun run = {cluster, clusters_for(len, core->cluster_bits)};
+
+    op_map(core, op_new(core, JOB_DRAIN, run));
+}
+
+/* Largest run that one op may take, were it at @cluster. */
+static uint64_t
+claim_max(const RelayCore *core, uint64_t cluster)
+{
+    if (!extent_covers(core, cluster)) {
+        return 1;
+    }
+    bool is_large = core->extent.is_hole && core_can_zero(core);
+    uint64_t bytes = is_large ? window_zero_bytes(core) : window_op_bytes(core);
+    uint64_t most = bytes >> core->cluster_bits;
+    uint64_t left = core->extent.run.first + core->extent.run.count - cluster;
+
+    return most < left ? most : left;
+}
+
+static void
+claim_run(RelayCore *core, struct ClusterRun run)
+{
+    Op *op = op_new(core, JOB_DRAIN, run);
+
+    core->pass.cursor = run.first + run.count;
+    core->pass.n_claimed++;
+    op->is_hole = core->extent.is_hole;
+    core->n_holes += op->is_hole;
+    if (op->is_hole) {
+        op_ready(core, op);
+    } else {
+        op_load(core, op);
+    }
+}
+
+/* Claim the next run; false when nothing more can be done now. */
+static bool
+claim_next(RelayCore *core)
+{
+    struct Pass *pass = &core->pass;
+    uint64_t most = claim_max(core, pass->cursor);
+    struct ClusterRun run;
+
+    if (!disk_map_next_sealed(core->config.map, pass->cursor, most, &run)) {
+        pass->is_at_end = true;
+        return false;
+    }
+    doubt_skip(core, &run);
+    if (!run.count) {
+        pass->is_at_end =
+            run.first >= clusters_for(core->size_bytes, core->cluster_bits);
+        pass->cursor = run.first;
+        return !pass->is_at_end;
+    }
+    if (!extent_covers(core, run.first)) {
+        claim_map(core, run.first);
+        return false;
+    }
+    most = claim_max(core, run.first);
+    run.count = run.count < most ? run.count : most;
+    if (core->extent.is_hole
+            ? core->n_holes >= CORE_HOLES_MAX
+            : !window_take(core, run.count << core->cluster_bits)) {
+        return false;
+    }
+    claim_run(core, run);
+    return true;
+}
+
+/* An op failed at the target or at the local disk. */
+void
+pass_failure(RelayCore *core)
+{
+    struct Pass *pass = &core->pass;
+
+    pass->has_failed = true;
+    /* A target that refuses everything need not be offered everything. */
+    if (++pass->streak >= STREAK_MAX && !pass->is_at_end) {
+        pass->is_at_end = true;
+        pass->is_cut_short = true;
+    }
+}
+
+static bool
+pass_is_over(const RelayCore *core)
+{
+    if (!core->pass.is_at_end) {
+        return false;
+    }
+    if (mutant(MUTANT_TWO_IN_FLIGHT)) {
+        return true;
+    }
+    if (core->n_free + core->n_checks < RELAY_OPS) {
+        return false;
+    }
+    for (unsigned i = 0; i < RELAY_CONNS; i++) {
+        if (core->conns[i].acked.count || core->conns[i].is_flushing) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+pass_restart(RelayCore *core)
+{
+    struct Pass *pass = &core->pass;
+    struct Pass next = {.backoff_us = 0, .not_before_us = core->now_us};
+
+    if (pass->has_failed) {
+        int64_t twice = pass->backoff_us * 2;
+        int64_t most = core->config.backoff_max_us;
+        int64_t least = core->config.backoff_min_us;
+
+        next.backoff_us = twice < least ? least : twice < most ? twice : most;
+        next.not_before_us += core_jitter(core, next.backoff_us);
+    } else if (!pass->n_claimed) {
+        next.not_before_us = doubt_next_us(core);
+    }
+    next.cursor = pass->is_cut_short ? pass->cursor : 0;
+    *pass = next;
+}
+
+/* Seal what is open, if it is time. */
+static bool
+pass_seal(RelayCore *core)
+{
+    DiskMap *map = core->config.map;
+    uint64_t seq = disk_map_sealed_seq(map);
+
+    if (!seq) {
+        struct DiskMapFigures figures;
+        int64_t due_us = core->seal_us + core->config.settle_us;
+
+        disk_map_figures(map, &figures);
+        if (!figures.dirty_clusters) {
+            return false;
+        }
+        if (core->seal_us && core->now_us < due_us &&
+            disk_map_settled_seq(map) >= core->hurry_seq) {
+            core_at(core, due_us);
+            return false;
+        }
+        seq = disk_map_seal(map);
+        core->seal_us = core->now_us;
+    }
+    /* After sealing: the disk may have grown until then. */
+    if (!seq || !doubt_grow(core)) {
+        core_at(core, core->now_us + core->config.settle_us);
+        return false;
+    }
+    core->sealed_seq = seq;
+    core->extent = (struct Extent){0};
+    core->pass = (struct Pass){.backoff_us = core->pass.backoff_us};
+    if (core->size_bytes > core->caps.size_bytes) {
+        link_drop(core); /* the check after the connect has the words */
+        return false;
+    }
+    return true;
+}
+
+/* One thing that a pass can do; false when there is none. */
+static bool
+pass_step(RelayCore *core)
+{
+    struct Pass *pass = &core->pass;
+
+    if (!core->sealed_seq) {
+        return pass_seal(core);
+    }
+    if (pass_is_over(core)) {
+        if (disk_map_retire(core->config.map)) {
+            core->sealed_seq = 0;
+            *pass = (struct Pass){0};
+            core->figures.error[0] = '\0';
+            return true;
+        }
+        pass_restart(core);
+    }
+    if (core->now_us < pass->not_before_us) {
+        core_at(core, pass->not_before_us);
+        return false;
+    }
+    return !pass->is_at_end && !core->n_mapping && core->n_free > CORE_CHECKS &&
+           claim_next(core);
+}
+
+void
+pass_run(RelayCore *core)
+{
+    while (core_may_write(core) && !core->is_paused && pass_step(core)) {
+    }
+    op_send_ready(core);
+    pass_flush(core);
+    if (core->same_seq &&
+        disk_map_settled_seq(core->config.map) >= core->same_seq) {
+        core->same_seq = 0;
+    }
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The relay core of one disk: a pure step function. Each step takes one event
+ * and then looks at everything that may go on: connections, checks,
+ * quarantines, the pass over the sealed generation, what is ready to be sent,
+ * flushes. What is due later ends up in next_us; nothing is kept elsewhere,
+ * so that a step too many never does harm and one too few only delays.
+ *
+ *   step -> event      (core-ops.c, core-link.c, core-check.c)
+ *        -> deadlines  (core-link.c)
+ *        -> link_run   back-off, connects           (core-link.c)
+ *        -> check_run  is the target ours?          (core-check.c)
+ *        -> doubt_run  quarantines                  (core-doubt.c)
+ *        -> pass_run   seal, claim, send, flush     (core-pass.c, core-ops.c)
+ *
+ * What must hold after each step, and is asserted by the simulation: no
+ * cluster in two ops; nothing is cleared in the DiskMap but by pass_settle(),
+ * which runs when a FLUSH is acknowledged that was sent, on the same epoch of
+ * the same connection, after the last write of the run was.
+ */
+#include "core-internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/*
+ * Shared helpers
+ */
+struct RelayAction *
+core_emit(RelayCore *core, enum RelayActionKind kind)
+{
+    struct RelayActions *actions = core->actions;
+
+    if (actions->count == actions->room) {
+        actions->room = actions->room ? actions->room * 2 : 64;
+        actions->list =
+            realloc(actions->list, actions->room * sizeof(*actions->list));
+        assert(actions->list);
+    }
+    struct RelayAction *action = &actions->list[actions->count++];
+    *action = (struct RelayAction){.kind = kind, .deadline_us = CORE_NEVER};
+    return action;
+}
+
+/* splitmix64: any seed is good, also 0. */
+uint64_t
+core_random(RelayCore *core)
+{
+    uint64_t x = core->random += UINT64_C(0x9e3779b97f4a7c15);
+
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* 75 % to 125 % of @us. */
+int64_t
+core_jitter(RelayCore *core, int64_t us)
+{
+    return us - us / 4 + (int64_t)(core_random(core) % (uint64_t)(us / 2 + 1));
+}
+
+void
+core_error(RelayCore *core, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(core->figures.error, sizeof(core->figures.error), format, args);
+    va_end(args);
+}
+
+bool
+core_may_write(const RelayCore *core)
+{
+    return core->link == RELAY_ONLINE && core->is_contact_kept;
+}
+
+/* No flush can or need be had: an acknowledgement is all there is. */
+bool
+core_ack_settles(const RelayCore *core)
+{
+    return !core->caps.can_flush;
+}
+
+/*
+ * What is zero without our doing is not known to be durable without a flush:
+ * then all is written.
+ */
+bool
+core_has_status(const RelayCore *core)
+{
+    return core->caps.has_block_status && !core->has_no_status &&
+           !core_ack_settles(core);
+}
+
+bool
+core_can_zero(const RelayCore *core)
+{
+    return core->caps.can_zero && !core->has_no_zero;
+}
+
+/*
+ * Life
+ */
+RelayCore *
+relay_core_new(const struct RelayCoreConfig *config)
+{
+    RelayCore *core = calloc(1, sizeof(*core));
+
+    assert(config->max_conns >= 1 && config->max_conns <= RELAY_CONNS);
+    if (!core) {
+        return NULL;
+    }
+    core->config = *config;
+    core->random = config->seed;
+    core->size_bytes = disk_map_size_bytes(config->map);
+    core->cluster_bits = disk_map_cluster_bits(config->map);
+    assert(UINT64_C(1) << core->cluster_bits <= RELAY_OP_BYTES_MAX);
+    core->contact = config->contact;
+    core->is_contact_kept = config->contact == CONTACT_KNOWN;
+    core->next_us = 0;
+    core->n_free = RELAY_OPS;
+    for (unsigned i = 0; i < RELAY_OPS; i++) {
+        core->free_ops[i] = RELAY_OPS - 1 - i;
+    }
+    window_init(core);
+    if (!doubt_init(core)) {
+        relay_core_free(core);
+        return NULL;
+    }
+    return core;
+}
+
+void
+relay_core_free(RelayCore *core)
+{
+    if (!core) {
+        return;
+    }
+    for (unsigned i = 0; i < RELAY_CONNS; i++) {
+        free(core->conns[i].acked.list);
+        free(core->conns[i].flushing.list);
+    }
+    doubt_deinit(core);
+    free(core);
+}
+
+/* What needs a clock: after an unclean end all counts, holes too. */
+static void
+core_begin(RelayCore *core)
+{
+    core->has_begun = true;
+    window_init(core);
+    if (core->config.all_in_doubt) {
+        disk_map_mark_all(core->config.map, core->now_us);
+        core->doubt.all_seq = disk_map_open_seq(core->config.map);
+        core->doubt.all_us = core->now_us + 4 * core->config.deadline_us;
+    }
+}
+
+static void
+core_event(RelayCore *core, const struct RelayEvent *event)
+{
+    switch (event->kind) {
+    case RELAY_TICK:
+        break;
+    case RELAY_LINK_UP:
+    case RELAY_LINK_LOST:
+    case RELAY_LINK_BARRED:
+    case RELAY_FLUSHED:
+    case RELAY_FLUSH_FAILED:
+        link_event(core, event);
+        break;
+    case RELAY_MAPPED:
+    case RELAY_MAP_FAILED:
+    case RELAY_READ:
+    case RELAY_READ_FAILED:
+    case RELAY_ACKED:
+    case RELAY_FAILED:
+    case RELAY_STATUS:
+    case RELAY_COMPARED:
+        op_event(core, event);
+        break;
+    case RELAY_EVENT_KINDS:
+        assert(!"an event");
+    }
+}
+
+void
+relay_core_step(RelayCore *core, int64_t now_us, const struct RelayEvent *event,
+                struct RelayActions *actions)
+{
+    core->now_us = now_us;
+    core->actions = actions;
+    core->next_us = CORE_NEVER;
+    if (!core->has_begun) {
+        core_begin(core);
+    }
+    if (event) {
+        core_event(core, event);
+    }
+    link_run(core);
+    check_run(core);
+    doubt_run(core);
+    pass_run(core);
+    core->actions = NULL;
+}
+
+int64_t
+relay_core_next_us(const RelayCore *core)
+{
+    return core->next_us;
+}
+
+/*
+ * The user's word
+ */
+void
+relay_core_pause(RelayCore *core, bool pause)
+{
+    core->is_paused = pause;
+}
+
+void
+relay_core_hurry(RelayCore *core)
+{
+    core->hurry_seq = disk_map_open_seq(core->config.map);
+}
+
+static void
+core_try_again(RelayCore *core)
+{
+    if (core->link == RELAY_REFUSED || core->link == RELAY_OFFLINE) {
+        core->retry_us = 0;
+        core->backoff_us = 0;
+    }
+}
+
+void
+relay_core_set(RelayCore *core, unsigned max_conns, enum TargetAccept accept,
+               bool accept_unflushed)
+{
+    assert(max_conns >= 1 && max_conns <= RELAY_CONNS);
+    core->config.max_conns = max_conns;
+    core->config.accept = accept;
+    core->config.accept_unflushed = accept_unflushed;
+    core_try_again(core);
+}
+
+void
+relay_core_retarget(RelayCore *core, enum TargetAccept accept, int64_t now_us)
+{
+    core->config.accept = accept;
+    core->contact = CONTACT_NONE;
+    core->is_contact_kept = false;
+    core->same_seq = 0;
+    disk_map_mark_all(core->config.map, now_us);
+    core->is_retargeted = true;
+}
+
+void
+relay_core_contact_kept(RelayCore *core)
+{
+    core->is_contact_kept = core->contact == CONTACT_KNOWN;
+}
+
+void
+relay_core_stop(RelayCore *core)
+{
+    core->is_stopped = true;
+}
+
+bool
+relay_core_is_idle(const RelayCore *core)
+{
+    return core->n_free == RELAY_OPS;
+}
+
+/*
+ * Figures
+ */
+const char *
+relay_link_name(enum RelayLink link)
+{
+    static const char *const names[RELAY_LINKS] = {
+        [RELAY_OFFLINE] = "offline",   [RELAY_CONNECTING] = "connecting",
+        [RELAY_CHECKING] = "checking", [RELAY_ONLINE] = "online",
+        [RELAY_REFUSED] = "refused",   [RELAY_STOPPED] = "stopped",
+    };
+
+    assert(link < RELAY_LINKS);
+    return names[link];
+}
+
+void
+relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
+{
+    bool is_waiting =
+        core->link == RELAY_OFFLINE || core->link == RELAY_REFUSED;
+
+    *figures = core->figures;
+    figures->link = core->link;
+    figures->is_paused = core->is_paused;
+    figures->contact = core->contact;
+    figures->conns = core->n_up;
+    figures->inflight_bytes = core->inflight_bytes;
+    figures->doubt_clusters = doubt_count(core);
+    figures->window_bytes = core->window.bytes;
+    figures->rtt_us = window_latency_us(core);
+    figures->retry_us = is_waiting ? core->retry_us : 0;
+}
