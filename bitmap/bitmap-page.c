@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bitmap-page.c - sectors that know where they belong, and the two headers
+ *
+ * A sector says what it is, of which page, and of which checkpoint; its
+ * checksum covers that, the payload, and the uuid of the store, which is not
+ * written. So a sector that is torn, misplaced, swapped with another or taken
+ * over from another store is not sound, whatever its payload looks like.
+ *
+ * There are two header slots, written in turns. Which checkpoint does a file
+ * hold? The newest of which a sound copy is found, on three conditions:
+ *
+ *   - Both slots have a sound copy. A slot that has none may have held a newer
+ *     one. A power cut does not do that: it leaves each of the eight sectors
+ *     old or new. (The first save writes an empty header into the second slot
+ *     before it writes its own into the first.)
+ *   - No header says that it was superseded by a newer one than was found.
+ *     After a checkpoint is durable, the header before it is told so; should
+ *     the newer one be replaced by an old image later, that is seen.
+ *   - It is of this store, and this program knows its format.
+ *
+ * Otherwise everything is dirty. An older checkpoint is never taken in place
+ * of a newer one that was once complete: it lacks what got dirty since.
+ */
+#include "bitmap-page.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+#include <xxhash.h>
+
+static const uint8_t no_uuid[16];
+
+static void
+checksum(const struct BitmapFileSector *sector, const uint8_t uuid[16],
+         uint8_t sum[16])
+{
+    struct BitmapFileSector copy = *sector;
+    XXH128_canonical_t canonical;
+
+    memcpy(copy.checksum, uuid, sizeof(copy.checksum));
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits(&copy, sizeof(copy)));
+    _Static_assert(sizeof(canonical) == 16, "checksum");
+    memcpy(sum, &canonical, sizeof(canonical));
+}
+
+bool
+bitmap_file_is_sound(const struct BitmapFileSector *sector,
+                     enum BitmapFileType type, uint64_t number, unsigned index,
+                     const uint8_t uuid[16])
+{
+    uint8_t sum[16];
+
+    if (le32toh(sector->magic) != BITMAP_FILE_MAGIC || sector->type != type ||
+        sector->sector != index || le64toh(sector->page) != number) {
+        return false;
+    }
+    checksum(sector, uuid, sum);
+    return !memcmp(sum, sector->checksum, sizeof(sum));
+}
+
+int
+bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
+                     struct BitmapFilePage *page, enum BitmapFileType type,
+                     uint64_t number, uint64_t sequence, const uint8_t uuid[16])
+{
+    ssize_t n;
+
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        struct BitmapFileSector *sector = &page->sectors[i];
+
+        sector->magic = htole32(BITMAP_FILE_MAGIC);
+        sector->type = (uint8_t)type;
+        sector->sector = (uint8_t)i;
+        sector->zero = 0;
+        sector->page = htole64(number);
+        sector->sequence = htole64(sequence);
+        checksum(sector, uuid, sector->checksum);
+    }
+    n = io->ops->pwrite(io, fd, page, sizeof(*page), at);
+    if (n < 0) {
+        return (int)n;
+    }
+    return (size_t)n == sizeof(*page) ? 0 : -EIO;
+}
+
+void
+bitmap_file_get_page(StoreIo *io, int fd, uint64_t at,
+                     struct BitmapFilePage *page)
+{
+    ssize_t n;
+
+    memset(page, 0, sizeof(*page));
+    n = io->ops->pread(io, fd, page, sizeof(*page), at);
+    if (n >= 0) {
+        return;
+    }
+    /* One bad sector fails the page; the others are still to be had. */
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        struct BitmapFileSector *sector = &page->sectors[i];
+
+        n = io->ops->pread(io, fd, sector, sizeof(*sector),
+                           at + i * sizeof(*sector));
+        if (n != (ssize_t)sizeof(*sector)) {
+            memset(sector, 0, sizeof(*sector));
+        }
+    }
+}
+
+int
+bitmap_file_put_header(StoreIo *io, int fd, unsigned slot, uint64_t sequence,
+                       const struct BitmapFileHeader *header)
+{
+    struct BitmapFilePage page;
+
+    memset(&page, 0, sizeof(page));
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        struct BitmapFileHeader *le = &page.sectors[i].header;
+
+        le->version = htole32(BITMAP_FILE_VERSION);
+        memcpy(le->uuid, header->uuid, sizeof(le->uuid));
+        le->size_bytes = htole64(header->size_bytes);
+        le->cluster_bits = htole32(header->cluster_bits);
+        le->pages = htole64(header->pages);
+        le->superseded_by = htole64(header->superseded_by);
+    }
+    return bitmap_file_put_page(io, fd, (uint64_t)slot * BITMAP_FILE_PAGE,
+                                &page, BITMAP_FILE_HEADER, slot, sequence,
+                                no_uuid);
+}
+
+/* What one sound copy of a header adds to what is known. */
+static int
+consider(struct BitmapFileFound *found, const struct BitmapFileSector *sector,
+         unsigned slot)
+{
+    const struct BitmapFileHeader *header = &sector->header;
+    uint64_t sequence = le64toh(sector->sequence);
+    uint64_t later = le64toh(header->superseded_by);
+
+    if (le32toh(header->version) != BITMAP_FILE_VERSION || header->incompat) {
+        return -EPROTONOSUPPORT;
+    }
+    if (found->newest < sequence) {
+        found->newest = sequence;
+    }
+    if (found->newest < later) {
+        found->newest = later;
+    }
+    if (sequence > found->sequence) {
+        found->sequence = sequence;
+        found->slot = slot;
+        found->size_bytes = le64toh(header->size_bytes);
+        found->cluster_bits = le32toh(header->cluster_bits);
+        found->pages = le64toh(header->pages);
+    }
+    return 0;
+}
+
+/* Number of sound copies of a header of this store in @page, or -errno. */
+static int
+consider_slot(struct BitmapFileFound *found, const struct BitmapFilePage *page,
+              unsigned slot, const uint8_t uuid[16])
+{
+    int copies = 0;
+
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        const struct BitmapFileSector *sector = &page->sectors[i];
+        int r;
+
+        if (!bitmap_file_is_sound(sector, BITMAP_FILE_HEADER, slot, i,
+                                  no_uuid)) {
+            continue;
+        }
+        if (memcmp(sector->header.uuid, uuid, 16) != 0) {
+            found->what = "it belongs to another store";
+            continue;
+        }
+        r = consider(found, sector, slot);
+        if (r < 0) {
+            return r;
+        }
+        copies++;
+    }
+    return copies;
+}
+
+int
+bitmap_file_find(StoreIo *io, int fd, const uint8_t uuid[16],
+                 struct BitmapFileFound *found)
+{
+    struct BitmapFilePage page;
+    int copies[2];
+
+    *found = (struct BitmapFileFound){0};
+    for (unsigned slot = 0; slot < 2; slot++) {
+        bitmap_file_get_page(io, fd, (uint64_t)slot * BITMAP_FILE_PAGE, &page);
+        copies[slot] = consider_slot(found, &page, slot, uuid);
+        if (copies[slot] < 0) {
+            return copies[slot];
+        }
+    }
+    if (found->what) {
+        return 0;
+    }
+    if (!copies[0] || !copies[1]) {
+        found->what = found->sequence ? "one of its headers is damaged"
+                                      : "it has no header";
+    } else if (found->newest > found->sequence) {
+        found->what = "its newest header is missing";
+    } else if (found->pages !=
+               bitmap_file_pages(
+                   clusters_for(found->size_bytes, found->cluster_bits & 63))) {
+        found->what = "its header contradicts itself";
+    } else {
+        found->is_sound = true;
+    }
+    return 0;
+}
