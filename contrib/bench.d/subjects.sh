@@ -168,8 +168,8 @@ stop_all() {
     trap - EXIT ERR
     set +e
     progress ''
-    if [ $status -ne 0 ] && [ -n "$work" ]; then
-        tail -n 3 "$work"/*.log >&2
+    if [ $status -eq 1 ] && [ -n "$work" ]; then
+        find "$work" -name '*.log' -size +0 -exec tail -vn 3 {} + >&2
     fi
     for m in "${mounts[@]}"; do
         unmount "$m"
