@@ -65,7 +65,7 @@ typedef struct Disk {
     int map_fd; /* disk.raw, read and write, page cache: lseek, odd fallocate */
     uint32_t offset_align, mem_align; /* of O_DIRECT on fd */
     DiskMap *map;
-    bool all_in_doubt; /* the last end was unclean */
+    bool has_checkpoint; /* the store's own: `dirty` holds this run's past */
 
     /* changed by the fs thread (resize), read by any */
     _Atomic uint64_t size_bytes;
@@ -78,6 +78,11 @@ typedef struct Disk {
     char *target; /* NULL: none */
     enum TargetAccept accept;
     enum TargetContact contact;
+    /* After opening: uploads of an earlier process may still execute at the
+     * target (unclean end). Before store_close_clean(): whether uploads of
+     * this one may (the relay had some unanswered, or in doubt); kept in the
+     * state for the next opening. */
+    bool all_in_doubt;
 } Disk;
 
 /* weir.conf's [store] group; `weir set` changes it. */
@@ -95,9 +100,11 @@ typedef struct Store {
     int dir_fd;
     int lock_fd;
     uint8_t uuid[16];
+    unsigned next_id; /* of the next disk to be made */
     struct StoreSettings settings;
     Disk *disks[STORE_DISKS_MAX];
     unsigned n_disks;
+    bool is_read_only; /* STORE_OPEN_READ */
     bool was_clean;    /* before this opening */
     bool is_served;    /* marked unclean on disk: a daemon is at work */
     uint64_t sequence; /* of the last checkpoint */
@@ -109,7 +116,8 @@ enum StoreOpenFlags {
 };
 
 /* Open; takes the lock unless STORE_OPEN_READ. Errors: not a store, busy
- * (names the pid), damaged conf, a newer format. */
+ * (names the pid), damaged conf, a newer format. Unless STORE_OPEN_READ the
+ * process's umask is 0077 afterwards. */
 Store *store_open(StoreIo *io, const char *path, unsigned flags,
                   GError **error);
 /* Before the first guest write or upload: the state says "unclean" until
@@ -121,6 +129,7 @@ void store_free(Store *store); /* closes; what is not clean stays unclean */
 
 Disk *store_disk(Store *store, const char *name);
 gboolean store_save_conf(Store *store, GError **error);
+/* While served: contact and attributes; stays "unclean". */
 gboolean store_save_state(Store *store, GError **error);
 
 /* Names of stores, disks: [A-Za-z0-9._-]{1,64}, no leading dot (rule 36). */

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * conf.h - weir.conf as a struct, and back
+ *
+ * Purpose: what the user decided about a store and its disks. Strict: what is
+ *          not understood is refused by name, never ignored.
+ * Threads: any; pure functions.
+ * Units:   bytes.
+ * Shapes:  [weir]  version, uuid, next-disk-id, features (incompatible ones)
+ *          [store] bwlimit, max-connections, insecure, target-unflushed,
+ *                  request-deadline
+ *          [disk NAME] id, size, cluster-size, target, target-accept
+ * Errors:  STORE_ERROR_DAMAGED for what cannot be read, STORE_ERROR_FAILED for
+ *          a format newer than this program.
+ */
+#pragma once
+
+#include "store.h"
+
+#define CONF_VERSION              1
+#define CONF_CLUSTER_BITS_MIN     12
+#define CONF_CLUSTER_BITS_MAX     21
+#define CONF_DISK_CLUSTERS_MAX    (UINT64_C(1) << 34)
+#define CONF_CONNECTIONS          4
+#define CONF_CONNECTIONS_MAX      16
+#define CONF_REQUEST_DEADLINE     15
+#define CONF_REQUEST_DEADLINE_MAX 3600
+
+struct ConfDisk {
+    char name[STORE_NAME_MAX + 1];
+    unsigned id;
+    uint64_t size_bytes;
+    unsigned cluster_bits;
+    char *target; /* NULL: none */
+    enum TargetAccept accept;
+};
+
+struct Conf {
+    uint8_t uuid[16];
+    unsigned next_id; /* of the next disk to be made */
+    struct StoreSettings settings;
+    unsigned n_disks;
+    struct ConfDisk disks[STORE_DISKS_MAX];
+};
+
+/* A new store's: no disks, a new uuid, default settings. */
+void conf_init(struct Conf *conf);
+void conf_deinit(struct Conf *conf);
+
+gboolean conf_parse(const char *text, size_t len, struct Conf *conf,
+                    GError **error);
+char *conf_format(const struct Conf *conf);
+
+/* "overwrite", "same", "empty". */
+bool conf_accept_parse(const char *text, enum TargetAccept *accept);
+const char *conf_accept_name(enum TargetAccept accept);
+/* "yes" or "no". */
+bool conf_bool_parse(const char *text, bool *value);
+/* A decimal number from @min to @max. */
+bool conf_number_parse(const char *text, uint64_t min, uint64_t max,
+                       uint64_t *value);

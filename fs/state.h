@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * state.h - what weir itself remembers of a store between two runs
+ *
+ * Purpose: clean or not, the number of the last checkpoint, and per disk how
+ *          its target was accepted, what the checkpoint says, and the
+ *          attributes that the face shows.
+ * Threads: any; pure functions.
+ * Units:   bytes.
+ * Shapes:  GKeyFile text; the last line is "# checksum XXXXXXXXXXXXXXXX", the
+ *          XXH3 of every byte before it, in hex.
+ * Errors:  damage is no error: state_parse() says in words what is wrong, and
+ *          the caller takes the store as not closed cleanly.
+ */
+#pragma once
+
+#include "store.h"
+
+#define STATE_VERSION 1
+
+/* disk.raw as weir left it: another one was written by somebody else. */
+struct RawStamp {
+    uint64_t inode;
+    uint64_t size_bytes;
+    struct timespec mtime;
+};
+
+/* Where a clean disk's dirty bitmap is. */
+enum StateDirty {
+    STATE_DIRTY_FILE, /* in STORE/NAME/dirty, as of State.sequence */
+    STATE_DIRTY_ALL,  /* no file: every cluster is dirty */
+    STATE_DIRTY_NONE, /* no file: no cluster is */
+};
+
+struct StateDisk {
+    unsigned id; /* weir.conf's: a new disk of an old name is another disk */
+    uint64_t size_bytes;
+    unsigned cluster_bits;
+    char *target; /* that contact and bitmap are about; NULL: none */
+    enum TargetContact contact;
+    enum StateDirty dirty;
+    bool is_in_doubt; /* Disk.all_in_doubt */
+    struct DiskAttr attr;
+    struct RawStamp raw;
+};
+
+struct State {
+    uint8_t uuid[16]; /* of the store */
+    bool is_clean;
+    uint64_t sequence;
+    unsigned n_disks;
+    struct StateDisk disks[STORE_DISKS_MAX];
+};
+
+void state_deinit(struct State *state);
+
+/* NULL, or what is wrong with @text; then @state is empty and not clean. */
+const char *state_parse(const char *text, size_t len, struct State *state);
+char *state_format(const struct State *state, size_t *len);
+
+const struct StateDisk *state_disk(const struct State *state, unsigned id);

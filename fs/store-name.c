@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-name.c - names, sizes, addresses and errors of stores
+ *
+ * STORE is a directory, STORE/vda a disk of it. An address is split at its
+ * last slash; the store's part is resolved once, here, so that a symbolic
+ * link may lead to a store. Beneath the store no link is followed (rule 36).
+ *
+ * A disk's name becomes a directory beside the store's own files, so the
+ * names of those are taken.
+ */
+#include "store-private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+G_DEFINE_QUARK(weir - store - error - quark, store_error)
+
+int
+store_exit_code(const GError *error)
+{
+    static const int codes[] = {
+        [STORE_ERROR_FAILED] = 1, [STORE_ERROR_USAGE] = 2,
+        [STORE_ERROR_BUSY] = 3,   [STORE_ERROR_DAMAGED] = 4,
+        [STORE_ERROR_TARGET] = 5,
+    };
+
+    if (error->domain != STORE_ERROR || error->code < 0 ||
+        error->code >= (int)G_N_ELEMENTS(codes)) {
+        return 1;
+    }
+    return codes[error->code];
+}
+
+void
+store_set_errno(GError **error, enum StoreError code, int err,
+                const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_set_error(error, STORE_ERROR, (int)code, "%s: %s", text,
+                g_strerror(err < 0 ? -err : err));
+}
+
+bool
+store_name_is_valid(const char *name)
+{
+    size_t len = strlen(name);
+
+    return len > 0 && len <= STORE_NAME_MAX && name[0] != '.' &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyz"
+                        "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                        "0123456789._-") == len;
+}
+
+bool
+store_parse_size(const char *text, uint64_t *bytes)
+{
+    static const char suffixes[] = "KMGTP";
+    size_t digits = strspn(text, "0123456789");
+    g_autofree char *number = g_strndup(text, digits);
+    const char *suffix = text + digits;
+    unsigned shift = 0;
+    guint64 value;
+
+    if (*suffix) {
+        const char *found = strchr(suffixes, g_ascii_toupper(*suffix));
+
+        if (!found || suffix[1]) {
+            return false;
+        }
+        shift = 10 * (unsigned)(found - suffixes + 1);
+    }
+    if (!g_ascii_string_to_unsigned(number, 10, 0, UINT64_MAX >> shift, &value,
+                                    NULL)) {
+        return false;
+    }
+    *bytes = value << shift;
+    return true;
+}
+
+/* @path without links, or as much of it as exists: the last component may be
+ * missing. */
+static char *
+resolve_store(const char *path, GError **error)
+{
+    g_autofree char *plain = g_canonicalize_filename(path, NULL);
+    g_autofree char *parent = g_path_get_dirname(plain);
+    g_autofree char *base = g_path_get_basename(plain);
+    char *real = realpath(plain, NULL);
+
+    if (!real && errno == ENOENT) {
+        char *real_parent = realpath(parent, NULL);
+
+        if (real_parent) {
+            g_autofree char *joined = g_build_filename(real_parent, base, NULL);
+
+            free(real_parent);
+            return g_steal_pointer(&joined);
+        }
+    }
+    if (!real) {
+        store_set_errno(error, STORE_ERROR_FAILED, errno,
+                        "%s cannot be reached", plain);
+        return NULL;
+    }
+    path = g_strdup(real);
+    free(real);
+    return (char *)path;
+}
+
+gboolean
+store_split_address(const char *address, char **store, char **disk,
+                    GError **error)
+{
+    g_autofree char *copy = g_strdup(address);
+    size_t len = strlen(copy);
+    char *slash;
+    const char *name;
+
+    while (len > 1 && copy[len - 1] == '/') {
+        copy[--len] = '\0';
+    }
+    slash = strrchr(copy, '/');
+    name = slash ? slash + 1 : copy;
+    if (!store_name_is_valid(name)) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "'%s' does not name a disk of a store: write STORE/vda, "
+                    "where vda is up to %d of A-Z a-z 0-9 . _ - and begins "
+                    "with no dot",
+                    address, STORE_NAME_MAX);
+        return FALSE;
+    }
+    *disk = g_strdup(name);
+    if (slash == copy) {
+        slash[1] = '\0';
+    } else if (slash) {
+        slash[0] = '\0';
+    }
+    *store = resolve_store(slash ? copy : ".", error);
+    if (!*store) {
+        g_clear_pointer(disk, g_free);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+void
+store_private_umask(void)
+{
+    umask(0077);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-private.h - what the files of the store share with each other
+ *
+ * Purpose: the steps that opening, creating, removing and checking a store
+ *          are made of.
+ * Threads: the main thread.
+ * Units:   bytes.
+ * Errors:  gboolean + GError of STORE_ERROR, one line each: what, why, what
+ *          to do.
+ */
+#pragma once
+
+#include "conf.h"
+#include "state.h"
+#include "store.h"
+
+#define STORE_CONF      "weir.conf"
+#define STORE_LOCK      "lock"
+#define STORE_STATE     "state"
+#define STORE_SOCKET    "control.sock"
+#define STORE_RAW       "disk.raw"
+#define STORE_DIRTY     "dirty"
+#define STORE_ZEROES    "zeroes"
+#define STORE_NEW       ".new-"    /* a disk that is being made */
+#define STORE_OLD       ".old-"    /* a disk that is being removed */
+#define STORE_FILE_MAX  (4u << 20) /* weir.conf, state */
+#define STORE_BLOCK     4096       /* disk.raw's size is a multiple of it */
+#define STORE_DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+
+/* Size of disk.raw for a disk of @size_bytes. */
+static inline uint64_t
+store_raw_bytes(uint64_t size_bytes)
+{
+    return (size_bytes + STORE_BLOCK - 1) & ~(uint64_t)(STORE_BLOCK - 1);
+}
+
+/* @code of STORE_ERROR, with ": <errno in words>" behind the text. */
+void store_set_errno(GError **error, enum StoreError code, int err,
+                     const char *format, ...) G_GNUC_PRINTF(4, 5);
+
+/* A line for the log; nothing for a store opened to read. */
+void store_say(const Store *store, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* Everything that this process makes from now on is private (rule 36). */
+void store_private_umask(void);
+
+/* The store's lock: an fd, or -1. Waits a little for a lock whose owner is
+ * dead (rule 6). */
+int store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error);
+/* Our pid into the lock file. */
+void store_lock_sign(StoreIo *io, int lock_fd);
+
+/* weir.conf of the store in @dir_fd. */
+gboolean store_load_conf(StoreIo *io, int dir_fd, const char *path,
+                         struct Conf *conf, GError **error);
+gboolean store_save_conf_in(StoreIo *io, int dir_fd, const char *path,
+                            const struct Conf *conf, GError **error);
+/* The state, or in words why there is none that can be believed. */
+const char *store_load_state(StoreIo *io, int dir_fd, const struct Conf *conf,
+                             struct State *state);
+/* What an open store would have as weir.conf; borrows the strings. */
+void store_to_conf(const Store *store, struct Conf *conf);
+
+/* Open the disk's directory and files. */
+Disk *store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
+                      GError **error);
+void store_disk_free(StoreIo *io, Disk *disk);
+/* Load or set the bitmap. @state is NULL if there is none to believe. */
+gboolean store_disk_load(Store *store, Disk *disk, const struct State *state,
+                         GError **error);
+/* Identity of disk.raw, to see at opening whether somebody else wrote it. */
+int store_raw_stamp(int fd, struct RawStamp *stamp);
+
+/* Is @size_bytes something a disk can be? */
+gboolean store_check_size(uint64_t size_bytes, unsigned cluster_bits,
+                          GError **error);
+/* ftruncate, with the words for what does not fit. */
+gboolean store_raw_resize(StoreIo *io, int fd, uint64_t size_bytes,
+                          GError **error);
