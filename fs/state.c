@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * state.c - what weir itself remembers of a store between two runs
+ *
+ * The state decides whether a bitmap is believed, so it must never be half
+ * right. It is replaced as a whole (store_io_replace), ends with a checksum,
+ * and whatever is odd about it leads to one answer: not clean. Then every
+ * cluster counts as dirty and in doubt, and the live disk opens all the same
+ * (rule 23).
+ *
+ *   clean=no                 being served, or the last end was a crash
+ *   clean=yes, sequence=N    the bitmaps on disk are those of checkpoint N
+ *
+ * Disks are known by the id that weir.conf gave them. A disk of weir.conf that
+ * the state does not list was never served; one that the state lists with
+ * another target, size or granularity changed in between; the caller compares.
+ *
+ * The text is a GKeyFile only to be readable; nobody is to edit it. Numbers
+ * are strict all the same: a state that passes the checksum was written by a
+ * weir, but maybe by one with a bug.
+ */
+#include "state.h"
+
+#include "conf.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define CHECKSUM_LINE "# checksum "
+#define CHECKSUM_LEN  (sizeof(CHECKSUM_LINE) - 1 + 16 + 1)
+
+static const char *const dirty_names[] = {
+    [STATE_DIRTY_FILE] = "file",
+    [STATE_DIRTY_ALL] = "all",
+    [STATE_DIRTY_NONE] = "none",
+};
+
+void
+state_deinit(struct State *state)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(state->disks); i++) {
+        g_clear_pointer(&state->disks[i].target, g_free);
+    }
+    *state = (struct State){0};
+}
+
+const struct StateDisk *
+state_disk(const struct State *state, unsigned id)
+{
+    for (unsigned i = 0; i < state->n_disks; i++) {
+        if (state->disks[i].id == id) {
+            return &state->disks[i];
+        }
+    }
+    return NULL;
+}
+
+static void
+format_checksum(const char *text, size_t len, char line[CHECKSUM_LEN + 1])
+{
+    snprintf(line, CHECKSUM_LEN + 1, CHECKSUM_LINE "%016" PRIx64 "\n",
+             (uint64_t)XXH3_64bits(text, len));
+}
+
+static bool
+get_number(GKeyFile *file, const char *group, const char *key, uint64_t max,
+           uint64_t *value)
+{
+    g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
+
+    return text && conf_number_parse(text, 0, max, value);
+}
+
+static bool
+get_bool(GKeyFile *file, const char *group, const char *key, bool *value)
+{
+    g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
+
+    return text && conf_bool_parse(text, value);
+}
+
+/* "seconds.nanoseconds", where seconds may be negative. */
+static bool
+get_time(GKeyFile *file, const char *group, const char *key,
+         struct timespec *time)
+{
+    g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
+    char *dot = text ? strchr(text, '.') : NULL;
+    gint64 seconds;
+    uint64_t nanoseconds;
+
+    if (!dot) {
+        return false;
+    }
+    *dot = '\0';
+    if (!g_ascii_string_to_signed(text, 10, G_MININT64, G_MAXINT64, &seconds,
+                                  NULL) ||
+        !conf_number_parse(dot + 1, 0, UINT32_MAX, &nanoseconds)) {
+        return false;
+    }
+    *time = (struct timespec){seconds, (long)nanoseconds};
+    return true;
+}
+
+static void
+set_time(GKeyFile *file, const char *group, const char *key,
+         const struct timespec *time)
+{
+    g_autofree char *text = g_strdup_printf(
+        "%" PRId64 ".%ld", (int64_t)time->tv_sec, time->tv_nsec);
+
+    g_key_file_set_string(file, group, key, text);
+}
+
+static bool
+parse_attr(GKeyFile *file, const char *group, struct DiskAttr *attr)
+{
+    uint64_t mode, uid, gid;
+
+    if (!get_number(file, group, "mode", 07777, &mode) ||
+        !get_number(file, group, "uid", UINT32_MAX, &uid) ||
+        !get_number(file, group, "gid", UINT32_MAX, &gid)) {
+        return false;
+    }
+    attr->mode = (mode_t)mode;
+    attr->uid = (uid_t)uid;
+    attr->gid = (gid_t)gid;
+    return get_time(file, group, "atime", &attr->atime) &&
+           get_time(file, group, "mtime", &attr->mtime);
+}
+
+static bool
+parse_dirty(GKeyFile *file, const char *group, enum StateDirty *dirty)
+{
+    g_autofree char *text = g_key_file_get_string(file, group, "dirty", NULL);
+
+    for (unsigned i = 0; text && i < G_N_ELEMENTS(dirty_names); i++) {
+        if (!strcmp(text, dirty_names[i])) {
+            *dirty = (enum StateDirty)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
+{
+    uint64_t id, bits;
+    bool is_known;
+
+    if (!conf_number_parse(group + strlen("disk "), 1, UINT_MAX, &id) ||
+        !get_number(file, group, "size", INT64_MAX, &disk->size_bytes) ||
+        !get_number(file, group, "cluster-bits", CONF_CLUSTER_BITS_MAX,
+                    &bits) ||
+        !get_bool(file, group, "known", &is_known) ||
+        !get_bool(file, group, "in-doubt", &disk->is_in_doubt)) {
+        return false;
+    }
+    disk->id = (unsigned)id;
+    disk->cluster_bits = (unsigned)bits;
+    disk->contact = is_known ? CONTACT_KNOWN : CONTACT_NONE;
+    disk->target = g_key_file_get_string(file, group, "target", NULL);
+    return parse_dirty(file, group, &disk->dirty) &&
+           parse_attr(file, group, &disk->attr) &&
+           get_number(file, group, "raw-inode", UINT64_MAX, &disk->raw.inode) &&
+           get_number(file, group, "raw-size", INT64_MAX,
+                      &disk->raw.size_bytes) &&
+           get_time(file, group, "raw-mtime", &disk->raw.mtime);
+}
+
+static bool
+parse_uuid(const char *text, uint8_t uuid[16])
+{
+    bool is_good = text && strlen(text) == 32;
+
+    for (unsigned i = 0; is_good && i < 32; i++) {
+        int digit = g_ascii_xdigit_value(text[i]);
+
+        is_good = digit >= 0;
+        uuid[i / 2] = (uint8_t)(uuid[i / 2] << 4 | (digit & 15));
+    }
+    return is_good;
+}
+
+static const char *
+parse_file(GKeyFile *file, struct State *state)
+{
+    g_auto(GStrv) groups = g_key_file_get_groups(file, NULL);
+    g_autofree char *uuid = g_key_file_get_string(file, "state", "uuid", NULL);
+    uint64_t version;
+
+    if (!get_number(file, "state", "version", UINT_MAX, &version) ||
+        version != STATE_VERSION) {
+        return "another version wrote it";
+    }
+    if (!parse_uuid(uuid, state->uuid) ||
+        !get_bool(file, "state", "clean", &state->is_clean) ||
+        !get_number(file, "state", "sequence", UINT64_MAX, &state->sequence)) {
+        return "a value of [state] is missing or malformed";
+    }
+    for (char **group = groups; *group; group++) {
+        if (!g_str_has_prefix(*group, "disk ")) {
+            continue;
+        }
+        if (state->n_disks == STORE_DISKS_MAX ||
+            !parse_disk(file, *group, &state->disks[state->n_disks])) {
+            return "a value of a disk is missing or malformed";
+        }
+        state->n_disks++;
+    }
+    return NULL;
+}
+
+const char *
+state_parse(const char *text, size_t len, struct State *state)
+{
+    g_autoptr(GKeyFile) file = g_key_file_new();
+    char line[CHECKSUM_LEN + 1];
+    const char *why = NULL;
+
+    *state = (struct State){0};
+    if (len < CHECKSUM_LEN) {
+        return "it is cut short";
+    }
+    format_checksum(text, len - CHECKSUM_LEN, line);
+    if (memcmp(text + len - CHECKSUM_LEN, line, CHECKSUM_LEN)) {
+        return "its checksum is wrong";
+    }
+    if (!g_key_file_load_from_data(file, text, len - CHECKSUM_LEN,
+                                   G_KEY_FILE_NONE, NULL)) {
+        why = "it cannot be parsed";
+    } else {
+        why = parse_file(file, state);
+    }
+    if (why) {
+        state_deinit(state);
+    }
+    return why;
+}
+
+static void
+format_disk(GKeyFile *file, const struct StateDisk *disk)
+{
+    g_autofree char *group = g_strdup_printf("disk %u", disk->id);
+
+    assert(disk->dirty < G_N_ELEMENTS(dirty_names));
+    g_key_file_set_uint64(file, group, "size", disk->size_bytes);
+    g_key_file_set_uint64(file, group, "cluster-bits", disk->cluster_bits);
+    if (disk->target) {
+        g_key_file_set_string(file, group, "target", disk->target);
+    }
+    g_key_file_set_string(file, group, "known",
+                          disk->contact == CONTACT_KNOWN ? "yes" : "no");
+    g_key_file_set_string(file, group, "dirty", dirty_names[disk->dirty]);
+    g_key_file_set_string(file, group, "in-doubt",
+                          disk->is_in_doubt ? "yes" : "no");
+    g_key_file_set_uint64(file, group, "mode", disk->attr.mode);
+    g_key_file_set_uint64(file, group, "uid", disk->attr.uid);
+    g_key_file_set_uint64(file, group, "gid", disk->attr.gid);
+    set_time(file, group, "atime", &disk->attr.atime);
+    set_time(file, group, "mtime", &disk->attr.mtime);
+    g_key_file_set_uint64(file, group, "raw-inode", disk->raw.inode);
+    g_key_file_set_uint64(file, group, "raw-size", disk->raw.size_bytes);
+    set_time(file, group, "raw-mtime", &disk->raw.mtime);
+}
+
+char *
+state_format(const struct State *state, size_t *len)
+{
+    g_autoptr(GKeyFile) file = g_key_file_new();
+    g_autoptr(GString) uuid = g_string_new(NULL);
+    g_autofree char *body = NULL;
+    char line[CHECKSUM_LEN + 1];
+
+    for (unsigned i = 0; i < sizeof(state->uuid); i++) {
+        g_string_append_printf(uuid, "%02x", state->uuid[i]);
+    }
+    g_key_file_set_uint64(file, "state", "version", STATE_VERSION);
+    g_key_file_set_string(file, "state", "uuid", uuid->str);
+    g_key_file_set_string(file, "state", "clean",
+                          state->is_clean ? "yes" : "no");
+    g_key_file_set_uint64(file, "state", "sequence", state->sequence);
+    for (unsigned i = 0; i < state->n_disks; i++) {
+        format_disk(file, &state->disks[i]);
+    }
+    body = g_key_file_to_data(file, len, NULL);
+    format_checksum(body, *len, line);
+    *len += CHECKSUM_LEN;
+    return g_strconcat(body, line, NULL);
+}

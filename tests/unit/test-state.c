@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-state.c - the state file: what round trips, and that no damage passes
+ */
+#include "fs/state.h"
+#include "tests/lib/test.h"
+
+#include <string.h>
+
+static void
+fill(struct State *state)
+{
+    *state = (struct State){.is_clean = true, .sequence = 1234567890123};
+    memset(state->uuid, 0xa5, sizeof(state->uuid));
+    state->n_disks = 2;
+    state->disks[0] = (struct StateDisk){
+        .id = 3,
+        .size_bytes = UINT64_C(64) << 40,
+        .cluster_bits = 16,
+        .target = g_strdup("[ nbdkit file \"/a b;c\" ] "),
+        .contact = CONTACT_KNOWN,
+        .dirty = STATE_DIRTY_FILE,
+        .is_in_doubt = true,
+        .attr = {0640, 1000, (gid_t)-1, {-5, 999999999}, {1700000000, 7}},
+        .raw = {UINT64_MAX, 4096, {1700000001, 123456789}},
+    };
+    state->disks[1] =
+        (struct StateDisk){.id = 9, .size_bytes = 512, .cluster_bits = 12};
+    state->disks[1].dirty = STATE_DIRTY_ALL;
+}
+
+static void
+test_state_round_trips(void **unused)
+{
+    struct State state, back;
+    const struct StateDisk *disk;
+    size_t len;
+    char *text;
+
+    (void)unused;
+    fill(&state);
+    text = state_format(&state, &len);
+    assert_int_equal(strlen(text), len);
+    assert_null(state_parse(text, len, &back));
+    assert_true(back.is_clean);
+    assert_int_equal(back.sequence, state.sequence);
+    assert_memory_equal(back.uuid, state.uuid, 16);
+    assert_int_equal(back.n_disks, 2);
+    disk = state_disk(&back, 3);
+    assert_string_equal(disk->target, state.disks[0].target);
+    assert_int_equal(disk->contact, CONTACT_KNOWN);
+    assert_int_equal(disk->dirty, STATE_DIRTY_FILE);
+    assert_true(disk->is_in_doubt);
+    assert_int_equal(disk->size_bytes, UINT64_C(64) << 40);
+    assert_memory_equal(&disk->attr, &state.disks[0].attr, sizeof(disk->attr));
+    assert_memory_equal(&disk->raw, &state.disks[0].raw, sizeof(disk->raw));
+    disk = state_disk(&back, 9);
+    assert_null(disk->target);
+    assert_int_equal(disk->contact, CONTACT_NONE);
+    assert_int_equal(disk->dirty, STATE_DIRTY_ALL);
+    assert_false(disk->is_in_doubt);
+    assert_null(state_disk(&back, 4));
+    state_deinit(&back);
+    state_deinit(&state);
+    g_free(text);
+}
+
+/* Every flipped bit and every cut is seen. */
+static void
+test_state_sees_damage(void **unused)
+{
+    struct State state, back;
+    size_t len;
+    char *text;
+
+    (void)unused;
+    fill(&state);
+    text = state_format(&state, &len);
+    for (size_t i = 0; i < len * 8; i++) {
+        text[i / 8] = (char)(text[i / 8] ^ (1 << i % 8));
+        assert_non_null(state_parse(text, len, &back));
+        assert_false(back.is_clean);
+        assert_int_equal(back.n_disks, 0);
+        text[i / 8] = (char)(text[i / 8] ^ (1 << i % 8));
+    }
+    for (size_t cut = 0; cut < len; cut++) {
+        assert_non_null(state_parse(text, cut, &back));
+    }
+    assert_null(state_parse(text, len, &back));
+    state_deinit(&back);
+    state_deinit(&state);
+    g_free(text);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_state_round_trips),
+        cmocka_unit_test(test_state_sees_damage),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
