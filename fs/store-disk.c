@@ -1,0 +1,329 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-disk.c - a disk of an opened store: its files and its dirty bitmap
+ *
+ * disk.raw is opened twice: with O_DIRECT for the guest's and the relay's
+ * data, and through the page cache for what has no alignment (SEEK_DATA, odd
+ * fallocate). Its size is the disk's, rounded up to 4 KiB, so that the last
+ * block can be read as a whole; bytes past the disk's end are zero and the
+ * face never shows them. Disks are nearly always a multiple anyway, and then
+ * disk.raw is exactly the raw image.
+ *
+ * Which clusters are dirty after opening:
+ *
+ *   no target                               all: no far side has anything
+ *   unclean end, or no state to believe     all, and in doubt
+ *   never served (not in the state)         all
+ *   other target than the state is about    all, first contact
+ *   contact none                            all
+ *   disk.raw is not as weir left it         all: somebody wrote the image
+ *                                           while the store was at rest
+ *   clean                                   the checkpoint's, and what the
+ *                                           disk has grown by since then
+ *
+ * Whatever is wrong with the checkpoint makes clusters dirty, never clean
+ * (rule 23).
+ */
+#include "store-private.h"
+
+#include "bitmap/bitmap-file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROBE_BYTES (2 * STORE_BLOCK)
+
+/* Can @len bytes be read with O_DIRECT into a buffer so aligned? */
+static bool
+probe_read(StoreIo *io, int fd, size_t len)
+{
+    g_autofree char *space = g_malloc(PROBE_BYTES + STORE_BLOCK);
+    uintptr_t start =
+        ((uintptr_t)space + STORE_BLOCK - 1) & ~(uintptr_t)(STORE_BLOCK - 1);
+
+    return io->ops->pread(io, fd, (void *)(start + len), len, len) >= 0;
+}
+
+/*
+ * open_direct() - disk.raw for the data path, and its alignments
+ * Return: the fd or -errno. File systems without O_DIRECT get a plain fd,
+ * with the alignment of a sector.
+ */
+static int
+open_direct(StoreIo *io, Disk *disk)
+{
+    const int flags = O_RDWR | O_NOFOLLOW | O_CLOEXEC;
+    int fd = io->ops->open(io, disk->dir_fd, STORE_RAW, flags | O_DIRECT, 0);
+    struct statx sx;
+
+    if (fd >= 0) {
+        if (!statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) &&
+            (sx.stx_mask & STATX_DIOALIGN) && sx.stx_dio_offset_align) {
+            disk->offset_align = MAX(sx.stx_dio_offset_align, 512);
+            disk->mem_align = MAX(sx.stx_dio_mem_align, 512);
+            return fd;
+        }
+        for (uint32_t align = 512; align <= STORE_BLOCK; align *= 8) {
+            if (probe_read(io, fd, align)) {
+                disk->offset_align = disk->mem_align = align;
+                return fd;
+            }
+        }
+        io->ops->close(io, fd);
+    } else if (fd != -EINVAL) {
+        return fd;
+    }
+    disk->offset_align = disk->mem_align = 512;
+    return io->ops->open(io, disk->dir_fd, STORE_RAW, flags, 0);
+}
+
+static gboolean
+open_files(Store *store, Disk *disk, unsigned flags, GError **error)
+{
+    const int plain =
+        (flags & STORE_OPEN_READ ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC;
+    StoreIo *io = store->io;
+
+    disk->dir_fd =
+        io->ops->open(io, store->dir_fd, disk->name, STORE_DIR_FLAGS, 0);
+    if (disk->dir_fd < 0) {
+        store_set_errno(error, STORE_ERROR_DAMAGED, disk->dir_fd,
+                        "%s/%s, which weir.conf names, cannot be opened",
+                        store->path, disk->name);
+        return FALSE;
+    }
+    disk->map_fd = io->ops->open(io, disk->dir_fd, STORE_RAW, plain, 0);
+    if (disk->map_fd >= 0 && !(flags & STORE_OPEN_READ)) {
+        disk->fd = open_direct(io, disk);
+    } else if (disk->map_fd >= 0) {
+        disk->fd = io->ops->open(io, disk->dir_fd, STORE_RAW, plain, 0);
+        disk->offset_align = disk->mem_align = 512;
+    }
+    if (disk->map_fd < 0 || disk->fd < 0) {
+        store_set_errno(error, STORE_ERROR_DAMAGED,
+                        disk->map_fd < 0 ? disk->map_fd : disk->fd,
+                        "%s/%s/" STORE_RAW " cannot be opened", store->path,
+                        disk->name);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* disk.raw has to be a file that holds the disk. */
+static gboolean
+check_raw(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
+{
+    struct stat st;
+
+    if (fstat(disk->map_fd, &st)) {
+        store_set_errno(error, STORE_ERROR_FAILED, errno,
+                        "%s/%s/" STORE_RAW " cannot be looked at", store->path,
+                        disk->name);
+        return FALSE;
+    }
+    if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size < size_bytes) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_DAMAGED,
+                    "%s/%s/" STORE_RAW " has %" G_GINT64_FORMAT
+                    " bytes, weir.conf says %" G_GUINT64_FORMAT
+                    ": it was cut or replaced; put the right image there",
+                    store->path, disk->name, (gint64)st.st_size, size_bytes);
+        return FALSE;
+    }
+    if ((uint64_t)st.st_size < store_raw_bytes(size_bytes) &&
+        !store->is_read_only) {
+        return store_raw_resize(store->io, disk->map_fd, size_bytes, error);
+    }
+    return TRUE;
+}
+
+void
+store_disk_free(StoreIo *io, Disk *disk)
+{
+    const int fds[] = {disk->fd, disk->map_fd, disk->dir_fd};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++) {
+        if (fds[i] >= 0) {
+            io->ops->close(io, fds[i]);
+        }
+    }
+    if (disk->map) {
+        disk_map_free(disk->map);
+    }
+    g_free(disk->target);
+    g_free(disk);
+}
+
+Disk *
+store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
+                GError **error)
+{
+    Disk *disk = g_new0(Disk, 1);
+
+    g_strlcpy(disk->name, conf->name, sizeof(disk->name));
+    disk->id = conf->id;
+    disk->cluster_bits = conf->cluster_bits;
+    disk->dir_fd = disk->fd = disk->map_fd = -1;
+    disk->attr.uid = (uid_t)-1;
+    disk->attr.gid = (gid_t)-1;
+    disk->target = g_strdup(conf->target);
+    disk->accept = conf->accept;
+    atomic_init(&disk->size_bytes, conf->size_bytes);
+    atomic_init(&disk->is_frozen, false);
+    if (open_files(store, disk, flags, error) &&
+        check_raw(store, disk, conf->size_bytes, error)) {
+        disk->map = disk_map_new(conf->size_bytes, conf->cluster_bits);
+        if (disk->map) {
+            return disk;
+        }
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "no memory for the bitmap of disk %s", disk->name);
+    }
+    store_disk_free(store->io, disk);
+    return NULL;
+}
+
+int
+store_raw_stamp(int fd, struct RawStamp *stamp)
+{
+    struct stat st;
+
+    if (fstat(fd, &st)) {
+        return -errno;
+    }
+    *stamp = (struct RawStamp){st.st_ino, (uint64_t)st.st_size, st.st_mtim};
+    return 0;
+}
+
+static bool
+is_raw_untouched(const Disk *disk, const struct StateDisk *known)
+{
+    const struct RawStamp *then = &known->raw;
+    struct RawStamp now;
+
+    return !store_raw_stamp(disk->map_fd, &now) && now.inode == then->inode &&
+           now.size_bytes == then->size_bytes &&
+           now.mtime.tv_sec == then->mtime.tv_sec &&
+           now.mtime.tv_nsec == then->mtime.tv_nsec;
+}
+
+/* Why no bitmap of before can be used, or NULL. */
+static const char *
+why_all_dirty(const Disk *disk, const struct StateDisk *known)
+{
+    if (!disk->target) {
+        return "it has no target";
+    }
+    if (!known) {
+        return "it was never served";
+    }
+    if (g_strcmp0(known->target, disk->target) != 0) {
+        return "its target is another one";
+    }
+    if (known->contact == CONTACT_NONE) {
+        return "its target was never written";
+    }
+    if (known->cluster_bits != disk->cluster_bits ||
+        known->size_bytes > atomic_load(&disk->size_bytes)) {
+        return "its size or cluster size was changed";
+    }
+    if (!is_raw_untouched(disk, known)) {
+        return "disk.raw was written or replaced while the store was at rest";
+    }
+    return NULL;
+}
+
+/* The checkpoint into the map; everything if it cannot be read. */
+static gboolean
+load_file(Store *store, Disk *disk, GError **error)
+{
+    uint64_t size = atomic_load(&disk->size_bytes);
+    Bitmap *bits = bitmap_new(size, disk->cluster_bits);
+    struct BitmapFile file = {.name = STORE_DIRTY, .map = bits};
+    struct BitmapFileReport report = {0};
+    int err = bits ? 0 : -ENOMEM;
+
+    if (!err) {
+        memcpy(file.uuid, store->uuid, sizeof(file.uuid));
+        err = bitmap_file_load(store->io, disk->dir_fd, &file, &report);
+    }
+    if (err == -ENOMEM || err == -EPROTONOSUPPORT) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "the bitmap of disk %s cannot be loaded", disk->name);
+    } else if (err || report.sequence != store->sequence) {
+        store_say(store,
+                  "disk %s: the dirty bitmap is %s: all of it is sent "
+                  "again",
+                  disk->name,
+                  err           ? g_strerror(-err)
+                  : report.what ? report.what
+                                : "not that of the last checkpoint");
+        disk_map_mark_all(disk->map, g_get_monotonic_time());
+        err = 0;
+    } else {
+        if (report.what) {
+            store_say(
+                store,
+                "disk %s: the dirty bitmap is damaged (%s): %" G_GUINT64_FORMAT
+                " clusters are sent again",
+                disk->name, report.what, report.damaged_clusters);
+        }
+        disk_map_load(disk->map, bits, g_get_monotonic_time());
+        disk->has_checkpoint = true;
+    }
+    if (bits) {
+        bitmap_free(bits);
+    }
+    return err == 0;
+}
+
+static gboolean
+load_clean(Store *store, Disk *disk, const struct StateDisk *known,
+           GError **error)
+{
+    uint64_t size = atomic_load(&disk->size_bytes);
+    int64_t now_us = g_get_monotonic_time();
+
+    switch (known->dirty) {
+    case STATE_DIRTY_FILE:
+        return load_file(store, disk, error);
+    case STATE_DIRTY_NONE:
+        if (known->size_bytes < size) {
+            disk_map_mark(disk->map, known->size_bytes,
+                          size - known->size_bytes, now_us);
+        }
+        return TRUE;
+    case STATE_DIRTY_ALL:
+        break;
+    }
+    disk_map_mark_all(disk->map, now_us);
+    return TRUE;
+}
+
+gboolean
+store_disk_load(Store *store, Disk *disk, const struct State *state,
+                GError **error)
+{
+    const struct StateDisk *known = state ? state_disk(state, disk->id) : NULL;
+    bool is_clean = state && state->is_clean;
+    const char *why = why_all_dirty(disk, known);
+
+    if (known) {
+        disk->attr = known->attr;
+        disk->all_in_doubt = known->is_in_doubt;
+        if (!g_strcmp0(known->target, disk->target)) {
+            disk->contact = known->contact;
+        }
+    }
+    if (!is_clean) {
+        disk->all_in_doubt = true;
+    } else if (!why) {
+        return load_clean(store, disk, known, error);
+    } else if (disk->target && known && known->contact == CONTACT_KNOWN) {
+        store_say(store, "disk %s: %s: all of it is sent again", disk->name,
+                  why);
+    }
+    disk_map_mark_all(disk->map, g_get_monotonic_time());
+    return TRUE;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-lock.c - one process per store
+ *
+ * STORE/lock is flock'ed for as long as a process works on the store. The
+ * lock belongs to the open file, so it ends when the last descriptor goes:
+ * that of the process, and that registered in each of its rings. Requests of
+ * a ring outlive a killed process (rule 6), so a lock whose owner is dead is
+ * still held for the moment that those take; whoever comes next waits that
+ * out, and only then reads anything.
+ *
+ *   lock is free                    take it
+ *   held, the pid in it lives       busy, at once, naming it
+ *   held, the pid in it is dead     poll, up to five seconds, then busy
+ *   held, no pid in it yet          the same: its owner is just starting
+ *
+ * The pid is for messages only. `weir remove` unlinks the file while holding
+ * it: who then gets the lock of the unlinked file tries again.
+ */
+#include "store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define LOCK_POLL_US  20000
+#define LOCK_POLL_MAX 250 /* times */
+
+/* The pid in the lock file, 0 if there is none. */
+static pid_t
+read_pid(StoreIo *io, int lock_fd)
+{
+    char text[32] = "";
+    ssize_t got = io->ops->pread(io, lock_fd, text, sizeof(text) - 1, 0);
+    long pid = got > 0 ? strtol(text, NULL, 10) : 0;
+
+    return pid > 0 && pid <= INT_MAX ? (pid_t)pid : 0;
+}
+
+/* Is @pid there, and not merely a zombie? */
+static bool
+is_alive(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", (int)pid);
+    g_autofree char *text = NULL;
+    const char *paren;
+
+    if (pid == 0 || (kill(pid, 0) && errno == ESRCH)) {
+        return false;
+    }
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return true;
+    }
+    paren = strrchr(text, ')');
+    return !paren || strlen(paren) < 3 || !strchr("ZX", paren[2]);
+}
+
+/* " (weir mount)" of process @pid, or "". */
+static char *
+describe_owner(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)pid);
+    g_autofree char *text = NULL;
+    g_autofree char *name = NULL;
+    const char *verb;
+    size_t len;
+
+    if (!g_file_get_contents(path, &text, &len, NULL) || len == 0) {
+        return g_strdup("");
+    }
+    name = g_path_get_basename(text);
+    verb = strlen(text) + 1 < len ? text + strlen(text) + 1 : "";
+    if (!*verb || !store_name_is_valid(verb)) {
+        return g_strdup_printf(" (%s)", name);
+    }
+    return g_strdup_printf(" (%s %s)", name, verb);
+}
+
+static void
+set_busy(GError **error, const char *path, pid_t pid)
+{
+    g_autofree char *owner = describe_owner(pid);
+
+    g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                "store %s is in use by process %d%s: wait for it, or end it "
+                "(weir umount)",
+                path, (int)pid, owner);
+}
+
+/* Take the lock of @fd: 0, -EWOULDBLOCK, or another -errno. */
+static int
+wait_lock(StoreIo *io, int fd)
+{
+    for (unsigned i = 0;; i++) {
+        if (!flock(fd, LOCK_EX | LOCK_NB)) {
+            return 0;
+        }
+        if (errno != EWOULDBLOCK) {
+            return -errno;
+        }
+        if (i == LOCK_POLL_MAX || is_alive(read_pid(io, fd))) {
+            return -EWOULDBLOCK;
+        }
+        g_usleep(LOCK_POLL_US);
+    }
+}
+
+/* Is @fd the file that is called lock now? */
+static bool
+is_current(int dir_fd, int fd)
+{
+    struct stat named, held;
+
+    return !fstatat(dir_fd, STORE_LOCK, &named, AT_SYMLINK_NOFOLLOW) &&
+           !fstat(fd, &held) && named.st_ino == held.st_ino &&
+           named.st_dev == held.st_dev;
+}
+
+/* The pid is worth no failure: it is there for messages. */
+void
+store_lock_sign(StoreIo *io, int lock_fd)
+{
+    char text[32];
+    int len = snprintf(text, sizeof(text), "%d\n", (int)getpid());
+
+    if (!io->ops->ftruncate(io, lock_fd, 0)) {
+        (void)io->ops->pwrite(io, lock_fd, text, (size_t)len, 0);
+    }
+}
+
+int
+store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error)
+{
+    for (;;) {
+        int fd = io->ops->open(io, dir_fd, STORE_LOCK,
+                               O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+        int err;
+
+        if (fd < 0) {
+            store_set_errno(error, STORE_ERROR_FAILED, fd,
+                            "%s/" STORE_LOCK " cannot be opened", path);
+            return -1;
+        }
+        err = wait_lock(io, fd);
+        if (!err && is_current(dir_fd, fd)) {
+            store_lock_sign(io, fd);
+            return fd;
+        }
+        if (err == -EWOULDBLOCK) {
+            set_busy(error, path, read_pid(io, fd));
+        } else if (err) {
+            store_set_errno(error, STORE_ERROR_FAILED, err,
+                            "%s/" STORE_LOCK " cannot be locked", path);
+        }
+        io->ops->close(io, fd);
+        if (err) {
+            return -1;
+        }
+    }
+}

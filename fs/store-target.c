@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-target.c - a target as the user writes it, before it is kept
+ *
+ *   nbd://HOST/EXPORT, nbds://, nbd+unix://, nbds+unix://   an NBD server
+ *   [ COMMAND ... ]                                         one we start
+ *   PATH                                                    short for
+ *                                                           [ nbdkit file PATH ]
+ *
+ * What the relay can make of it is the relay's to say. Here is what concerns
+ * the store: a path has to be absolute, as the daemon's working directory is
+ * another one; it must not lead into the store, whose files would overwrite
+ * each other; and a file that is there has to hold the disk.
+ *
+ * weir.conf is UTF-8 and one line per key: a target that is not is refused.
+ */
+#include "store-target.h"
+
+#include "store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+bool
+store_target_is_path(const char *text)
+{
+    return text[0] != '[' && !strstr(text, "://");
+}
+
+static gboolean
+refuse(GError **error, const char *text, const char *why)
+{
+    g_set_error(error, STORE_ERROR, STORE_ERROR_TARGET, "target %s: %s", text,
+                why);
+    return FALSE;
+}
+
+static gboolean
+check_text(const char *text, GError **error)
+{
+    if (!g_utf8_validate(text, -1, NULL)) {
+        return refuse(error, "(not UTF-8)",
+                      "weir.conf holds UTF-8 only: write it in UTF-8, or with "
+                      "%XX");
+    }
+    for (const char *at = text; *at; at++) {
+        if (g_ascii_iscntrl(*at)) {
+            return refuse(error, "(with control characters)",
+                          "it has to be one line of printable characters");
+        }
+    }
+    return *text ? TRUE : refuse(error, "''", "it is empty");
+}
+
+/* Does @path, whose last component may be missing, lie in @store? */
+static bool
+is_inside(const char *path, const char *store)
+{
+    g_autofree char *parent = g_path_get_dirname(path);
+    char *real = realpath(path, NULL);
+    size_t len = strlen(store);
+    bool inside;
+
+    if (!real) {
+        real = realpath(parent, NULL);
+    }
+    inside = real && !strncmp(real, store, len) &&
+             (real[len] == '/' || real[len] == '\0');
+    free(real);
+    return inside;
+}
+
+/* A file or device that is there already. */
+static gboolean
+check_existing(struct StoreTarget *target, const struct stat *st,
+               GError **error)
+{
+    g_autofree char *why = NULL;
+    uint64_t size = (uint64_t)st->st_size;
+
+    if (S_ISBLK(st->st_mode)) {
+        int fd = open(target->text, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size)) {
+            store_set_errno(error, STORE_ERROR_TARGET, errno,
+                            "target %s cannot be looked at", target->text);
+            if (fd >= 0) {
+                close(fd);
+            }
+            return FALSE;
+        }
+        close(fd);
+    } else if (!S_ISREG(st->st_mode)) {
+        return refuse(error, target->text,
+                      "it is no file and no block device: name one of those, "
+                      "or an NBD URI");
+    }
+    if (size >= target->size_bytes) {
+        return TRUE;
+    }
+    why = g_strdup_printf("it has %" G_GUINT64_FORMAT
+                          " bytes, the disk has %" G_GUINT64_FORMAT
+                          ": make it larger first",
+                          size, target->size_bytes);
+    return refuse(error, target->text, why);
+}
+
+static gboolean
+prepare_path(struct StoreTarget *target, const char *store, GError **error)
+{
+    g_autofree char *path = g_canonicalize_filename(target->text, NULL);
+    struct stat st;
+
+    g_free(target->text);
+    target->text = g_steal_pointer(&path);
+    if (is_inside(target->text, store)) {
+        return refuse(error, target->text,
+                      "it lies in the store itself: put it elsewhere, best on "
+                      "another disk");
+    }
+    if (!stat(target->text, &st)) {
+        return check_existing(target, &st, error);
+    }
+    if (errno != ENOENT) {
+        store_set_errno(error, STORE_ERROR_TARGET, errno,
+                        "target %s cannot be looked at", target->text);
+        return FALSE;
+    }
+    target->path = g_strdup(target->text);
+    return TRUE;
+}
+
+gboolean
+store_target_prepare(struct StoreTarget *target, const char *text,
+                     const char *store, uint64_t size_bytes, gboolean insecure,
+                     GError **error)
+{
+    *target = (struct StoreTarget){.size_bytes = size_bytes};
+    if (!check_text(text, error)) {
+        return FALSE;
+    }
+    (void)insecure;
+    target->text = g_strdup(text);
+    return !store_target_is_path(text) || prepare_path(target, store, error);
+}
+
+gboolean
+store_target_make(struct StoreTarget *target, GError **error)
+{
+    int fd;
+
+    if (!target->path) {
+        return TRUE;
+    }
+    fd = open(target->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        store_set_errno(error, STORE_ERROR_TARGET, errno,
+                        "target %s cannot be made", target->path);
+        return FALSE;
+    }
+    target->is_made = true;
+    if (ftruncate(fd, (off_t)target->size_bytes) || fsync(fd)) {
+        store_set_errno(error, STORE_ERROR_TARGET, errno,
+                        "target %s cannot be made %" G_GUINT64_FORMAT
+                        " bytes large",
+                        target->path, target->size_bytes);
+        close(fd);
+        store_target_unmake(target);
+        return FALSE;
+    }
+    close(fd);
+    return TRUE;
+}
+
+void
+store_target_unmake(struct StoreTarget *target)
+{
+    if (target->is_made) {
+        unlink(target->path);
+        target->is_made = false;
+    }
+}
+
+void
+store_target_deinit(struct StoreTarget *target)
+{
+    g_clear_pointer(&target->text, g_free);
+    g_clear_pointer(&target->path, g_free);
+}

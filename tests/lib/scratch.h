@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * scratch.h - a directory of its own for a test
+ *
+ * Purpose: real directories on a real file system, under $TMPDIR or
+ *          /var/tmp (a file system with O_DIRECT rather than a tmpfs).
+ * Errors:  a test without its directory ends the program.
+ */
+#pragma once
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static inline int
+scratch_remove_cb(const char *path, const struct stat *st, int type,
+                  struct FTW *walk)
+{
+    (void)st;
+    (void)type;
+    (void)walk;
+    return remove(path);
+}
+
+/* malloc'd path of a new, empty directory. */
+static inline char *
+scratch_new(void)
+{
+    const char *base = getenv("TMPDIR");
+    char *path;
+
+    if (asprintf(&path, "%s/weir-test-XXXXXX", base ? base : "/var/tmp") < 0 ||
+        !mkdtemp(path)) {
+        perror("mkdtemp");
+        abort();
+    }
+    return path;
+}
+
+static inline void
+scratch_free(char *path)
+{
+    nftw(path, scratch_remove_cb, 16, FTW_DEPTH | FTW_PHYS);
+    free(path);
+}
