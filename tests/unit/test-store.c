@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-store.c - opening and ending a store: what is dirty afterwards
+ */
+#include "fs/store-private.h"
+#include "tests/lib/fault-io.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MIB     (UINT64_C(1) << 20)
+#define CLUSTER (UINT64_C(1) << STORE_CLUSTER_BITS)
+#define TARGET  "nbd://localhost/x"
+
+struct Fixture {
+    char *dir;
+    char *path; /* of the store */
+};
+
+static void
+create(const struct Fixture *fixture, const char *disk, uint64_t size,
+       const char *target)
+{
+    char *address = g_strdup_printf("%s/%s", fixture->path, disk);
+    struct StoreCreate ask = {.address = address,
+                              .size_bytes = size,
+                              .target = target,
+                              .cluster_bits = STORE_CLUSTER_BITS};
+    GError *error = NULL;
+
+    if (!store_create_disk(store_io_kernel(), &ask, &error)) {
+        fail_msg("create: %s", error->message);
+    }
+    g_free(address);
+}
+
+static int
+setup(void **state)
+{
+    struct Fixture *fixture = g_new0(struct Fixture, 1);
+
+    fixture->dir = scratch_new();
+    fixture->path = g_build_filename(fixture->dir, "vm", NULL);
+    create(fixture, "vda", 8 * MIB, TARGET);
+    *state = fixture;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct Fixture *fixture = *state;
+
+    scratch_free(fixture->dir);
+    g_free(fixture->path);
+    g_free(fixture);
+    return 0;
+}
+
+static Store *
+open_store(const struct Fixture *fixture, unsigned flags)
+{
+    GError *error = NULL;
+    Store *store = store_open(store_io_kernel(), fixture->path, flags, &error);
+
+    if (!store) {
+        fail_msg("open: %s", error->message);
+    }
+    return store;
+}
+
+static uint64_t
+dirty_clusters(Disk *disk)
+{
+    struct DiskMapFigures figures;
+
+    disk_map_figures(disk->map, &figures);
+    return figures.dirty_clusters;
+}
+
+/* As if the relay had brought everything to the target. */
+static void
+settle_all(Disk *disk)
+{
+    struct ClusterRun run;
+
+    assert_true(disk_map_seal(disk->map) > 0);
+    while (disk_map_next_sealed(disk->map, 0, UINT64_MAX, &run)) {
+        disk_map_settle(disk->map, run);
+    }
+    assert_true(disk_map_retire(disk->map));
+    disk->contact = CONTACT_KNOWN;
+}
+
+/* Served, drained, clusters 3 and 5 to 6 written again, ended cleanly. */
+static void
+make_history(const struct Fixture *fixture)
+{
+    Store *store = open_store(fixture, 0);
+    Disk *disk = store_disk(store, "vda");
+
+    assert_true(store_serve(store, NULL));
+    settle_all(disk);
+    disk->all_in_doubt = false;
+    disk_map_mark(disk->map, 3 * CLUSTER + 7, 1, 1);
+    disk_map_mark(disk->map, 5 * CLUSTER, CLUSTER + 1, 1);
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+}
+
+static void
+check_history(Disk *disk, uint64_t tail_clusters)
+{
+    assert_int_equal(dirty_clusters(disk), 3 + tail_clusters);
+    assert_false(disk_map_is_clean(disk->map, 3 * CLUSTER, CLUSTER));
+    assert_false(disk_map_is_clean(disk->map, 5 * CLUSTER, CLUSTER));
+    assert_false(disk_map_is_clean(disk->map, 6 * CLUSTER, CLUSTER));
+    assert_true(disk_map_is_clean(disk->map, 0, 3 * CLUSTER));
+}
+
+static void
+test_new_store_is_all_dirty_not_in_doubt(void **state)
+{
+    Store *store = open_store(*state, 0);
+    Disk *disk = store_disk(store, "vda");
+    struct stat st;
+
+    assert_true(store->was_clean);
+    assert_non_null(disk);
+    assert_null(store_disk(store, "vdb"));
+    assert_int_equal(disk->id, 1);
+    assert_int_equal(disk->index, 0);
+    assert_int_equal(disk->size_bytes, 8 * MIB);
+    assert_int_equal(dirty_clusters(disk), 128);
+    assert_false(disk->all_in_doubt);
+    assert_int_equal(disk->contact, CONTACT_NONE);
+    assert_string_equal(disk->target, TARGET);
+    assert_true(disk->offset_align >= 512 && disk->mem_align >= 512);
+    assert_int_equal(fstat(disk->fd, &st), 0);
+    assert_int_equal(st.st_size, 8 * MIB);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    store_free(store);
+}
+
+static void
+test_clean_end_keeps_bits_exactly(void **state)
+{
+    Store *store;
+    Disk *disk;
+
+    make_history(*state);
+    store = open_store(*state, 0);
+    disk = store_disk(store, "vda");
+    assert_true(store->was_clean);
+    assert_int_equal(disk->contact, CONTACT_KNOWN);
+    assert_false(disk->all_in_doubt);
+    check_history(disk, 0);
+    /* Not served: nothing was said about it, so it is still clean. */
+    store_free(store);
+    store = open_store(*state, STORE_OPEN_READ);
+    check_history(store_disk(store, "vda"), 0);
+    store_free(store);
+}
+
+static void
+test_all_clean_needs_no_file(void **state)
+{
+    struct Fixture *fixture = *state;
+    char *dirty = g_build_filename(fixture->path, "vda", STORE_DIRTY, NULL);
+    Store *store;
+
+    make_history(fixture);
+    assert_int_equal(access(dirty, F_OK), 0);
+    store = open_store(fixture, 0);
+    assert_true(store_serve(store, NULL));
+    settle_all(store_disk(store, "vda"));
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+    assert_int_equal(access(dirty, F_OK), -1);
+    store = open_store(fixture, 0);
+    assert_int_equal(dirty_clusters(store_disk(store, "vda")), 0);
+    store_free(store);
+    g_free(dirty);
+}
+
+static void
+test_unclean_end_is_all_dirty_in_doubt(void **state)
+{
+    Store *store;
+    Disk *disk;
+
+    make_history(*state);
+    store = open_store(*state, 0);
+    assert_true(store_serve(store, NULL));
+    store_free(store);
+    store = open_store(*state, 0);
+    disk = store_disk(store, "vda");
+    assert_false(store->was_clean);
+    assert_true(disk->all_in_doubt);
+    assert_int_equal(dirty_clusters(disk), 128);
+    assert_int_equal(disk->contact, CONTACT_KNOWN);
+    /* The doubt stays over a clean end until somebody lifts it. */
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+    store = open_store(*state, 0);
+    disk = store_disk(store, "vda");
+    assert_true(store->was_clean);
+    assert_true(disk->all_in_doubt);
+    store_free(store);
+}
+
+static void
+test_state_saved_while_served_stays_unclean(void **state)
+{
+    Store *store = open_store(*state, 0);
+    Disk *disk = store_disk(store, "vda");
+
+    assert_true(store_serve(store, NULL));
+    disk->contact = CONTACT_KNOWN;
+    disk->attr.mode = 0640;
+    disk->attr.uid = 12;
+    assert_true(store_save_state(store, NULL));
+    store_free(store);
+    store = open_store(*state, 0);
+    disk = store_disk(store, "vda");
+    assert_false(store->was_clean);
+    assert_int_equal(disk->contact, CONTACT_KNOWN);
+    assert_int_equal(disk->attr.mode, 0640);
+    assert_int_equal(disk->attr.uid, 12);
+    assert_int_equal(disk->attr.gid, (gid_t)-1);
+    store_free(store);
+}
+
+/* What was done to a store at rest, and that everything is dirty then. */
+static void
+damage(const struct Fixture *fixture, const char *file, const char *how)
+{
+    char *path = g_build_filename(fixture->path, file, NULL);
+    int fd;
+
+    if (!strcmp(how, "unlink")) {
+        assert_int_equal(unlink(path), 0);
+    } else if (!strcmp(how, "truncate")) {
+        assert_int_equal(truncate(path, 7), 0);
+    } else {
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, "X", 1, 20), 1);
+        close(fd);
+    }
+    g_free(path);
+}
+
+static void
+test_damage_at_rest_is_all_dirty(void **state)
+{
+    static const struct {
+        const char *file, *how;
+        bool in_doubt;
+    } cases[] = {
+        {STORE_STATE, "unlink", true},
+        {STORE_STATE, "truncate", true},
+        {STORE_STATE, "write", true},
+        {"vda/" STORE_DIRTY, "unlink", false},
+        {"vda/" STORE_DIRTY, "truncate", false},
+        {"vda/" STORE_RAW, "write", false},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Store *store;
+        Disk *disk;
+
+        make_history(*state);
+        damage(*state, cases[i].file, cases[i].how);
+        store = open_store(*state, 0);
+        disk = store_disk(store, "vda");
+        assert_int_equal(dirty_clusters(disk), 128);
+        assert_int_equal(disk->all_in_doubt, cases[i].in_doubt);
+        store_free(store);
+    }
+}
+
+/* Another target: everything is dirty, and it is a first contact. */
+static void
+test_other_target_is_first_contact(void **state)
+{
+    Store *store;
+    Disk *disk;
+
+    make_history(*state);
+    store = open_store(*state, 0);
+    disk = store_disk(store, "vda");
+    g_free(disk->target);
+    disk->target = g_strdup("nbd://localhost/y");
+    assert_true(store_save_conf(store, NULL));
+    store_free(store);
+    store = open_store(*state, 0);
+    disk = store_disk(store, "vda");
+    assert_int_equal(dirty_clusters(disk), 128);
+    assert_int_equal(disk->contact, CONTACT_NONE);
+    assert_false(disk->all_in_doubt);
+    store_free(store);
+}
+
+static void
+test_second_open_names_the_first(void **state)
+{
+    struct Fixture *fixture = *state;
+    Store *store = open_store(fixture, 0);
+    char *pid = g_strdup_printf("process %d ", (int)getpid());
+    GError *error = NULL;
+
+    assert_null(store_open(store_io_kernel(), fixture->path, 0, &error));
+    assert_int_equal(store_exit_code(error), 3);
+    assert_non_null(strstr(error->message, pid));
+    g_clear_error(&error);
+    store_free(open_store(fixture, STORE_OPEN_READ));
+    store_free(store);
+    store_free(open_store(fixture, 0));
+    g_free(pid);
+}
+
+/* A lock that outlives its owner, as one in a ring does, is waited for. */
+static void
+test_lock_of_the_dead_is_waited_for(void **state)
+{
+    struct Fixture *fixture = *state;
+    int pipe_fds[2];
+    Store *store;
+    pid_t owner;
+    char byte;
+
+    assert_int_equal(pipe(pipe_fds), 0);
+    owner = fork();
+    if (owner == 0) {
+        store = store_open(store_io_kernel(), fixture->path, 0, NULL);
+        if (store && fork() == 0) { /* keeps the lock's fd a little longer */
+            poll(NULL, 0, 300);
+            _exit(0);
+        }
+        if (write(pipe_fds[1], "x", 1) != 1) {
+            _exit(1);
+        }
+        _exit(store ? 0 : 1);
+    }
+    assert_int_equal(read(pipe_fds[0], &byte, 1), 1);
+    assert_int_equal(waitpid(owner, NULL, 0), owner);
+    store_free(open_store(fixture, 0));
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+
+static void
+test_open_refuses_what_is_no_store(void **state)
+{
+    struct Fixture *fixture = *state;
+    GError *error = NULL;
+    char *lock = g_build_filename(fixture->dir, STORE_LOCK, NULL);
+    char *raw = g_build_filename(fixture->path, "vda", STORE_RAW, NULL);
+    char *conf = g_build_filename(fixture->path, STORE_CONF, NULL);
+
+    assert_null(store_open(store_io_kernel(), fixture->dir, 0, &error));
+    assert_int_equal(store_exit_code(error), 1);
+    assert_int_equal(access(lock, F_OK), -1); /* nothing was left there */
+    g_clear_error(&error);
+    assert_null(store_open(store_io_kernel(), "/nonexistent/x", 0, &error));
+    assert_int_equal(store_exit_code(error), 1);
+    g_clear_error(&error);
+
+    assert_int_equal(truncate(raw, 4096), 0);
+    assert_null(store_open(store_io_kernel(), fixture->path, 0, &error));
+    assert_int_equal(store_exit_code(error), 4);
+    g_clear_error(&error);
+    assert_int_equal(unlink(raw), 0);
+    assert_int_equal(symlink("/dev/null", raw), 0);
+    assert_null(store_open(store_io_kernel(), fixture->path, 0, &error));
+    assert_int_equal(store_exit_code(error), 4);
+    g_clear_error(&error);
+    assert_int_equal(truncate(conf, 30), 0);
+    assert_null(store_open(store_io_kernel(), fixture->path, 0, &error));
+    assert_int_equal(store_exit_code(error), 4);
+    g_clear_error(&error);
+    g_free(lock);
+    g_free(raw);
+    g_free(conf);
+}
+
+/* Serve and end, with the n-th storage call failing: whatever happens, the
+ * store opens and what was dirty is. */
+static void
+test_faults_leave_a_superset(void **state)
+{
+    FaultIo fault;
+
+    fault_io_init(&fault, store_io_kernel());
+    for (unsigned round = 0; round < 2; round++) {
+        unsigned failed = 1;
+
+        for (unsigned n = 1; failed; n++) {
+            Store *store;
+            Disk *disk;
+
+            make_history(*state);
+            fault_io_arm(&fault, n, round, -EIO);
+            store = store_open(&fault.io, ((struct Fixture *)*state)->path, 0,
+                               NULL);
+            if (store) {
+                if (store_serve(store, NULL)) {
+                    disk_map_mark(store_disk(store, "vda")->map, 100 * CLUSTER,
+                                  CLUSTER, 1);
+                    (void)store_close_clean(store, NULL);
+                }
+                store_free(store);
+            }
+            failed = fault_io_disarm(&fault);
+
+            store = open_store(*state, 0);
+            disk = store_disk(store, "vda");
+            assert_false(disk_map_is_clean(disk->map, 3 * CLUSTER, 1));
+            assert_false(disk_map_is_clean(disk->map, 6 * CLUSTER, 1));
+            if (!failed) {
+                check_history(disk, 1);
+            } else if (!store->was_clean) {
+                assert_true(disk->all_in_doubt);
+            }
+            store_free(store);
+        }
+    }
+}
+
+static void
+test_names_and_sizes(void **state)
+{
+    static const struct {
+        const char *text;
+        bool ok;
+        uint64_t bytes;
+    } sizes[] = {
+        {"512", true, 512},
+        {"20G", true, UINT64_C(20) << 30},
+        {"1k", true, 1024},
+        {"64T", true, UINT64_C(64) << 40},
+        {"8191P", true, UINT64_C(8191) << 50},
+        {"16383P", true, UINT64_C(16383) << 50},
+        {"16384P", false, 0},
+        {"18446744073709551616", false, 0},
+        {"", false, 0},
+        {"G", false, 0},
+        {"-1", false, 0},
+        {"+1", false, 0},
+        {" 1", false, 0},
+        {"1.5G", false, 0},
+        {"1GB", false, 0},
+        {"0x10", false, 0},
+    };
+    uint64_t bytes;
+
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        assert_int_equal(store_parse_size(sizes[i].text, &bytes), sizes[i].ok);
+        if (sizes[i].ok) {
+            assert_int_equal(bytes, sizes[i].bytes);
+        }
+    }
+    assert_true(store_name_is_valid("vda"));
+    assert_true(store_name_is_valid("A-z_0.9"));
+    assert_false(store_name_is_valid(""));
+    assert_false(store_name_is_valid("."));
+    assert_false(store_name_is_valid(".vda"));
+    assert_false(store_name_is_valid("a/b"));
+    assert_false(store_name_is_valid("a b"));
+    assert_false(store_name_is_valid("\xc3\xa4"));
+    assert_false(store_name_is_valid(
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+}
+
+static void
+test_address_is_split_and_resolved(void **state)
+{
+    struct Fixture *fixture = *state;
+    char *link = g_build_filename(fixture->dir, "link", NULL);
+    char *address = g_strdup_printf("%s/vdx//", link);
+    char *real = realpath(fixture->path, NULL);
+    char *store, *disk;
+    GError *error = NULL;
+
+    assert_int_equal(symlink(fixture->path, link), 0);
+    assert_true(store_split_address(address, &store, &disk, NULL));
+    assert_string_equal(store, real);
+    assert_string_equal(disk, "vdx");
+    g_free(store);
+    g_free(disk);
+    assert_false(store_split_address("vm/.hidden", &store, &disk, &error));
+    assert_int_equal(store_exit_code(error), 2);
+    g_clear_error(&error);
+    assert_false(store_split_address("/", &store, &disk, NULL));
+    assert_false(store_split_address("", &store, &disk, NULL));
+    assert_false(
+        store_split_address("/nonexistent/x/vda", &store, &disk, &error));
+    g_clear_error(&error);
+    g_free(link);
+    g_free(address);
+    free(real);
+}
+
+static GLogWriterOutput
+quiet(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
+{
+    (void)level;
+    (void)fields;
+    (void)n;
+    (void)user;
+    return G_LOG_WRITER_HANDLED;
+}
+
+int
+main(void)
+{
+#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        WITH_STORE(test_new_store_is_all_dirty_not_in_doubt),
+        WITH_STORE(test_clean_end_keeps_bits_exactly),
+        WITH_STORE(test_all_clean_needs_no_file),
+        WITH_STORE(test_unclean_end_is_all_dirty_in_doubt),
+        WITH_STORE(test_state_saved_while_served_stays_unclean),
+        WITH_STORE(test_damage_at_rest_is_all_dirty),
+        WITH_STORE(test_other_target_is_first_contact),
+        WITH_STORE(test_second_open_names_the_first),
+        WITH_STORE(test_lock_of_the_dead_is_waited_for),
+        WITH_STORE(test_open_refuses_what_is_no_store),
+        WITH_STORE(test_faults_leave_a_superset),
+        cmocka_unit_test(test_names_and_sizes),
+        WITH_STORE(test_address_is_split_and_resolved),
+    };
+
+    g_log_set_writer_func(quiet, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
