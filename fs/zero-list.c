@@ -21,7 +21,7 @@
 #define RECORD_SUM_AT  (ZERO_RECORD_BYTES - 8)
 
 struct ZeroRecord {
-    char magic[8] __attribute__((nonstring));
+    char magic[8];
     uint32_t version;
     uint32_t count;
     uint64_t sequence;

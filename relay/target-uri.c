@@ -123,11 +123,11 @@ parse_params(TargetUri *uri, const char *query, GError **error)
         g_autofree char *name_owned = name;
         char **place = NULL;
 
-        if (!strcmp(name, "socket") && uri->kind == TARGET_UNIX) {
+        if (!strcmp(name_owned, "socket") && uri->kind == TARGET_UNIX) {
             place = &uri->socket;
-        } else if (!strcmp(name, "tls-psk-file") && uri->is_tls) {
+        } else if (!strcmp(name_owned, "tls-psk-file") && uri->is_tls) {
             place = &uri->psk_file;
-        } else if (!strcmp(name, "tls-certificates") && uri->is_tls) {
+        } else if (!strcmp(name_owned, "tls-certificates") && uri->is_tls) {
             place = &uri->cert_dir;
         }
         if (!place || *place || value[0] != '/') {
