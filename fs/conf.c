@@ -287,9 +287,18 @@ parse_weir(GKeyFile *file, struct Conf *conf, GError **error)
 static gboolean
 parse_settings(GKeyFile *file, struct StoreSettings *settings, GError **error)
 {
+    struct RateTable table;
+    char why[128] = "";
     uint64_t number;
 
     if (!get_string(file, "store", "bwlimit", &settings->bwlimit, error)) {
+        return FALSE;
+    }
+    if (settings->bwlimit &&
+        !rate_table_parse(settings->bwlimit, &table, why, sizeof(why))) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_DAMAGED,
+                    "weir.conf, [store]: bwlimit=%s: %s: correct it by hand",
+                    settings->bwlimit, why);
         return FALSE;
     }
     if (g_key_file_has_key(file, "store", "max-connections", NULL)) {

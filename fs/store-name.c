@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-G_DEFINE_QUARK(weir - store - error - quark, store_error)
+G_DEFINE_QUARK(weir_store_error, store_error)
 
 int
 store_exit_code(const GError *error)

@@ -16,6 +16,7 @@
  */
 #include "store-target.h"
 
+#include "relay/relay.h"
 #include "store-private.h"
 
 #include <errno.h>
@@ -26,10 +27,12 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+/* A scheme has its colon before any slash, so "nbd:x" is a URI gone wrong and
+ * no file. */
 bool
 store_target_is_path(const char *text)
 {
-    return text[0] != '[' && !strstr(text, "://");
+    return text[0] != '[' && text[strcspn(text, ":/")] != ':';
 }
 
 static gboolean
@@ -140,13 +143,22 @@ store_target_prepare(struct StoreTarget *target, const char *text,
                      const char *store, uint64_t size_bytes, gboolean insecure,
                      GError **error)
 {
+    g_autoptr(GError) inner = NULL;
+
     *target = (struct StoreTarget){.size_bytes = size_bytes};
     if (!check_text(text, error)) {
         return FALSE;
     }
-    (void)insecure;
     target->text = g_strdup(text);
-    return !store_target_is_path(text) || prepare_path(target, store, error);
+    if (store_target_is_path(text) && !prepare_path(target, store, error)) {
+        return FALSE;
+    }
+    if (!relay_target_check(target->text, insecure, &inner)) {
+        g_set_error_literal(error, STORE_ERROR, STORE_ERROR_TARGET,
+                            inner->message);
+        return FALSE;
+    }
+    return TRUE;
 }
 
 gboolean

@@ -33,7 +33,7 @@ test_conf_round_trips(void **state)
         conf_init(&conf);
         conf.next_id = 8;
         conf.n_disks = 2;
-        conf.settings.bwlimit = g_strdup("08:00,1M 20:00,off");
+        conf.settings.bwlimit = g_strdup("8M");
         conf.settings.insecure = true;
         conf.settings.request_deadline_s = 77;
         strcpy(conf.disks[0].name, "vda");
@@ -105,6 +105,7 @@ test_conf_refuses_by_name(void **state)
         {HEAD "colour=red\n", "colour", STORE_ERROR_DAMAGED},
         {HEAD "[disc vda]\n", "disc vda", STORE_ERROR_DAMAGED},
         {HEAD "[store]\nbwlimt=1M\n", "bwlimt", STORE_ERROR_DAMAGED},
+        {HEAD "[store]\nbwlimit=fast\n", "fast", STORE_ERROR_DAMAGED},
         {HEAD "[store]\ninsecure=maybe\n", "insecure", STORE_ERROR_DAMAGED},
         {HEAD "[store]\nmax-connections=0\n", "max-connections",
          STORE_ERROR_DAMAGED},

@@ -2,112 +2,24 @@
 /*
  * test-store.c - opening and ending a store: what is dirty afterwards
  */
-#include "fs/store-private.h"
 #include "tests/lib/fault-io.h"
-#include "tests/lib/scratch.h"
-#include "tests/lib/test.h"
+#include "tests/lib/store-fixture.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MIB     (UINT64_C(1) << 20)
-#define CLUSTER (UINT64_C(1) << STORE_CLUSTER_BITS)
-#define TARGET  "nbd://localhost/x"
-
-struct Fixture {
-    char *dir;
-    char *path; /* of the store */
-};
-
-static void
-create(const struct Fixture *fixture, const char *disk, uint64_t size,
-       const char *target)
-{
-    char *address = g_strdup_printf("%s/%s", fixture->path, disk);
-    struct StoreCreate ask = {.address = address,
-                              .size_bytes = size,
-                              .target = target,
-                              .cluster_bits = STORE_CLUSTER_BITS};
-    GError *error = NULL;
-
-    if (!store_create_disk(store_io_kernel(), &ask, &error)) {
-        fail_msg("create: %s", error->message);
-    }
-    g_free(address);
-}
-
-static int
-setup(void **state)
-{
-    struct Fixture *fixture = g_new0(struct Fixture, 1);
-
-    fixture->dir = scratch_new();
-    fixture->path = g_build_filename(fixture->dir, "vm", NULL);
-    create(fixture, "vda", 8 * MIB, TARGET);
-    *state = fixture;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    struct Fixture *fixture = *state;
-
-    scratch_free(fixture->dir);
-    g_free(fixture->path);
-    g_free(fixture);
-    return 0;
-}
-
-static Store *
-open_store(const struct Fixture *fixture, unsigned flags)
-{
-    GError *error = NULL;
-    Store *store = store_open(store_io_kernel(), fixture->path, flags, &error);
-
-    if (!store) {
-        fail_msg("open: %s", error->message);
-    }
-    return store;
-}
-
-static uint64_t
-dirty_clusters(Disk *disk)
-{
-    struct DiskMapFigures figures;
-
-    disk_map_figures(disk->map, &figures);
-    return figures.dirty_clusters;
-}
-
-/* As if the relay had brought everything to the target. */
-static void
-settle_all(Disk *disk)
-{
-    struct ClusterRun run;
-
-    assert_true(disk_map_seal(disk->map) > 0);
-    while (disk_map_next_sealed(disk->map, 0, UINT64_MAX, &run)) {
-        disk_map_settle(disk->map, run);
-    }
-    assert_true(disk_map_retire(disk->map));
-    disk->contact = CONTACT_KNOWN;
-}
-
 /* Served, drained, clusters 3 and 5 to 6 written again, ended cleanly. */
 static void
-make_history(const struct Fixture *fixture)
+make_history(const struct StoreFixture *fixture)
 {
-    Store *store = open_store(fixture, 0);
+    Store *store = fixture_open(fixture, 0);
     Disk *disk = store_disk(store, "vda");
 
     assert_true(store_serve(store, NULL));
     settle_all(disk);
-    disk->all_in_doubt = false;
     disk_map_mark(disk->map, 3 * CLUSTER + 7, 1, 1);
     disk_map_mark(disk->map, 5 * CLUSTER, CLUSTER + 1, 1);
     assert_true(store_close_clean(store, NULL));
@@ -127,7 +39,7 @@ check_history(Disk *disk, uint64_t tail_clusters)
 static void
 test_new_store_is_all_dirty_not_in_doubt(void **state)
 {
-    Store *store = open_store(*state, 0);
+    Store *store = fixture_open(*state, 0);
     Disk *disk = store_disk(store, "vda");
     struct stat st;
 
@@ -155,7 +67,7 @@ test_clean_end_keeps_bits_exactly(void **state)
     Disk *disk;
 
     make_history(*state);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     disk = store_disk(store, "vda");
     assert_true(store->was_clean);
     assert_int_equal(disk->contact, CONTACT_KNOWN);
@@ -163,7 +75,7 @@ test_clean_end_keeps_bits_exactly(void **state)
     check_history(disk, 0);
     /* Not served: nothing was said about it, so it is still clean. */
     store_free(store);
-    store = open_store(*state, STORE_OPEN_READ);
+    store = fixture_open(*state, STORE_OPEN_READ);
     check_history(store_disk(store, "vda"), 0);
     store_free(store);
 }
@@ -171,19 +83,19 @@ test_clean_end_keeps_bits_exactly(void **state)
 static void
 test_all_clean_needs_no_file(void **state)
 {
-    struct Fixture *fixture = *state;
+    struct StoreFixture *fixture = *state;
     char *dirty = g_build_filename(fixture->path, "vda", STORE_DIRTY, NULL);
     Store *store;
 
     make_history(fixture);
     assert_int_equal(access(dirty, F_OK), 0);
-    store = open_store(fixture, 0);
+    store = fixture_open(fixture, 0);
     assert_true(store_serve(store, NULL));
     settle_all(store_disk(store, "vda"));
     assert_true(store_close_clean(store, NULL));
     store_free(store);
     assert_int_equal(access(dirty, F_OK), -1);
-    store = open_store(fixture, 0);
+    store = fixture_open(fixture, 0);
     assert_int_equal(dirty_clusters(store_disk(store, "vda")), 0);
     store_free(store);
     g_free(dirty);
@@ -196,10 +108,10 @@ test_unclean_end_is_all_dirty_in_doubt(void **state)
     Disk *disk;
 
     make_history(*state);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     assert_true(store_serve(store, NULL));
     store_free(store);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     disk = store_disk(store, "vda");
     assert_false(store->was_clean);
     assert_true(disk->all_in_doubt);
@@ -208,7 +120,7 @@ test_unclean_end_is_all_dirty_in_doubt(void **state)
     /* The doubt stays over a clean end until somebody lifts it. */
     assert_true(store_close_clean(store, NULL));
     store_free(store);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     disk = store_disk(store, "vda");
     assert_true(store->was_clean);
     assert_true(disk->all_in_doubt);
@@ -218,7 +130,7 @@ test_unclean_end_is_all_dirty_in_doubt(void **state)
 static void
 test_state_saved_while_served_stays_unclean(void **state)
 {
-    Store *store = open_store(*state, 0);
+    Store *store = fixture_open(*state, 0);
     Disk *disk = store_disk(store, "vda");
 
     assert_true(store_serve(store, NULL));
@@ -227,7 +139,7 @@ test_state_saved_while_served_stays_unclean(void **state)
     disk->attr.uid = 12;
     assert_true(store_save_state(store, NULL));
     store_free(store);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     disk = store_disk(store, "vda");
     assert_false(store->was_clean);
     assert_int_equal(disk->contact, CONTACT_KNOWN);
@@ -239,7 +151,7 @@ test_state_saved_while_served_stays_unclean(void **state)
 
 /* What was done to a store at rest, and that everything is dirty then. */
 static void
-damage(const struct Fixture *fixture, const char *file, const char *how)
+damage(const struct StoreFixture *fixture, const char *file, const char *how)
 {
     char *path = g_build_filename(fixture->path, file, NULL);
     int fd;
@@ -277,7 +189,7 @@ test_damage_at_rest_is_all_dirty(void **state)
 
         make_history(*state);
         damage(*state, cases[i].file, cases[i].how);
-        store = open_store(*state, 0);
+        store = fixture_open(*state, 0);
         disk = store_disk(store, "vda");
         assert_int_equal(dirty_clusters(disk), 128);
         assert_int_equal(disk->all_in_doubt, cases[i].in_doubt);
@@ -293,13 +205,13 @@ test_other_target_is_first_contact(void **state)
     Disk *disk;
 
     make_history(*state);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     disk = store_disk(store, "vda");
     g_free(disk->target);
     disk->target = g_strdup("nbd://localhost/y");
     assert_true(store_save_conf(store, NULL));
     store_free(store);
-    store = open_store(*state, 0);
+    store = fixture_open(*state, 0);
     disk = store_disk(store, "vda");
     assert_int_equal(dirty_clusters(disk), 128);
     assert_int_equal(disk->contact, CONTACT_NONE);
@@ -310,8 +222,8 @@ test_other_target_is_first_contact(void **state)
 static void
 test_second_open_names_the_first(void **state)
 {
-    struct Fixture *fixture = *state;
-    Store *store = open_store(fixture, 0);
+    struct StoreFixture *fixture = *state;
+    Store *store = fixture_open(fixture, 0);
     char *pid = g_strdup_printf("process %d ", (int)getpid());
     GError *error = NULL;
 
@@ -319,9 +231,9 @@ test_second_open_names_the_first(void **state)
     assert_int_equal(store_exit_code(error), 3);
     assert_non_null(strstr(error->message, pid));
     g_clear_error(&error);
-    store_free(open_store(fixture, STORE_OPEN_READ));
+    store_free(fixture_open(fixture, STORE_OPEN_READ));
     store_free(store);
-    store_free(open_store(fixture, 0));
+    store_free(fixture_open(fixture, 0));
     g_free(pid);
 }
 
@@ -329,7 +241,7 @@ test_second_open_names_the_first(void **state)
 static void
 test_lock_of_the_dead_is_waited_for(void **state)
 {
-    struct Fixture *fixture = *state;
+    struct StoreFixture *fixture = *state;
     int pipe_fds[2];
     Store *store;
     pid_t owner;
@@ -350,7 +262,7 @@ test_lock_of_the_dead_is_waited_for(void **state)
     }
     assert_int_equal(read(pipe_fds[0], &byte, 1), 1);
     assert_int_equal(waitpid(owner, NULL, 0), owner);
-    store_free(open_store(fixture, 0));
+    store_free(fixture_open(fixture, 0));
     close(pipe_fds[0]);
     close(pipe_fds[1]);
 }
@@ -358,7 +270,7 @@ test_lock_of_the_dead_is_waited_for(void **state)
 static void
 test_open_refuses_what_is_no_store(void **state)
 {
-    struct Fixture *fixture = *state;
+    struct StoreFixture *fixture = *state;
     GError *error = NULL;
     char *lock = g_build_filename(fixture->dir, STORE_LOCK, NULL);
     char *raw = g_build_filename(fixture->path, "vda", STORE_RAW, NULL);
@@ -407,8 +319,8 @@ test_faults_leave_a_superset(void **state)
 
             make_history(*state);
             fault_io_arm(&fault, n, round, -EIO);
-            store = store_open(&fault.io, ((struct Fixture *)*state)->path, 0,
-                               NULL);
+            store = store_open(&fault.io, ((struct StoreFixture *)*state)->path,
+                               0, NULL);
             if (store) {
                 if (store_serve(store, NULL)) {
                     disk_map_mark(store_disk(store, "vda")->map, 100 * CLUSTER,
@@ -419,7 +331,7 @@ test_faults_leave_a_superset(void **state)
             }
             failed = fault_io_disarm(&fault);
 
-            store = open_store(*state, 0);
+            store = fixture_open(*state, 0);
             disk = store_disk(store, "vda");
             assert_false(disk_map_is_clean(disk->map, 3 * CLUSTER, 1));
             assert_false(disk_map_is_clean(disk->map, 6 * CLUSTER, 1));
@@ -482,7 +394,7 @@ test_names_and_sizes(void **state)
 static void
 test_address_is_split_and_resolved(void **state)
 {
-    struct Fixture *fixture = *state;
+    struct StoreFixture *fixture = *state;
     char *link = g_build_filename(fixture->dir, "link", NULL);
     char *address = g_strdup_printf("%s/vdx//", link);
     char *real = realpath(fixture->path, NULL);
@@ -508,20 +420,11 @@ test_address_is_split_and_resolved(void **state)
     free(real);
 }
 
-static GLogWriterOutput
-quiet(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
-{
-    (void)level;
-    (void)fields;
-    (void)n;
-    (void)user;
-    return G_LOG_WRITER_HANDLED;
-}
-
 int
 main(void)
 {
-#define WITH_STORE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define WITH_STORE(test) \
+    cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         WITH_STORE(test_new_store_is_all_dirty_not_in_doubt),
         WITH_STORE(test_clean_end_keeps_bits_exactly),
@@ -538,6 +441,6 @@ main(void)
         WITH_STORE(test_address_is_split_and_resolved),
     };
 
-    g_log_set_writer_func(quiet, NULL, NULL);
+    g_log_set_writer_func(quiet_log, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-set.c - `weir set` and `weir resize`
+ *
+ * One row per key says whose it is and how a value is taken. A value is
+ * checked, put into memory, and weir.conf is replaced; if that fails, memory
+ * is as before. What a running daemon does with a new value is the daemon's.
+ *
+ * A new target is another far side: nothing is known of it, so everything is
+ * dirty and the next connect is a first contact. `target-accept` was said
+ * about the old one and ends with it: nobody wants the yes to overwriting one
+ * machine's disk to hold for the next machine's.
+ *
+ * Growing goes in the order in which each step can be the last: disk.raw is
+ * longer (harmless), weir.conf says so (the checkpoint is shorter, so the new
+ * part counts as dirty), and the map in memory follows.
+ */
+#include "store-private.h"
+#include "store-target.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct Setting {
+    const char *key;
+    bool is_disks; /* of a disk; else of the store */
+    gboolean (*set)(Store *store, Disk *disk, const char *value,
+                    GError **error);
+};
+
+static gboolean
+bad_value(GError **error, const char *key, const char *value, const char *want)
+{
+    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                "%s=%s is not possible: it has to be %s", key, value, want);
+    return FALSE;
+}
+
+static gboolean
+set_bool(Store *store, bool *member, const char *key, const char *value,
+         GError **error)
+{
+    bool before = *member;
+    bool wanted;
+
+    if (!conf_bool_parse(value, &wanted)) {
+        return bad_value(error, key, value, "yes or no");
+    }
+    *member = wanted;
+    if (!store_save_conf(store, error)) {
+        *member = before;
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+set_insecure(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_bool(store, &store->settings.insecure, "insecure", value, error);
+}
+
+static gboolean
+set_unflushed(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_bool(store, &store->settings.accept_unflushed,
+                    "target-unflushed", value, error);
+}
+
+static gboolean
+set_number(Store *store, unsigned *member, unsigned max, const char *value,
+           GError **error)
+{
+    unsigned before = *member;
+    uint64_t wanted;
+
+    if (!conf_number_parse(value, 1, max, &wanted)) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "'%s' is not possible: it has to be a number from 1 to %u",
+                    value, max);
+        return FALSE;
+    }
+    *member = (unsigned)wanted;
+    if (!store_save_conf(store, error)) {
+        *member = before;
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+set_connections(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_number(store, &store->settings.max_connections,
+                      CONF_CONNECTIONS_MAX, value, error);
+}
+
+static gboolean
+set_deadline(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_number(store, &store->settings.request_deadline_s,
+                      CONF_REQUEST_DEADLINE_MAX, value, error);
+}
+
+static gboolean
+set_bwlimit(Store *store, Disk *disk, const char *value, GError **error)
+{
+    char *before = store->settings.bwlimit;
+    struct RateTable table;
+    char why[128] = "";
+
+    (void)disk;
+    if (!rate_table_parse(value, &table, why, sizeof(why))) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "bwlimit=%s is not possible: %s", value, why);
+        return FALSE;
+    }
+    store->settings.bwlimit = strcmp(value, "off") ? g_strdup(value) : NULL;
+    if (!store_save_conf(store, error)) {
+        g_free(store->settings.bwlimit);
+        store->settings.bwlimit = before;
+        return FALSE;
+    }
+    g_free(before);
+    return TRUE;
+}
+
+/* For the disk, or for all of them. */
+static gboolean
+set_accept(Store *store, Disk *disk, const char *value, GError **error)
+{
+    enum TargetAccept before[STORE_DISKS_MAX];
+    enum TargetAccept wanted;
+
+    if (!conf_accept_parse(value, &wanted)) {
+        return bad_value(error, "target-accept", value,
+                         "overwrite, same or empty");
+    }
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        before[i] = store->disks[i]->accept;
+        if (!disk || disk == store->disks[i]) {
+            store->disks[i]->accept = wanted;
+        }
+    }
+    if (!store_save_conf(store, error)) {
+        for (unsigned i = 0; i < store->n_disks; i++) {
+            store->disks[i]->accept = before[i];
+        }
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* @text, or NULL, is the disk's target from now on. */
+static gboolean
+change_target(Store *store, Disk *disk, const char *text, GError **error)
+{
+    char *old = disk->target;
+    enum TargetAccept old_accept = disk->accept;
+
+    disk->target = g_strdup(text);
+    disk->accept = ACCEPT_EMPTY;
+    if (!store_save_conf(store, error)) {
+        g_free(disk->target);
+        disk->target = old;
+        disk->accept = old_accept;
+        return FALSE;
+    }
+    g_free(old);
+    disk->contact = CONTACT_NONE;
+    disk_map_mark_all(disk->map, g_get_monotonic_time());
+    return TRUE;
+}
+
+static gboolean
+set_target(Store *store, Disk *disk, const char *value, GError **error)
+{
+    struct StoreTarget target = {0};
+    gboolean ok;
+
+    if (!disk && store->n_disks == 1) {
+        disk = store->disks[0];
+    }
+    if (!disk) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "the store has %u disks: say whose target, as in weir set "
+                    "%s/NAME target=...",
+                    store->n_disks, store->path);
+        return FALSE;
+    }
+    if (!strcmp(value, "none")) {
+        return !disk->target || change_target(store, disk, NULL, error);
+    }
+    ok = store_target_prepare(&target, value, store->path,
+                              atomic_load(&disk->size_bytes),
+                              store->settings.insecure, error);
+    if (ok && g_strcmp0(target.text, disk->target) != 0) {
+        ok = store_target_make(&target, error) &&
+             change_target(store, disk, target.text, error);
+        if (!ok) {
+            store_target_unmake(&target);
+        }
+    }
+    store_target_deinit(&target);
+    return ok;
+}
+
+static const struct Setting settings[] = {
+    {"target", true, set_target},
+    {"target-accept", true, set_accept},
+    {"bwlimit", false, set_bwlimit},
+    {"insecure", false, set_insecure},
+    {"max-connections", false, set_connections},
+    {"target-unflushed", false, set_unflushed},
+    {"request-deadline", false, set_deadline},
+};
+
+/* Names that are promised, for versions to come. */
+static const char *const later[] = {
+    "cut-interval",   "buffer-size", "full-wait", "on-cut",
+    "before-degrade", "group",       NULL};
+
+static void
+refuse_key(const char *key, GError **error)
+{
+    g_autoptr(GString) known = g_string_new(NULL);
+
+    if (g_strv_contains(later, key)) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "setting %s is not in this version of weir", key);
+        return;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(settings); i++) {
+        g_string_append_printf(known, "%s%s", i ? ", " : "", settings[i].key);
+    }
+    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                "there is no setting '%s': there are %s", key, known->str);
+}
+
+/*
+ * store_set() - one setting, checked, in memory and in weir.conf
+ * @disk: the disk that was named, or NULL
+ *
+ * The caller of a store that is not served ends it with store_close_clean():
+ * a new target made bits dirty.
+ */
+gboolean
+store_set(Store *store, Disk *disk, const char *key, const char *value,
+          GError **error)
+{
+    assert(!store->is_read_only);
+    for (unsigned i = 0; i < G_N_ELEMENTS(settings); i++) {
+        const struct Setting *setting = &settings[i];
+
+        if (strcmp(setting->key, key) != 0) {
+            continue;
+        }
+        if (disk && !setting->is_disks) {
+            g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                        "%s is a setting of the whole store: weir set %s "
+                        "%s=...",
+                        key, store->path, key);
+            return FALSE;
+        }
+        return setting->set(store, disk, value, error);
+    }
+    refuse_key(key, error);
+    return FALSE;
+}
+
+/* What can be said against @size_bytes before anything is touched. */
+static gboolean
+check_growth(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
+{
+    uint64_t now = atomic_load(&disk->size_bytes);
+    struct StoreTarget target = {0};
+    gboolean ok = TRUE;
+
+    if (!store_check_size(size_bytes, disk->cluster_bits, error)) {
+        return FALSE;
+    }
+    if (size_bytes < now) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "disk %s has %" G_GUINT64_FORMAT
+                    " bytes and cannot be made smaller: weir resize only grows",
+                    disk->name, now);
+        return FALSE;
+    }
+    if (disk->target && store_target_is_path(disk->target)) {
+        ok = store_target_prepare(&target, disk->target, store->path,
+                                  size_bytes, store->settings.insecure, error);
+        store_target_deinit(&target);
+    }
+    return ok;
+}
+
+static gboolean
+save_size(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
+{
+    struct Conf conf;
+
+    store_to_conf(store, &conf);
+    conf.disks[disk->index].size_bytes = size_bytes;
+    return store_save_conf_in(store->io, store->dir_fd, store->path, &conf,
+                              error);
+}
+
+/*
+ * store_resize_disk() - grow a disk
+ *
+ * The caller of a store that is not served ends it with store_close_clean().
+ * After a failure the disk has its old size, and disk.raw may be longer.
+ */
+gboolean
+store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
+{
+    StoreIo *io = store->io;
+    int err;
+
+    assert(!store->is_read_only);
+    if (!check_growth(store, disk, size_bytes, error)) {
+        return FALSE;
+    }
+    if (size_bytes == atomic_load(&disk->size_bytes)) {
+        return TRUE;
+    }
+    if (!store_raw_resize(io, disk->map_fd, size_bytes, error)) {
+        return FALSE;
+    }
+    err = io->ops->fsync(io, disk->map_fd);
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "disk %s: its new size cannot be synced", disk->name);
+        return FALSE;
+    }
+    if (!save_size(store, disk, size_bytes, error)) {
+        return FALSE;
+    }
+    err = disk_map_grow(disk->map, size_bytes, g_get_monotonic_time());
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "disk %s: its bitmap cannot grow", disk->name);
+        (void)store_save_conf(store, NULL);
+        return FALSE;
+    }
+    atomic_store(&disk->size_bytes, size_bytes);
+    return TRUE;
+}

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-fixture.h - a scratch directory with a store and its disk vda
+ *
+ * Purpose: what tests of a store's life begin with: STORE/vda, 8 MiB in
+ *          128 clusters, with a target; and the few moves that they share.
+ * Threads: the test's.
+ */
+#pragma once
+
+#include "fs/store-private.h"
+#include "tests/lib/scratch.h"
+#include "tests/lib/test.h"
+
+#include <string.h>
+
+#define MIB           (UINT64_C(1) << 20)
+#define CLUSTER       (UINT64_C(1) << STORE_CLUSTER_BITS)
+#define DISK_CLUSTERS 128
+#define TARGET        "nbd://localhost/x"
+
+struct StoreFixture {
+    char *dir;
+    char *path;    /* of the store */
+    char *address; /* of its disk vda */
+};
+
+static inline void
+fixture_create(const struct StoreFixture *fixture, const char *name,
+               const char *target)
+{
+    char *address = g_build_filename(fixture->path, name, NULL);
+    struct StoreCreate ask = {.address = address,
+                              .size_bytes = DISK_CLUSTERS * CLUSTER,
+                              .target = target,
+                              .cluster_bits = STORE_CLUSTER_BITS};
+    GError *error = NULL;
+
+    if (!store_create_disk(store_io_kernel(), &ask, &error)) {
+        fail_msg("create: %s", error->message);
+    }
+    g_free(address);
+}
+
+static inline int
+fixture_setup(void **state)
+{
+    struct StoreFixture *fixture = g_new0(struct StoreFixture, 1);
+
+    fixture->dir = scratch_new();
+    fixture->path = g_build_filename(fixture->dir, "vm", NULL);
+    fixture->address = g_build_filename(fixture->path, "vda", NULL);
+    fixture_create(fixture, "vda", TARGET);
+    *state = fixture;
+    return 0;
+}
+
+static inline int
+fixture_teardown(void **state)
+{
+    struct StoreFixture *fixture = *state;
+
+    scratch_free(fixture->dir);
+    g_free(fixture->path);
+    g_free(fixture->address);
+    g_free(fixture);
+    return 0;
+}
+
+static inline Store *
+fixture_open(const struct StoreFixture *fixture, unsigned flags)
+{
+    GError *error = NULL;
+    Store *store = store_open(store_io_kernel(), fixture->path, flags, &error);
+
+    if (!store) {
+        fail_msg("open: %s", error->message);
+    }
+    return store;
+}
+
+static inline uint64_t
+dirty_clusters(Disk *disk)
+{
+    struct DiskMapFigures figures;
+
+    disk_map_figures(disk->map, &figures);
+    return figures.dirty_clusters;
+}
+
+/* As if the relay had brought everything to the target. */
+static inline void
+settle_all(Disk *disk)
+{
+    struct ClusterRun run;
+
+    assert_true(disk_map_seal(disk->map) > 0);
+    while (disk_map_next_sealed(disk->map, 0, UINT64_MAX, &run)) {
+        disk_map_settle(disk->map, run);
+    }
+    assert_true(disk_map_retire(disk->map));
+    disk->contact = CONTACT_KNOWN;
+    disk->all_in_doubt = false;
+}
+
+/* Served, vda drained, and @dirty bytes from its start on written again. */
+static inline void
+fixture_serve(const struct StoreFixture *fixture, uint64_t dirty)
+{
+    Store *store = fixture_open(fixture, 0);
+    Disk *disk = store_disk(store, "vda");
+
+    assert_true(store_serve(store, NULL));
+    settle_all(disk);
+    if (dirty) {
+        disk_map_mark(disk->map, 0, dirty, 1);
+    }
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+}
+
+/* The error's exit code; the error is freed, and was one line. */
+static inline int
+take_code(GError **error)
+{
+    int code = *error ? store_exit_code(*error) : 0;
+
+    assert_true(!*error || !strchr((*error)->message, '\n'));
+    g_clear_error(error);
+    return code;
+}
+
+static inline GLogWriterOutput
+quiet_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
+{
+    (void)level;
+    (void)fields;
+    (void)n;
+    (void)user;
+    return G_LOG_WRITER_HANDLED;
+}
