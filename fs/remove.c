@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * remove.c - a disk, or a whole store, goes
+ *
+ * What is not at the target is not thrown away unasked. A disk is gone as
+ * soon as weir.conf does not name it; its files follow:
+ *
+ *   STORE/weir.conf   replaced, without the disk
+ *   STORE/.old-vda    renamed from vda
+ *   its files         unlinked, the directory too
+ *
+ * A crash in between leaves files that no opening looks at. A store goes disk
+ * by disk, then weir.conf, the rest, and last the lock, which is held
+ * throughout. Files that weir does not know are nobody's to delete: the
+ * directory that holds them stays.
+ */
+#include "store-private.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct Removal {
+    StoreIo *io;
+    char *path, *name; /* name: NULL for the whole store */
+    int dir_fd, lock_fd;
+    struct Conf conf;
+};
+
+/* "STORE/vda" or "STORE", told apart by where weir.conf is. */
+static gboolean
+resolve(struct Removal *removal, const char *address, GError **error)
+{
+    g_autofree char *conf = g_build_filename(address, STORE_CONF, NULL);
+    char *real;
+
+    if (!g_file_test(conf, G_FILE_TEST_EXISTS)) {
+        return store_split_address(address, &removal->path, &removal->name,
+                                   error);
+    }
+    real = realpath(address, NULL);
+    if (!real) {
+        store_set_errno(error, STORE_ERROR_FAILED, errno, "store %s", address);
+        return FALSE;
+    }
+    removal->path = g_strdup(real);
+    free(real);
+    return TRUE;
+}
+
+static gboolean
+enter(struct Removal *removal, GError **error)
+{
+    gboolean ok;
+
+    removal->dir_fd = open(removal->path, STORE_DIR_FLAGS);
+    if (removal->dir_fd < 0) {
+        store_set_errno(error, STORE_ERROR_FAILED, errno,
+                        "store %s cannot be opened", removal->path);
+        return FALSE;
+    }
+    /* No lock file into what is no store. */
+    ok = store_load_conf(removal->io, removal->dir_fd, removal->path,
+                         &removal->conf, error);
+    conf_deinit(&removal->conf);
+    if (!ok) {
+        return FALSE;
+    }
+    removal->lock_fd =
+        store_lock_take(removal->io, removal->dir_fd, removal->path, error);
+    return removal->lock_fd >= 0 &&
+           store_load_conf(removal->io, removal->dir_fd, removal->path,
+                           &removal->conf, error);
+}
+
+static gboolean
+find_disk(const struct Removal *removal, unsigned *index, GError **error)
+{
+    for (*index = 0; *index < removal->conf.n_disks; (*index)++) {
+        if (!strcmp(removal->conf.disks[*index].name, removal->name)) {
+            return TRUE;
+        }
+    }
+    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                "store %s has no disk %s: weir status %s lists them",
+                removal->path, removal->name, removal->path);
+    return FALSE;
+}
+
+/* Nothing of the disk may be missing at its target. */
+static gboolean
+check_drained(const struct Removal *removal, Disk *disk, GError **error)
+{
+    struct DiskMapFigures figures;
+
+    disk_map_figures(disk->map, &figures);
+    if (!disk->target) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "disk %s has no target, so this is all there is of it: "
+                    "--discard removes it",
+                    disk->name);
+        return FALSE;
+    }
+    if (figures.dirty_clusters) {
+        uint64_t bytes = MIN(figures.dirty_clusters << disk->cluster_bits,
+                             atomic_load(&disk->size_bytes));
+
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "disk %s has %" G_GUINT64_FORMAT " bytes that are not at "
+                    "its target: weir drain %s --wait brings them there, "
+                    "--discard removes it all the same",
+                    disk->name, bytes, removal->path);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+check_dirty(const struct Removal *removal, GError **error)
+{
+    Store *store =
+        store_open(removal->io, removal->path, STORE_OPEN_READ, error);
+    gboolean ok = store != NULL;
+
+    for (unsigned i = 0; ok && i < store->n_disks; i++) {
+        Disk *disk = store->disks[i];
+
+        if (!removal->name || !strcmp(removal->name, disk->name)) {
+            ok = check_drained(removal, disk, error);
+        }
+    }
+    if (store) {
+        store_free(store);
+    }
+    return ok;
+}
+
+/* Is it a file that weir keeps in a disk's directory? */
+static bool
+is_disk_file(const char *name)
+{
+    return !strcmp(name, STORE_RAW) || !strcmp(name, STORE_DIRTY) ||
+           !strcmp(name, STORE_ZEROES) || g_str_has_suffix(name, ".tmp");
+}
+
+/* Delete the files of directory @name that weir knows, then itself. */
+static int
+delete_directory(struct Removal *removal, const char *name)
+{
+    StoreIo *io = removal->io;
+    int fd = io->ops->open(io, removal->dir_fd, name, STORE_DIR_FLAGS, 0);
+    int err = 0;
+    struct dirent *entry;
+    DIR *dir;
+
+    if (fd < 0) {
+        return fd == -ENOENT ? 0 : fd;
+    }
+    dir = fdopendir(fd);
+    if (!dir) {
+        io->ops->close(io, fd);
+        return -ENOMEM;
+    }
+    while (!err && (entry = readdir(dir))) {
+        if (is_disk_file(entry->d_name)) {
+            err = io->ops->unlink(io, fd, entry->d_name, 0);
+        }
+    }
+    closedir(dir);
+    if (!err) {
+        err = io->ops->unlink(io, removal->dir_fd, name, AT_REMOVEDIR);
+    }
+    if (err == -ENOTEMPTY || err == -EEXIST) {
+        g_message("%s/%s stays: it holds files that are not weir's",
+                  removal->path, name);
+        return 0;
+    }
+    return err;
+}
+
+static gboolean
+remove_disk(struct Removal *removal, unsigned index, GError **error)
+{
+    StoreIo *io = removal->io;
+    struct Conf *conf = &removal->conf;
+    g_autofree char *name = g_strdup(conf->disks[index].name);
+    g_autofree char *old = g_strconcat(STORE_OLD, name, NULL);
+    int err;
+
+    g_free(conf->disks[index].target);
+    conf->n_disks--;
+    memmove(&conf->disks[index], &conf->disks[index + 1],
+            (conf->n_disks - index) * sizeof(conf->disks[0]));
+    conf->disks[conf->n_disks] = (struct ConfDisk){0};
+    if (!store_save_conf_in(io, removal->dir_fd, removal->path, conf, error)) {
+        return FALSE;
+    }
+    err = delete_directory(removal, old); /* left by an earlier one */
+    if (!err) {
+        err = io->ops->rename(io, removal->dir_fd, name, old);
+        err = err == -ENOENT ? 0 : err;
+    }
+    if (!err) {
+        err = delete_directory(removal, old);
+    }
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "disk %s is out of the store, but its files in %s "
+                        "cannot be deleted",
+                        name, removal->path);
+    }
+    return err == 0;
+}
+
+/* Files of a store that has no disks any more, but for the lock. */
+static gboolean
+delete_leftovers(struct Removal *removal, GError **error)
+{
+    static const char *const own[] = {STORE_STATE, STORE_SOCKET, NULL};
+    StoreIo *io = removal->io;
+    DIR *dir = opendir(removal->path);
+    struct dirent *entry;
+    int err =
+        dir ? io->ops->unlink(io, removal->dir_fd, STORE_CONF, 0) : -errno;
+
+    while (!err && (entry = readdir(dir))) {
+        const char *name = entry->d_name;
+
+        if (g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp")) {
+            err = io->ops->unlink(io, removal->dir_fd, name, 0);
+        } else if (g_str_has_prefix(name, STORE_NEW) ||
+                   g_str_has_prefix(name, STORE_OLD)) {
+            err = delete_directory(removal, name);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "the files in %s cannot be deleted", removal->path);
+    }
+    return err == 0;
+}
+
+static gboolean
+remove_store(struct Removal *removal, GError **error)
+{
+    g_autofree char *parent = g_path_get_dirname(removal->path);
+    g_autofree char *base = g_path_get_basename(removal->path);
+    StoreIo *io = removal->io;
+    int parent_fd, err;
+
+    while (removal->conf.n_disks) {
+        if (!remove_disk(removal, removal->conf.n_disks - 1, error)) {
+            return FALSE;
+        }
+    }
+    if (!delete_leftovers(removal, error)) {
+        return FALSE;
+    }
+    parent_fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    err = parent_fd < 0 ? -errno
+                        : io->ops->unlink(io, removal->dir_fd, STORE_LOCK, 0);
+    if (!err) {
+        err = io->ops->unlink(io, parent_fd, base, AT_REMOVEDIR);
+    }
+    if (parent_fd >= 0) {
+        close(parent_fd);
+    }
+    if (err == -ENOTEMPTY || err == -EEXIST) {
+        g_message("%s stays: it holds files that are not weir's",
+                  removal->path);
+        err = 0;
+    }
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "directory %s cannot be deleted", removal->path);
+    }
+    return err == 0;
+}
+
+gboolean
+store_remove(StoreIo *io, const char *address, gboolean discard, GError **error)
+{
+    struct Removal removal = {.io = io, .dir_fd = -1, .lock_fd = -1};
+    unsigned index = 0;
+    gboolean ok;
+
+    store_private_umask();
+    ok = resolve(&removal, address, error) && enter(&removal, error) &&
+         (!removal.name || find_disk(&removal, &index, error)) &&
+         (discard || check_dirty(&removal, error));
+    if (ok) {
+        ok = removal.name ? remove_disk(&removal, index, error)
+                          : remove_store(&removal, error);
+    }
+    if (removal.lock_fd >= 0) {
+        io->ops->close(io, removal.lock_fd);
+    }
+    if (removal.dir_fd >= 0) {
+        io->ops->close(io, removal.dir_fd);
+    }
+    conf_deinit(&removal.conf);
+    g_free(removal.path);
+    g_free(removal.name);
+    return ok;
+}
