@@ -263,12 +263,13 @@ spread(struct Levels *levels, uint64_t first, uint64_t last, bool value)
     for (unsigned l = 1; l <= levels->top; l++) {
         first >>= 6;
         last >>= 6;
-        /* Nearly always: the news is old, and so it is further up. */
-        if (first == last &&
-            ((words[l][first >> 6] >> (first & 63)) & 1) == value) {
-            return;
+        if (first != last) {
+            fill(words[l], first, last, value);
+        } else if (((words[l][first >> 6] >> (first & 63)) & 1) != value) {
+            words[l][first >> 6] ^= UINT64_C(1) << (first & 63);
+        } else {
+            return; /* old news, and so it is further up */
         }
-        fill(words[l], first, last, value);
     }
 }
 

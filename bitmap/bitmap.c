@@ -157,13 +157,28 @@ account(Bitmap *map, uint64_t changed, bool value)
     map->count = value ? map->count + changed : map->count - changed;
 }
 
+/*
+ * change_word() - one word, and the levels above only if it matters to them
+ *
+ * Not when a word that had dirty bits gets more, and is still not full: that
+ * is what marking does nearly always.
+ */
 static uint64_t
 change_word(Bitmap *map, uint64_t w, uint64_t mask, bool value)
 {
-    uint64_t changed = put_word(map, w, mask, value);
+    uint64_t *word = &map->levels.words[LEVELS_ANY][0][w];
+    uint64_t valid = levels_valid(&map->levels, 0, w);
+    uint64_t old = *word;
+    uint64_t new = value ? old | mask : old & ~mask;
+    uint64_t changed;
 
-    if (changed) {
-        account(map, changed, value);
+    if (new == old) {
+        return 0;
+    }
+    *word = new;
+    changed = (unsigned)__builtin_popcountll(new ^ old);
+    account(map, changed, value);
+    if (old == 0 || old == valid || new == 0 || new == valid) {
         levels_update(&map->levels, w << 6, w << 6, value);
     }
     return changed;

@@ -56,7 +56,8 @@ void disk_map_mark_all(DiskMap *map, int64_t now_us);
 uint64_t disk_map_seal(DiskMap *map);
 
 /* Seq of the open generation: what is marked now will be settled once
- * disk_map_settled_seq() has reached it. */
+ * disk_map_settled_seq() has reached it. While nothing is marked in it the open
+ * one counts as settled: whoever asked then has nothing to wait for. */
 uint64_t disk_map_open_seq(DiskMap *map);
 uint64_t disk_map_settled_seq(DiskMap *map);
 /* Seq of the oldest sealed generation, 0 when there is none. */

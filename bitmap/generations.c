@@ -75,6 +75,28 @@ union_word(const Generations *gens, uint64_t w)
     return word;
 }
 
+/* The only generation that has something in @run; NULL if several have. If
+ * none has, any will do. */
+static const Bitmap *
+only_one_with(const Generations *gens, struct ClusterRun run)
+{
+    uint64_t end = run.first + run.count;
+    const Bitmap *one = gens->open.bits;
+
+    for (unsigned i = 0; i < gens->n_sealed; i++) {
+        const Bitmap *bits = gens->sealed[i].bits;
+
+        if (bitmap_next_dirty(bits, run.first) >= end) {
+            continue;
+        }
+        if (bitmap_next_dirty(one, run.first) < end) {
+            return NULL;
+        }
+        one = bits;
+    }
+    return one;
+}
+
 uint64_t
 generations_count_clean(const Generations *gens, struct ClusterRun run)
 {
@@ -82,6 +104,13 @@ generations_count_clean(const Generations *gens, struct ClusterRun run)
     uint64_t end = run.first + run.count;
     uint64_t dirty = 0;
 
+    if (run.count > 256) {
+        const Bitmap *one = only_one_with(gens, run);
+
+        if (one) {
+            return run.count - bitmap_count_run(one, run);
+        }
+    }
     while (at < end) {
         uint64_t word_end = (at | 63) + 1;
         uint64_t stop = word_end < end ? word_end : end;

@@ -11,6 +11,9 @@
 #include "tests/lib/seed.h"
 #include "tests/lib/test.h"
 
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define BITS     12
@@ -355,11 +358,163 @@ test_disk_map_equals_model_after_every_step(void **state)
     test_free(m);
 }
 
+/*
+ * Real threads: two guests write, one relay drains. Cells of a "disk" are
+ * copied to a "target" without any lock but the map's own; what is clean in
+ * the end must be equal.
+ */
+#define CELLS  300
+#define WRITES 20000
+
+struct Stage {
+    DiskMap *map;
+    _Atomic uint32_t disk[CELLS];
+    uint32_t target[CELLS];
+    atomic_bool is_done;
+};
+
+struct Guest {
+    RangeHold hold; /* first: on_signalled() casts */
+    sem_t granted;
+    struct Stage *stage;
+    Seed seed;
+};
+
+static void
+on_signalled(RangeHold *hold)
+{
+    sem_post(&((struct Guest *)hold)->granted);
+}
+
+static void *
+guest_thread(void *user)
+{
+    struct Guest *g = user;
+
+    for (uint32_t i = 1; i <= WRITES; i++) {
+        uint64_t first = seed_below(&g->seed, CELLS);
+        uint64_t count = 1 + seed_below(&g->seed, 4);
+
+        count = count < CELLS - first ? count : CELLS - first;
+        g->hold = (RangeHold){.offset = first * CLUSTER,
+                              .len = count * CLUSTER,
+                              .kind = i % 16 ? RANGE_WRITE : RANGE_PUNCH,
+                              .granted = on_signalled};
+        if (!disk_map_begin(g->stage->map, &g->hold, 1)) {
+            while (sem_wait(&g->granted) < 0) {
+            }
+        }
+        for (uint64_t c = first; c < first + count; c++) {
+            atomic_store_explicit(&g->stage->disk[c], i, memory_order_relaxed);
+        }
+        disk_map_end(g->stage->map, &g->hold, 2);
+    }
+    return NULL;
+}
+
+/* One generation; false when there was nothing to do. */
+static bool
+relay_once(struct Stage *stage)
+{
+    struct ClusterRun run = {0, 0};
+    bool did = disk_map_seal(stage->map) != 0;
+
+    while (disk_map_next_sealed(stage->map, 0, 8, &run)) {
+        for (uint64_t c = run.first; c < run.first + run.count; c++) {
+            stage->target[c] =
+                atomic_load_explicit(&stage->disk[c], memory_order_relaxed);
+        }
+        disk_map_settle(stage->map, run);
+        did = true;
+    }
+    return disk_map_retire(stage->map) || did;
+}
+
+static void *
+relay_thread(void *user)
+{
+    struct Stage *stage = user;
+
+    while (!atomic_load(&stage->is_done)) {
+        struct DiskMapFigures figures;
+
+        relay_once(stage);
+        disk_map_figures(stage->map, &figures);
+        (void)disk_map_next_clean(stage->map, 0);
+        (void)disk_map_is_clean(stage->map, 0, CLUSTER);
+    }
+    return NULL;
+}
+
+static void
+test_threads_leave_disk_and_target_equal(void **state)
+{
+    struct Stage *stage = calloc(1, sizeof(*stage));
+    struct Guest guests[2];
+    struct DiskMapFigures figures;
+    pthread_t threads[3];
+
+    (void)state;
+    assert_non_null(stage);
+    stage->map = disk_map_new(CELLS * CLUSTER, BITS);
+    for (unsigned i = 0; i < 2; i++) {
+        guests[i] = (struct Guest){.stage = stage, .seed = {seed0 + i}};
+        assert_int_equal(sem_init(&guests[i].granted, 0, 0), 0);
+        assert_int_equal(
+            pthread_create(&threads[i], NULL, guest_thread, &guests[i]), 0);
+    }
+    assert_int_equal(pthread_create(&threads[2], NULL, relay_thread, stage), 0);
+    pthread_join(threads[0], NULL);
+    pthread_join(threads[1], NULL);
+    atomic_store(&stage->is_done, true);
+    pthread_join(threads[2], NULL);
+    while (relay_once(stage)) {
+    }
+    disk_map_figures(stage->map, &figures);
+    assert_int_equal(figures.dirty_clusters, 0);
+    assert_int_equal(figures.holds + figures.parked, 0);
+    assert_int_equal(figures.oldest_mark_us, 0);
+    assert_int_equal(disk_map_settled_seq(stage->map),
+                     disk_map_open_seq(stage->map));
+    for (unsigned c = 0; c < CELLS; c++) {
+        assert_int_equal(stage->target[c], stage->disk[c]);
+    }
+    disk_map_free(stage->map);
+    free(stage);
+}
+
+static void
+test_64_tib_is_marked_sealed_and_settled_in_slices(void **state)
+{
+    DiskMap *map = disk_map_new(UINT64_C(64) << 40, 16);
+    uint64_t n = disk_map_clusters(map);
+    struct DiskMapFigures figures;
+    struct ClusterRun run;
+
+    (void)state;
+    assert_int_equal(disk_map_next_clean(map, 5), 5);
+    disk_map_mark_all(map, 9);
+    disk_map_figures(map, &figures);
+    assert_int_equal(figures.dirty_clusters, n);
+    assert_int_equal(figures.dirtied_clusters, n);
+    assert_int_equal(disk_map_next_clean(map, 0), UINT64_MAX);
+    assert_int_equal(disk_map_seal(map), 1);
+    assert_true(disk_map_next_sealed(map, 0, UINT64_MAX, &run));
+    assert_int_equal(run.count, n);
+    disk_map_settle(map, (struct ClusterRun){n - 7, 3});
+    assert_int_equal(disk_map_next_clean(map, 0), n - 7);
+    disk_map_figures(map, &figures);
+    assert_int_equal(figures.dirty_clusters, n - 3);
+    disk_map_free(map);
+}
+
 int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_disk_map_equals_model_after_every_step),
+        cmocka_unit_test(test_threads_leave_disk_and_target_equal),
+        cmocka_unit_test(test_64_tib_is_marked_sealed_and_settled_in_slices),
     };
 
     seed0 = seed_from_args(argc, argv);
