@@ -94,11 +94,12 @@ settle_all(Disk *disk)
 {
     struct ClusterRun run;
 
-    assert_true(disk_map_seal(disk->map) > 0);
+    assert_true(dirty_clusters(disk) == 0 || disk_map_seal(disk->map) > 0);
     while (disk_map_next_sealed(disk->map, 0, UINT64_MAX, &run)) {
         disk_map_settle(disk->map, run);
     }
-    assert_true(disk_map_retire(disk->map));
+    (void)disk_map_retire(disk->map);
+    assert_int_equal(dirty_clusters(disk), 0);
     disk->contact = CONTACT_KNOWN;
     disk->all_in_doubt = false;
 }

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-check.c - every damage is named, nothing is written, sound is sound
+ */
+#include "tests/lib/store-fixture.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+static enum StoreVerdict
+check(const struct StoreFixture *fixture, char **report)
+{
+    GString *text = g_string_new(NULL);
+    enum StoreVerdict verdict;
+    GError *error = NULL;
+
+    if (!store_check(store_io_kernel(), fixture->path, text, &verdict,
+                     &error)) {
+        fail_msg("check: %s", error->message);
+    }
+    *report = g_string_free(text, FALSE);
+    return verdict;
+}
+
+static void
+test_sound_stores_are_sound(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    static const uint64_t dirty[] = {0, 1, 5 * CLUSTER,
+                                     DISK_CLUSTERS * CLUSTER};
+    char *report;
+
+    assert_int_equal(check(fixture, &report), STORE_SOUND);
+    assert_string_equal(report, "");
+    g_free(report);
+    for (unsigned i = 0; i < G_N_ELEMENTS(dirty); i++) {
+        fixture_serve(fixture, dirty[i]);
+        assert_int_equal(check(fixture, &report), STORE_SOUND);
+        assert_string_equal(report, "");
+        g_free(report);
+    }
+}
+
+static void
+test_unclean_is_a_note(void **state)
+{
+    Store *store = fixture_open(*state, 0);
+    char *report;
+
+    assert_true(store_serve(store, NULL));
+    store_free(store);
+    assert_int_equal(check(*state, &report), STORE_SOUND);
+    assert_non_null(strstr(report, "note: the store was not ended cleanly"));
+    g_free(report);
+}
+
+static void
+test_damage_is_named(void **state)
+{
+    static const struct {
+        const char *file;
+        long
+            at; /* every 512th byte from there is changed; negative: cut to that size */
+        const char *named;
+    } cases[] = {
+        {STORE_STATE, 9, "damaged: state"},
+        {STORE_STATE, -9, "damaged: state"},
+        {"vda/" STORE_DIRTY, 8292, "damaged: disk vda: dirty"},
+        {"vda/" STORE_DIRTY, -5000, "damaged: disk vda: dirty"},
+        {"vda/" STORE_RAW, -4096, "damaged: disk vda: disk.raw"},
+        {STORE_CONF, 3, "damaged: store"},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        struct StoreFixture *fixture;
+        char *path, *report;
+        void *own = NULL;
+        int fd;
+
+        (void)state;
+        fixture_setup(&own);
+        fixture = own;
+        fixture_serve(fixture, CLUSTER);
+        path = g_build_filename(fixture->path, cases[i].file, NULL);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        assert_true(fd >= 0);
+        if (cases[i].at < 0) {
+            assert_int_equal(ftruncate(fd, -cases[i].at), 0);
+        } else {
+            char byte;
+
+            for (off_t at = cases[i].at; pread(fd, &byte, 1, at) == 1;
+                 at += 512) {
+                byte ^= 4;
+                assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+            }
+        }
+        close(fd);
+        if (check(fixture, &report) != STORE_DAMAGED ||
+            !strstr(report, cases[i].named)) {
+            fail_msg("case %u: %s", i, report);
+        }
+        g_free(report);
+        g_free(path);
+        fixture_teardown(&own);
+    }
+}
+
+static void
+test_zero_list_damage_is_named(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->address, STORE_ZEROES, NULL);
+    char *junk = g_strnfill(8192, 'j');
+    char *report;
+
+    memset(junk, 0, 8192);
+    assert_true(g_file_set_contents(path, junk, 8192, NULL));
+    assert_int_equal(check(fixture, &report), STORE_SOUND);
+    g_free(report);
+    memset(junk, 'j', 8192);
+    assert_true(g_file_set_contents(path, junk, 8192, NULL));
+    assert_int_equal(check(fixture, &report), STORE_DAMAGED);
+    assert_non_null(strstr(report, "zeroes"));
+    g_free(report);
+    g_free(junk);
+    g_free(path);
+}
+
+static void
+test_unknown_files_are_notes(void **state)
+{
+    static const char *const names[] = {"letter.txt", ".new-vdb", "vdz",
+                                        "state.tmp", "vda/notes"};
+    struct StoreFixture *fixture = *state;
+    char *report;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        char *path = g_build_filename(fixture->path, names[i], NULL);
+
+        assert_true(g_file_set_contents(path, "x", 1, NULL));
+        g_free(path);
+    }
+    assert_int_equal(chmod(fixture->path, 0755), 0);
+    assert_int_equal(check(fixture, &report), STORE_SOUND);
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        assert_non_null(strstr(report, names[i]));
+    }
+    assert_non_null(strstr(report, "mode 0755"));
+    g_free(report);
+}
+
+static void
+test_check_writes_nothing_and_wants_rest(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    GString *report = g_string_new(NULL);
+    enum StoreVerdict verdict;
+    GError *error = NULL;
+    struct stat before, after;
+    Store *store;
+
+    assert_int_equal(stat(fixture->path, &before), 0);
+    assert_true(
+        store_check(store_io_kernel(), fixture->path, report, &verdict, NULL));
+    assert_int_equal(stat(fixture->path, &after), 0);
+    assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
+
+    store = fixture_open(fixture, 0);
+    assert_false(store_check(store_io_kernel(), fixture->path, report, &verdict,
+                             &error));
+    assert_int_equal(take_code(&error), 3);
+    store_free(store);
+    assert_false(
+        store_check(store_io_kernel(), fixture->dir, report, &verdict, &error));
+    assert_int_equal(take_code(&error), 1);
+    g_string_free(report, TRUE);
+}
+
+int
+main(void)
+{
+#define WITH_STORE(test) \
+    cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
+    const struct CMUnitTest tests[] = {
+        WITH_STORE(test_sound_stores_are_sound),
+        WITH_STORE(test_unclean_is_a_note),
+        cmocka_unit_test(test_damage_is_named),
+        WITH_STORE(test_zero_list_damage_is_named),
+        WITH_STORE(test_unknown_files_are_notes),
+        WITH_STORE(test_check_writes_nothing_and_wants_rest),
+    };
+
+    g_log_set_writer_func(quiet_log, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
