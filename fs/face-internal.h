@@ -97,6 +97,7 @@ struct FaceQuiesce;
 /* One storage request on the ring. */
 struct FaceIo {
     StoreReq store;
+    unsigned fixed; /* its file's place among the ring's own, 0: none */
     Face *face;
     void (*done)(FaceIo *io, int res);
 };
@@ -144,6 +145,7 @@ struct FaceReq {
 struct FaceDisk {
     Face *face;
     Disk *disk;
+    unsigned fixed; /* of disk->fd in the ring */
     bool can_punch;
 
     /* Rule 25: zeroed, not yet punched, and what happens to it. One slice is

@@ -125,6 +125,7 @@ submit_rest(FaceReq *req, enum StoreOp op, void (*done)(FaceIo *, int))
         .offset = req->io_offset + req->io_done,
         .len = req->io_len - req->io_done,
     };
+    req->io[0].fixed = req->disk->fixed;
     face_submit(req->face, &req->io[0], done);
 }
 

@@ -77,6 +77,12 @@ face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int))
     io->face = face;
     io->done = done;
     store->ops->prep(store, sqe, &io->store);
+    if (io->fixed) {
+        /* One of the ring's own files: no reference to take and drop. */
+        sqe->fd = (int)io->fixed;
+        sqe->flags |= IOSQE_FIXED_FILE;
+        io->fixed = 0;
+    }
     io_uring_sqe_set_data(sqe, io);
     face->io_inflight++;
 }
@@ -275,7 +281,7 @@ take_completions(Face *face)
     struct io_uring_cqe *cqe;
     unsigned taken = 0;
 
-    io_uring_get_events(&face->ring);
+    /* Enters the kernel only if it says that it has something to run. */
     while (io_uring_peek_cqe(&face->ring, &cqe) == 0) {
         void *data = io_uring_cqe_get_data(cqe);
         int res = cqe->res;
@@ -341,23 +347,34 @@ serve(Face *face)
     }
 }
 
+/* The ring's own files: the store's lock (rule 6), then the disks. */
+static int
+register_files(Face *face)
+{
+    int fds[1 + STORE_DISKS_MAX];
+
+    fds[0] = face->config.store->lock_fd;
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        face->disks[i].fixed = 1 + i;
+        fds[1 + i] = face->disks[i].disk->fd;
+    }
+    return io_uring_register_files(&face->ring, fds, 1 + face->n_disks);
+}
+
 static int
 ring_start(Face *face)
 {
     struct io_uring_params params = {
-        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+        .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_TASKRUN_FLAG,
     };
-    int lock_fd = face->config.store->lock_fd;
     int res = io_uring_queue_init_params(RING_ENTRIES, &face->ring, &params);
 
     if (res == -EINVAL) {
         params = (struct io_uring_params){0};
         res = io_uring_queue_init_params(RING_ENTRIES, &face->ring, &params);
     }
-    if (res == 0 && lock_fd >= 0) {
-        res = io_uring_register_files(&face->ring, &lock_fd, 1);
-    }
-    return res;
+    return res < 0 ? res : register_files(face);
 }
 
 static void
