@@ -94,7 +94,10 @@ pass_flushed(RelayCore *core, Conn *conn)
     verify_flushed(core, conn);
 }
 
-/* What the target has cached may be gone, also what it took since. */
+/*
+ * What the target has cached may be gone, also what it took since, and what
+ * it has executed without an answer so far.
+ */
 void
 pass_flush_failed(RelayCore *core, Conn *conn)
 {
@@ -102,9 +105,10 @@ pass_flush_failed(RelayCore *core, Conn *conn)
 
     conn->acked.count = conn->flushing.count = 0;
     conn->acked_bytes = 0;
-    for (unsigned i = 0; conn->n_acked_ops && i < RELAY_OPS; i++) {
-        if (core->ops[i].state == OP_ACKED && core->ops[i].conn == index) {
-            op_fail(core, &core->ops[i]);
+    for (unsigned i = 0; conn->n_ops && i < RELAY_OPS; i++) {
+        Op *op = &core->ops[i];
+        if (op->state != OP_FREE && op->conn == index) {
+            op_fail(core, op);
         }
     }
     pass_failure(core);

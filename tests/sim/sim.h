@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * sim.h - the world in which the relay core is simulated
+ *
+ * Purpose: a disk with a guest that writes it, a target that fails in every
+ *          way it may, a real DiskMap and a real RelayCore between them, on a
+ *          clock and a random generator of their own. One seed is one run.
+ * Threads: one.
+ * Units:   microseconds, bytes towards the core; contents are counted in
+ *          *cells*, SIM_CELLS to a cluster. A cell's value is a number that
+ *          no other write used, or 0 for zeroes.
+ * Shapes:  everything that happens later is a SimEvent in one heap.
+ * Errors:  sim_fail() ends the run and says why, with the last events.
+ */
+#pragma once
+
+#include "bitmap/mutant.h"
+#include "relay/core.h"
+
+#include <setjmp.h>
+
+#define SIM_CELLS        4u
+#define SIM_CLUSTERS_MAX 96u
+#define SIM_CELLS_MAX    (SIM_CELLS * SIM_CLUSTERS_MAX)
+#define SIM_TAIL         8u /* cells of the target behind the largest disk */
+#define SIM_TARGET_MAX   (SIM_CELLS_MAX + SIM_TAIL)
+#define SIM_REQS         1024u
+#define SIM_HOLDS        12u
+#define SIM_LOG          96u
+#define SIM_PARTS        3u
+#define SIM_NOTHING      UINT32_MAX /* no value in a cache's cell */
+#define SIM_SECOND       INT64_C(1000000)
+
+typedef struct Sim Sim;
+
+enum SimEventKind {
+    SIM_GUEST,     /* the guest does something new */
+    SIM_LAND,      /* a: hold, b: part: data reaches the disk */
+    SIM_END,       /* a: hold: the write is complete */
+    SIM_MAPPED,    /* a: op */
+    SIM_READ_PART, /* a: op, b: part */
+    SIM_READ,      /* a: op */
+    SIM_EXECUTE,   /* a: request, b: its life: the target does it */
+    SIM_ANSWER,    /* a: request, b: its life */
+    SIM_CONNECTED, /* a: conn, b: epoch */
+    SIM_BROKEN,    /* a: conn, b: epoch: the relay learns of it */
+    SIM_TROUBLE,   /* the target has one of its moods */
+    SIM_USER,      /* somebody turns a knob */
+    SIM_KEPT,      /* the store remembers that the target is ours */
+    SIM_EVENT_KINDS
+};
+
+struct SimEvent {
+    int64_t at_us;
+    uint64_t order;
+    enum SimEventKind kind;
+    unsigned a;
+    uint32_t b;
+    uint32_t life; /* of the daemon: local answers die with it */
+};
+
+/* A guest write or discard. */
+struct SimHold {
+    RangeHold hold; /* first: granted() casts */
+    Sim *sim;
+    bool is_used, is_begun, is_discard;
+    unsigned first, count; /* cells */
+    uint32_t value;
+};
+
+/* A request at the target. */
+struct SimReq {
+    bool is_used, is_executed, is_zombie, is_doomed;
+    bool is_writing; /* counted in pending or zombies */
+    uint32_t life;   /* of this slot */
+    struct RelayAction action;
+    uint32_t values[SIM_CELLS_MAX]; /* data to write or to compare */
+    struct RelayEvent answer;
+};
+
+enum SimConnState { SIM_CONN_DOWN, SIM_CONN_MAKING, SIM_CONN_UP };
+
+struct SimConn {
+    enum SimConnState state;
+    uint32_t epoch;
+    bool is_hung;    /* answers nothing any more */
+    bool is_broken;  /* dead, and the relay has not heard of it */
+    bool is_reset;   /* ... because the server is gone */
+    bool owes_error; /* its next flush fails, too */
+    uint32_t cache[SIM_TARGET_MAX];
+};
+
+/* How bad the world is in this run: chances in 1000. */
+struct SimRates {
+    unsigned error, flush_error, hang, lose, restart, refuse, zombie, sticky;
+    unsigned destage, crash, grow, read_error;
+    int64_t delay_us;
+};
+
+struct SimTarget {
+    struct TargetCaps caps;
+    unsigned cells; /* size */
+    uint32_t durable[SIM_TARGET_MAX];
+    uint32_t tail[SIM_TARGET_MAX];    /* what must stay, behind the disk */
+    uint32_t shared[SIM_TARGET_MAX];  /* cache of all connections together */
+    unsigned pending[SIM_TARGET_MAX]; /* live writes not answered */
+    unsigned zombies[SIM_TARGET_MAX]; /* dead ones that may execute */
+    bool is_sticky;                   /* everything fails for a while */
+    bool is_refusing;                 /* connects fail for a while */
+    bool is_child; /* the daemon starts it: a restart is a new process */
+    bool is_new;   /* ... and nobody has connected to it yet */
+    struct SimConn conns[RELAY_CONNS];
+    struct SimReq reqs[SIM_REQS];
+};
+
+struct Sim {
+    uint64_t seed, random;
+    int64_t now_us;
+    jmp_buf failed;
+    char why[256];
+    bool is_quiet; /* faults and guest are over */
+    bool is_verbose;
+    unsigned steps;
+    struct SimRates rates;
+
+    /* heap */
+    struct SimEvent *events;
+    size_t n_events, room;
+    uint64_t order;
+
+    /* the disk */
+    unsigned cluster_bits;
+    uint64_t cell_bytes;
+    unsigned cells, cells_last; /* now, and after the last growth */
+    uint32_t disk[SIM_CELLS_MAX];
+    bool is_hole[SIM_CELLS_MAX];
+    uint32_t value; /* last one used */
+    struct SimHold holds[SIM_HOLDS];
+
+    /* the relay */
+    DiskMap *map;
+    RateBucket bucket;
+    RelayCore *core;
+    struct RelayCoreConfig config;
+    struct RelayActions actions;
+    uint32_t life;
+    bool is_contact_kept, is_keeping;
+    bool is_refusal_due; /* the target shows data and may be refused */
+    struct {
+        bool is_busy;
+        uint64_t offset, len;
+        uint32_t values[SIM_CELLS_MAX];
+    } local[RELAY_OPS]; /* buffers */
+
+    struct SimTarget target;
+    struct {
+        int64_t at_us;
+        const char *what;
+        uint64_t a, b, c;
+    } log[SIM_LOG];
+    uint64_t n_log;
+};
+
+/* sim-world.c */
+uint64_t sim_random(Sim *sim);
+uint64_t sim_below(Sim *sim, uint64_t limit);
+bool sim_chance(Sim *sim, unsigned per_mille);
+int64_t sim_delay(Sim *sim, int64_t most_us);
+void sim_at(Sim *sim, int64_t at_us, enum SimEventKind kind, unsigned a,
+            uint32_t b);
+bool sim_pop(Sim *sim, struct SimEvent *event);
+void sim_log(Sim *sim, const char *what, uint64_t a, uint64_t b, uint64_t c);
+void sim_fail(Sim *sim, const char *format, ...)
+    __attribute__((noreturn, format(printf, 2, 3)));
+void sim_print(const Sim *sim);
+void sim_check(Sim *sim);
+void sim_check_equal(Sim *sim);
+
+/* fake-guest.c */
+void guest_event(Sim *sim, const struct SimEvent *event);
+void guest_finish(Sim *sim);
+bool guest_is_idle(const Sim *sim);
+void local_perform(Sim *sim, const struct RelayAction *action);
+void local_event(Sim *sim, const struct SimEvent *event);
+
+/* fake-target.c */
+void target_init(Sim *sim);
+void target_perform(Sim *sim, const struct RelayAction *action);
+void target_event(Sim *sim, const struct SimEvent *event);
+void target_crashed(Sim *sim); /* the daemon, that is */
+void target_calm(Sim *sim);
+
+/* sim-honest.c, sim-mutants.c: true if a run is expected to fail */
+bool sim_choose_mutant(int *argc, char ***argv);
+
+/* sim-relay.c */
+void sim_step(Sim *sim, const struct RelayEvent *event);
