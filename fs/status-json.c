@@ -190,7 +190,7 @@ build_jobs(const struct StatusInput *input)
         json_object_set_string_member(job, "type", "relay");
         json_object_set_string_member(job, "disk", disk->name);
         json_object_set_string_member(job, "status",
-                                      disk->relay.core.is_paused ? "paused"
+                                      input->is_paused ? "paused"
                                       : disk->map.dirty_clusters == 0
                                           ? "ready"
                                           : "running");

@@ -245,7 +245,7 @@ is_unlinked(const struct StatusDisk *disk)
 {
     const struct RelayCoreFigures *core = &disk->relay.core;
 
-    if (disk->target == NULL || !disk->has_relay || core->is_paused) {
+    if (disk->target == NULL || !disk->has_relay) {
         return false;
     }
     switch (core->link) {
@@ -270,13 +270,12 @@ status_state(const struct StatusInput *input,
              const struct StatusTracker *tracker)
 {
     uint64_t dirty = status_dirty_bytes(input);
-    bool is_paused = false, is_down = false;
+    bool is_down = false;
 
     for (unsigned i = 0; i < input->n_disks; i++) {
-        is_paused |= input->disks[i].relay.core.is_paused;
         is_down |= is_unlinked(&input->disks[i]);
     }
-    if (is_paused) {
+    if (input->is_paused) {
         return STATE_PAUSED;
     }
     if (!input->is_served) {

@@ -55,6 +55,7 @@ struct StatusInput {
     const char *store;
     const char *mountpoint; /* NULL: not mounted */
     bool is_served;         /* a daemon is at work, mounted or not */
+    bool is_paused;         /* its relay is, by the user */
     struct StatusDisk disks[STORE_DISKS_MAX];
     unsigned n_disks;
     uint64_t host_free_bytes;

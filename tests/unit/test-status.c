@@ -348,9 +348,9 @@ test_state_is_the_first_that_applies(void **state)
     assert_state(f, STATE_DISCONNECTED);
     core->link = RELAY_CONNECTING;
     assert_state(f, STATE_DISCONNECTED);
-    core->is_paused = true;
+    f->input.is_paused = true;
     assert_state(f, STATE_PAUSED);
-    core->is_paused = false;
+    f->input.is_paused = false;
     core->link = RELAY_REFUSED;
     assert_state(f, STATE_DISCONNECTED);
     core->link = RELAY_ONLINE;
