@@ -245,7 +245,8 @@ note_unknown(struct Check *check, const char *where, int fd,
         }
         if (g_str_has_suffix(name, ".tmp") ||
             g_str_has_prefix(name, STORE_NEW) ||
-            g_str_has_prefix(name, STORE_OLD)) {
+            g_str_has_prefix(name, STORE_OLD) ||
+            store_is_socket(dirfd(dir), name)) {
             tell(check, false, "%s%s is left of something interrupted", where,
                  name);
         } else {

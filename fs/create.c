@@ -103,7 +103,8 @@ is_reserved(const char *name)
     static const char *const own[] = {STORE_CONF, STORE_LOCK, STORE_STATE,
                                       STORE_SOCKET, NULL};
 
-    return g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp");
+    return g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp") ||
+           g_str_has_suffix(name, ".sock");
 }
 
 /* Everything that can be said before anything is touched. */
@@ -244,6 +245,7 @@ enter_store(struct Making *making, GError **error)
     if (!g_file_test(conf_path, G_FILE_TEST_EXISTS)) {
         making->is_new_store = true;
         conf_init(&making->before);
+        (void)fchmod(making->dir_fd, 0700); /* it may have been there */
         return TRUE;
     }
     return store_load_conf(making->io, making->dir_fd, making->path,

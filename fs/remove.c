@@ -229,7 +229,8 @@ delete_leftovers(struct Removal *removal, GError **error)
     while (!err && (entry = readdir(dir))) {
         const char *name = entry->d_name;
 
-        if (g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp")) {
+        if (g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp") ||
+            store_is_socket(removal->dir_fd, name)) {
             err = io->ops->unlink(io, removal->dir_fd, name, 0);
         } else if (g_str_has_prefix(name, STORE_NEW) ||
                    g_str_has_prefix(name, STORE_OLD)) {

@@ -33,23 +33,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PROBE_BYTES (2 * STORE_BLOCK)
-
-/* Can @len bytes be read with O_DIRECT into a buffer so aligned? */
+/* Can a block be read with O_DIRECT? */
 static bool
-probe_read(StoreIo *io, int fd, size_t len)
+can_read_direct(StoreIo *io, int fd)
 {
-    g_autofree char *space = g_malloc(PROBE_BYTES + STORE_BLOCK);
+    g_autofree char *space = g_malloc(2 * STORE_BLOCK);
     uintptr_t start =
         ((uintptr_t)space + STORE_BLOCK - 1) & ~(uintptr_t)(STORE_BLOCK - 1);
 
-    return io->ops->pread(io, fd, (void *)(start + len), len, len) >= 0;
+    return io->ops->pread(io, fd, (void *)start, STORE_BLOCK, 0) >= 0;
 }
 
 /*
  * open_direct() - disk.raw for the data path, and its alignments
- * Return: the fd or -errno. File systems without O_DIRECT get a plain fd,
- * with the alignment of a sector.
+ *
+ * Where the kernel does not say them, a block is right everywhere: what is
+ * more than needed costs a read-modify-write now and then, what is less is an
+ * error or, on btrfs, a write through the page cache beside direct ones. File
+ * systems without O_DIRECT get a plain fd.
+ * Return: the fd or -errno.
  */
 static int
 open_direct(StoreIo *io, Disk *disk)
@@ -65,11 +67,9 @@ open_direct(StoreIo *io, Disk *disk)
             disk->mem_align = MAX(sx.stx_dio_mem_align, 512);
             return fd;
         }
-        for (uint32_t align = 512; align <= STORE_BLOCK; align *= 8) {
-            if (probe_read(io, fd, align)) {
-                disk->offset_align = disk->mem_align = align;
-                return fd;
-            }
+        if (can_read_direct(io, fd)) {
+            disk->offset_align = disk->mem_align = STORE_BLOCK;
+            return fd;
         }
         io->ops->close(io, fd);
     } else if (fd != -EINVAL) {

@@ -12,6 +12,7 @@
 #include "store-private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -93,25 +94,18 @@ resolve_store(const char *path, GError **error)
     g_autofree char *parent = g_path_get_dirname(plain);
     g_autofree char *base = g_path_get_basename(plain);
     char *real = realpath(plain, NULL);
+    char *resolved = g_strdup(real);
 
     if (!real && errno == ENOENT) {
-        char *real_parent = realpath(parent, NULL);
-
-        if (real_parent) {
-            g_autofree char *joined = g_build_filename(real_parent, base, NULL);
-
-            free(real_parent);
-            return g_steal_pointer(&joined);
-        }
+        real = realpath(parent, NULL);
+        resolved = real ? g_build_filename(real, base, NULL) : NULL;
     }
     if (!real) {
         store_set_errno(error, STORE_ERROR_FAILED, errno,
                         "%s cannot be reached", plain);
-        return NULL;
     }
-    path = g_strdup(real);
     free(real);
-    return (char *)path;
+    return resolved;
 }
 
 gboolean
@@ -148,6 +142,15 @@ store_split_address(const char *address, char **store, char **disk,
         return FALSE;
     }
     return TRUE;
+}
+
+bool
+store_is_socket(int dir_fd, const char *name)
+{
+    struct stat st;
+
+    return !fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) &&
+           S_ISSOCK(st.st_mode);
 }
 
 void

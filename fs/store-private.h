@@ -72,6 +72,9 @@ gboolean store_disk_load(Store *store, Disk *disk, const struct State *state,
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);
 
+/* In a store at rest such a one is left over. */
+bool store_is_socket(int dir_fd, const char *name);
+
 /* Is @size_bytes something a disk can be? */
 gboolean store_check_size(uint64_t size_bytes, unsigned cluster_bits,
                           GError **error);

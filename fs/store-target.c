@@ -35,6 +35,14 @@ store_target_is_path(const char *text)
     return text[0] != '[' && text[strcspn(text, ":/")] != ':';
 }
 
+char *
+store_target_absolute(const char *text)
+{
+    return *text && strcmp(text, "none") && store_target_is_path(text)
+               ? g_canonicalize_filename(text, NULL)
+               : g_strdup(text);
+}
+
 static gboolean
 refuse(GError **error, const char *text, const char *why)
 {
@@ -116,11 +124,8 @@ check_existing(struct StoreTarget *target, const struct stat *st,
 static gboolean
 prepare_path(struct StoreTarget *target, const char *store, GError **error)
 {
-    g_autofree char *path = g_canonicalize_filename(target->text, NULL);
     struct stat st;
 
-    g_free(target->text);
-    target->text = g_steal_pointer(&path);
     if (is_inside(target->text, store)) {
         return refuse(error, target->text,
                       "it lies in the store itself: put it elsewhere, best on "
@@ -149,7 +154,7 @@ store_target_prepare(struct StoreTarget *target, const char *text,
     if (!check_text(text, error)) {
         return FALSE;
     }
-    target->text = g_strdup(text);
+    target->text = store_target_absolute(text);
     if (store_target_is_path(text) && !prepare_path(target, store, error)) {
         return FALSE;
     }

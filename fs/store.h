@@ -161,8 +161,15 @@ gboolean store_remove(StoreIo *io, const char *address, gboolean discard,
 gboolean store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes,
                            GError **error);
 
+/* A target that is a relative path, as seen from here: whoever passes one on
+ * to another process does this first. "none" and URIs stay as they are. */
+char *store_target_absolute(const char *text);
+
 /* One setting of `weir set`; checked, kept in memory and weir.conf. @disk is
- * NULL for the store's own settings or all disks. */
+ * NULL for the store's own settings or all disks. A new target ends what was
+ * said of the old one (target-accept), so it is set before that. A store that
+ * is not served is to be ended with store_close_clean() after this and after
+ * store_resize_disk(). */
 gboolean store_set(Store *store, Disk *disk, const char *key, const char *value,
                    GError **error);
 

@@ -186,7 +186,9 @@ test_create_refuses_a_foreign_directory(void **state)
     assert_int_equal(create(store_io_kernel(), &ask), 2);
     assert_int_equal(count_entries(fixture->path), 1);
     assert_int_equal(unlink(file), 0);
+    assert_int_equal(chmod(fixture->path, 0755), 0);
     assert_int_equal(create(store_io_kernel(), &ask), 0);
+    assert_int_equal(mode_of(fixture->dir, "vm"), 0700);
     g_free(file);
 }
 

@@ -63,10 +63,14 @@ test_remove_of_a_store_leaves_nothing(void **state)
 {
     struct StoreFixture *fixture = *state;
 
+    char *left = g_build_filename(fixture->path, "vda.sock", NULL);
+
     fixture_create(fixture, "vdb", NULL);
     fixture_serve(fixture, CLUSTER);
+    assert_int_equal(mknod(left, S_IFSOCK | 0600, 0), 0);
     assert_int_equal(remove_code(fixture->path, TRUE), 0);
     assert_int_equal(access(fixture->path, F_OK), -1);
+    g_free(left);
 }
 
 static void

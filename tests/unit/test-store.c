@@ -302,6 +302,94 @@ test_open_refuses_what_is_no_store(void **state)
     g_free(conf);
 }
 
+/*
+ * A StoreIo that notes the steps of a clean end: D disk.raw is synced, B the
+ * bitmap's file is opened, S the state is replaced.
+ */
+static struct {
+    StoreIo io;
+    struct StoreIoOps ops;
+    int disk_fd;
+    char steps[64];
+} noted;
+
+static void
+note_step(char step)
+{
+    size_t len = strlen(noted.steps);
+
+    assert_true(len + 1 < sizeof(noted.steps));
+    noted.steps[len] = step;
+}
+
+static int
+noted_open(StoreIo *io, int dirfd, const char *name, int flags, mode_t mode)
+{
+    if (!strcmp(name, STORE_DIRTY)) {
+        note_step('B');
+    }
+    return store_io_kernel()->ops->open(io, dirfd, name, flags, mode);
+}
+
+static int
+noted_fsync(StoreIo *io, int fd)
+{
+    if (fd == noted.disk_fd) {
+        note_step('D');
+    }
+    return store_io_kernel()->ops->fsync(io, fd);
+}
+
+static int
+noted_rename(StoreIo *io, int dirfd, const char *from, const char *to)
+{
+    if (!strcmp(to, STORE_STATE)) {
+        note_step('S');
+    }
+    return store_io_kernel()->ops->rename(io, dirfd, from, to);
+}
+
+/* Rule 3, and that nothing is served before the state says so. */
+static void
+test_clean_end_goes_in_order(void **state)
+{
+    Store *store;
+
+    make_history(*state);
+    noted.ops = *store_io_kernel()->ops;
+    noted.ops.open = noted_open;
+    noted.ops.fsync = noted_fsync;
+    noted.ops.rename = noted_rename;
+    noted.io.ops = &noted.ops;
+    store =
+        store_open(&noted.io, ((struct StoreFixture *)*state)->path, 0, NULL);
+    assert_non_null(store);
+    noted.disk_fd = store->disks[0]->fd;
+    memset(noted.steps, 0, sizeof(noted.steps));
+    assert_true(store_serve(store, NULL));
+    assert_string_equal(noted.steps, "S");
+    assert_true(store_close_clean(store, NULL));
+    assert_string_equal(noted.steps, "SDBS");
+    store_free(store);
+}
+
+/* A sync that failed once is not believed a second time (rule 20). */
+static void
+test_failed_sync_is_no_clean_end(void **state)
+{
+    GError *error = NULL;
+    Store *store = fixture_open(*state, 0);
+
+    assert_true(store_serve(store, NULL));
+    atomic_store(&store->disks[0]->is_frozen, true);
+    assert_false(store_close_clean(store, &error));
+    assert_int_equal(take_code(&error), 1);
+    store_free(store);
+    store = fixture_open(*state, 0);
+    assert_false(store->was_clean);
+    store_free(store);
+}
+
 /* Serve and end, with the n-th storage call failing: whatever happens, the
  * store opens and what was dirty is. */
 static void
@@ -436,6 +524,8 @@ main(void)
         WITH_STORE(test_second_open_names_the_first),
         WITH_STORE(test_lock_of_the_dead_is_waited_for),
         WITH_STORE(test_open_refuses_what_is_no_store),
+        WITH_STORE(test_clean_end_goes_in_order),
+        WITH_STORE(test_failed_sync_is_no_clean_end),
         WITH_STORE(test_faults_leave_a_superset),
         cmocka_unit_test(test_names_and_sizes),
         WITH_STORE(test_address_is_split_and_resolved),
