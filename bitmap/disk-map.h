@@ -51,8 +51,8 @@ void disk_map_mark_all(DiskMap *map, int64_t now_us);
  * The relay's side.
  */
 
-/* Seal the open generation; returns its seq. 0 when the open one is empty or
- * the queue is full. */
+/* Seal the open generation; returns its seq. 0 when the open one is empty, the
+ * queue is full, or there is no memory for the next one. */
 uint64_t disk_map_seal(DiskMap *map);
 
 /* Seq of the open generation: what is marked now will be settled once

@@ -315,6 +315,25 @@ step_rare(struct Model *m)
 }
 
 static void
+random_step(struct Model *m)
+{
+    uint64_t what = seed_below(&m->seed, 40);
+
+    m->now_us++;
+    if (what < 20) {
+        step_hold(m);
+    } else if (what < 24) {
+        step_seal(m);
+    } else if (what < 32) {
+        step_settle(m);
+    } else if (what < 38) {
+        step_retire(m);
+    } else {
+        step_rare(m);
+    }
+}
+
+static void
 test_disk_map_equals_model_after_every_step(void **state)
 {
     static const uint64_t sizes[] = {CLUSTER / 2,    63 * CLUSTER,
@@ -333,20 +352,7 @@ test_disk_map_equals_model_after_every_step(void **state)
         m->map = disk_map_new(m->size, BITS);
         assert_non_null(m->map);
         for (unsigned step = 0; step < 1500; step++) {
-            uint64_t what = seed_below(&m->seed, 40);
-
-            m->now_us++;
-            if (what < 20) {
-                step_hold(m);
-            } else if (what < 24) {
-                step_seal(m);
-            } else if (what < 32) {
-                step_settle(m);
-            } else if (what < 38) {
-                step_retire(m);
-            } else {
-                step_rare(m);
-            }
+            random_step(m);
             compare_figures(m);
             compare_relay_side(m);
             if (step % 8 == 0) {
