@@ -162,7 +162,7 @@ show_logs() {
     for log in "$T"/*.log "$T"/out "$T"/err; do
         [ -s "$log" ] || continue
         echo "--- ${log##*/}"
-        tail -n 20 "$log"
+        tail -n 8 "$log"
     done >&2
 }
 
@@ -170,30 +170,34 @@ is_gone() { # PID
     ! kill -0 "$1" 2>/dev/null || [ "$(ps -o stat= -p "$1")" = Z ]
 }
 
-# A child of this shell: its number may be somebody else's by now.
-is_child() { # PID
-    [ "$(ps -o ppid= -p "$1" | tr -d ' ')" = "$$" ]
+# A process that this test started has the test's directory in its arguments;
+# the number alone may be somebody else's by now.
+is_ours() { # PID
+    grep -qsF "$T/" "/proc/$1/cmdline"
 }
 
-end_pid() { # PID of a child: asks, insists after 5 s, returns when it is gone
-    is_child "$1" || return 0
+end_pid() { # PID: asks, insists after 5 s, returns when it is gone
+    is_ours "$1" || return 0
     kill "$1" 2>/dev/null || return 0
-    becomes_true 5 is_gone "$1" || kill -9 "$1" 2>/dev/null || true
+    becomes_true 5 is_gone "$1" || kill_pid "$1"
     wait "$1" 2>/dev/null || true
 }
 
-kill_pid() { # PID of a child: kill -9, and returns when it is gone
-    is_child "$1" || return 0
-    kill -9 "$1" 2>/dev/null || return 0
-    wait "$1" 2>/dev/null || true
-    await 10 is_gone "$1"
+kill_pid() { # PID: kill -9, also its children; returns when they are gone
+    local pid
+    is_ours "$1" || return 0
+    for pid in "$1" $(pgrep -P "$1" || true); do
+        kill -9 "$pid" 2>/dev/null || continue
+        wait "$pid" 2>/dev/null || true
+        await 10 is_gone "$pid"
+    done
 }
 
 #
 # A place to work in; on a file system that has O_DIRECT
 #
 new_dir() {
-    T=$(mktemp -d "${WEIR_TEST_DIR:-/var/tmp}/weir-$test_name.XXXXXX")
+    T=$(mktemp -d "${WEIR_TEST_DIR:-/var/tmp}/weir-$test_name.XXX")
     on_exit "rm -rf --one-file-system '$T'"
     STORE=$T/store
     MNT=$T/mnt

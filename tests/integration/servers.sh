@@ -69,7 +69,12 @@ start_nbd_server() { # NAME IMAGE
     printf '[disk]\nexportname = %s\nflush = true\nfua = true\ntrim = true\n' \
         "$2" >>"$T/$name.conf"
     server_uri[$name]="nbd://127.0.0.1:$port/disk"
-    run_server "$name" nbd-server -d -C "$T/$name.conf"
+    # It has no way to stay in the foreground and serve more than once.
+    rm -f "$T/$name.pid"
+    nbd-server -C "$T/$name.conf" -p "$T/$name.pid" >>"$T/$name.log" 2>&1
+    await 10 test -s "$T/$name.pid"
+    server_pid[$name]=$(cat "$T/$name.pid")
+    on_exit "end_pid ${server_pid[$name]}"
     await 10 server_answers "$name"
 }
 

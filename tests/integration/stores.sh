@@ -91,8 +91,9 @@ refused() { # CODE COMMAND…
         fail "shows its insides: ${*:2}: $(cat "$T/err")"
 }
 
-# What a directory holds: names, kinds, sizes, contents.
+# What a directory holds: names, kinds, sizes, contents. Sockets come and go,
+# and lock tells the pid of whoever held it last.
 fingerprint() { # DIR
-    (cd "$1" && find . ! -type s -printf '%p %y %m %s\n' | sort &&
-        find . -type f -print0 | sort -z | xargs -0 -r sha256sum)
+    (cd "$1" && find . ! -type s ! -name lock -printf '%p %y %m %s\n' | sort &&
+        find . -type f ! -name lock -print0 | sort -z | xargs -0 -r sha256sum)
 }

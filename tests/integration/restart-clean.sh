@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# After a clean umount the dirty bitmap is exact: it says the same bytes as
+# before, and what was clean is not sent again.
+. "$(dirname "$0")/functions.sh"
+requires root fuse weir nbdkit qemu-img jq
+new_dir
+
+start_nbdkit far --filter=log memory 64M logfile="$T/far.requests"
+new_store 64M "$(uri far)"
+mount_store
+dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=16 conv=notrunc,fsync \
+    status=none
+drain_store
+status_is .dirty_bytes 0 || fail "dirty after a drain: $(status .dirty_bytes)"
+umount_store
+
+: >"$T/far.requests"
+mount_store
+status_is .dirty_bytes 0 || fail "dirty after a remount: $(status .dirty_bytes)"
+drain_store
+umount_store
+[ "$(logged_writes "$T/far.requests")" -eq 0 ] ||
+    fail "a clean store sent: $(grep -m 1 Write "$T/far.requests")"
+
+# Three clusters dirty, in three places; then a stop with the relay paused.
+mount_store
+"$WEIR" pause "$STORE"
+for at in 0 20 63; do
+    dd if=/dev/urandom of="$MNT/vda.raw" bs=4k count=1 seek=$((at * 256)) \
+        conv=notrunc,fsync status=none
+done
+before=$(status .dirty_bytes)
+[ "$before" -eq $((3 * 65536)) ] || fail "dirty: $before bytes, not 3 clusters"
+umount_store
+status_is .dirty_bytes "$before" || fail "at rest: $(status .dirty_bytes)"
+mount_store
+status_is .dirty_bytes "$before" || fail "remounted: $(status .dirty_bytes)"
+: >"$T/far.requests"
+"$WEIR" resume "$STORE"
+drain_store
+writes=$(logged_writes "$T/far.requests")
+[ "$writes" -eq 3 ] || fail "$writes writes for 3 dirty clusters"
+assert_same "$MNT/vda.raw" "$(uri far)"
+umount_store

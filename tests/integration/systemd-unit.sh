@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# systemd finds nothing wrong with the unit file.
+. "$(dirname "$0")/functions.sh"
+requires weir systemd-analyze
+new_dir
+
+# The program is not installed here: the unit is judged with the one built.
+mkdir "$T/units"
+sed "s|/usr/bin/weir|$WEIR|g; s|@bindir@/weir|$WEIR|g" \
+    "$top_dir/contrib/systemd/weir@.service" >"$T/units/weir@.service"
+ln -s weir@.service "$T/units/weir@vm1.service"
+systemd-analyze verify --man=no "$T/units/weir@vm1.service" >"$T/out" 2>&1 ||
+    fail "$(cat "$T/out")"
+! grep -F weir@ "$T/out" || fail 'systemd-analyze has remarks'
+grep -q '^Type=notify' "$T/units/weir@.service" || fail 'not Type=notify'
+grep -q '^Before=.*libvirt-guests.service' "$T/units/weir@.service" ||
+    fail 'not ordered before libvirt-guests'

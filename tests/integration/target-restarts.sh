@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The link and the server fail in the middle of a drain, again and again:
+# killed and started again, connections cut, connects refused. The drain
+# resumes by itself each time and ends identical.
+. "$(dirname "$0")/functions.sh"
+requires root fuse weir nbdkit qemu-img jq python3
+new_dir
+
+rounds=1
+is_long && rounds=20
+size=96M
+truncate -s $size "$T/far"
+# Slow enough that each fault meets requests on their way.
+start_nbdkit far --filter=delay file "$T/far" wdelay=20ms
+start_proxy link far
+new_store $size "$(uri link)"
+"$WEIR" set "$STORE" request-deadline=1
+mount_store
+
+holds_more_than() { # KIB
+    [ "$(du -k "$T/far" | cut -f1)" -gt "$1" ]
+}
+
+# Wait until the drain has got on by a megabyte, so that the fault is in it.
+gets_on() {
+    local now
+    now=$(du -k "$T/far" | cut -f1)
+    await 30 holds_more_than $((now + 1024))
+}
+
+for ((round = 1; round <= rounds; round++)); do
+    # Holes at the far side, so that what arrives can be seen.
+    fallocate --punch-hole --offset 0 --length $size "$T/far"
+    dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=96 conv=notrunc,fsync \
+        status=none
+    gets_on
+    proxy link drop
+    gets_on
+    proxy link refuse
+    await 10 status_is '.disks[0].target_state' disconnected
+    proxy link pass
+    gets_on
+    kill_server far
+    answers_within 1 "$WEIR" status "$STORE" --json
+    dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=32 conv=notrunc,fsync \
+        status=none
+    restart_server far
+    drain_store
+    status_is .dirty_bytes 0 || fail "dirty: $(status .dirty_bytes)"
+    assert_same "$MNT/vda.raw" "$(uri far)"
+done
+umount_store
