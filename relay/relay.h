@@ -82,6 +82,9 @@ void relay_set_accept(Relay *relay, const char *disk, enum TargetAccept accept,
 /* Another target, or NULL for none: everything is dirty then. */
 gboolean relay_set_target(Relay *relay, const char *disk, const char *target,
                           GError **error);
+/* The store keeps that this disk's target was accepted: the answer to
+ * RELAY_NEWS_CONTACT. Nothing is written to the target before. */
+void relay_contact_kept(Relay *relay, const char *disk);
 /* Somebody waits for what is dirty now: seal and flush without delay. */
 void relay_hurry(Relay *relay);
 

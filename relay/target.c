@@ -294,9 +294,15 @@ target_fd(const Target *target)
 }
 
 unsigned
-target_poll_mask(Target *target)
+target_poll_mask(const Target *target)
 {
-    unsigned direction = nbd_aio_get_direction(target->nbd);
+    return target_handle_mask(target->nbd);
+}
+
+unsigned
+target_handle_mask(struct nbd_handle *nbd)
+{
+    unsigned direction = nbd_aio_get_direction(nbd);
     unsigned mask = 0;
 
     if (direction & LIBNBD_AIO_DIRECTION_READ) {

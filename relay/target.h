@@ -31,7 +31,8 @@ void target_send(Target *target, const struct RelayAction *action,
                  const void *buf);
 
 int target_fd(const Target *target);
-unsigned target_poll_mask(Target *target); /* POLLIN, POLLOUT */
+/* POLLIN, POLLOUT: what the handle waits for now. */
+unsigned target_poll_mask(const Target *target);
 void target_ready(Target *target, unsigned revents);
 
 /* Next answer; conn and epoch are left to the caller. */
@@ -46,5 +47,6 @@ int64_t target_deadline_us(const Target *target);
 
 /* What the server said of itself; of a handle that is ready. */
 void target_caps(struct nbd_handle *nbd, struct TargetCaps *caps);
+unsigned target_handle_mask(struct nbd_handle *nbd);
 /* libnbd's last error on this thread, without the function's name. */
 void target_error_text(char *text);

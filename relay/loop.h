@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * loop.h - what relay.c, loop.c, disk.c and perform.c share; private to them
+ *
+ * Purpose: the relay's structs.
+ * Threads: as each part of a struct says; the main thread sees only what is
+ *          set at creation, guarded, or atomic.
+ * Shapes:  per disk RELAY_OPS buffers of RELAY_OP_BYTES_MAX, anonymous memory
+ *          that is touched where it is used and given back when idle.
+ */
+#pragma once
+
+#include <liburing.h>
+
+#include "connect.h"
+#include "inbox.h"
+#include "mapper.h"
+#include "relay.h"
+#include "server.h"
+#include "target.h"
+
+#define RELAY_DISKS 4096
+
+/* Messages to the relay thread. */
+enum RelayMsgKind {
+    MSG_QUIT,
+    MSG_ADD,
+    MSG_PAUSE,
+    MSG_BWLIMIT,
+    MSG_CONNS,
+    MSG_ACCEPT,
+    MSG_TARGET,
+    MSG_HURRY,
+    MSG_CONTACT_KEPT,
+    MSG_MAPPED,    /* a struct MapRequest */
+    MSG_CONNECTED, /* a struct ConnectResult */
+};
+
+typedef struct RelayDisk RelayDisk;
+
+struct RelayMsg {
+    InboxMsg msg;
+    RelayDisk *disk;
+    bool is_on;      /* PAUSE; ACCEPT: unflushed */
+    bool insecure;   /* ACCEPT */
+    unsigned number; /* CONNS */
+    enum TargetAccept accept;
+    struct RateTable table;
+    TargetUri *uri; /* TARGET; owned */
+};
+
+struct RelayConn {
+    uint32_t epoch;
+    ConnectJob *job; /* while connecting */
+    int64_t connect_deadline_us;
+    bool is_to_server; /* ... that we started */
+    Target *target;    /* once connected */
+    bool is_armed;     /* its poll is in the ring ... */
+    unsigned armed_mask;
+};
+
+/* A local read or a question to the mapper, for one op of the core. */
+struct RelaySlot {
+    bool is_reading;
+    bool is_mapping;
+    struct StoreReq req; /* what is left to read */
+    uint64_t len;        /* asked by the core */
+    struct MapRequest map;
+};
+
+struct RelayDisk {
+    Relay *relay; /* set at creation, like all up to figures */
+    unsigned index;
+    char *name;
+    int fd, map_fd;
+    uint32_t dio_align;
+    DiskMap *map;
+    enum TargetContact contact; /* of the first core */
+    bool all_in_doubt;          /* ... too */
+    uint8_t *buffers;
+
+    bool has_target; /* main thread only */
+
+    struct RelayFigures figures; /* guarded by relay->lock */
+
+    /* relay thread only */
+    RelayCore *core;     /* NULL: no target */
+    bool is_stopping;    /* the core ends as soon as it is idle */
+    TargetUri *uri;      /* NULL: malformed, see barred */
+    TargetUri *next_uri; /* the next target, once the core has stopped */
+    char barred[RELAY_TEXT];
+    Server *server;       /* of a bracket target */
+    uint32_t server_life; /* counts its starts */
+    enum TargetAccept accept;
+    bool accept_unflushed, insecure;
+    struct RelayConn conns[RELAY_CONNS];
+    struct RelaySlot slots[RELAY_OPS];
+    unsigned n_reading, n_mapping;
+    uint64_t data_from, data_to; /* known to be data, until data_us */
+    int64_t data_us;
+    struct RelayActions actions;
+    struct RelayEvent *events; /* a queue: head .. count */
+    size_t events_head, events_count, events_room;
+    bool is_ticked;    /* a TICK is due */
+    bool has_memory;   /* buffers were touched ... */
+    int64_t memory_us; /* ... last at */
+    RateMeter meter;
+    enum TargetContact told_contact;
+    uint64_t told_settled;
+    uint64_t target_size;
+    struct RelayCoreFigures last; /* as of the last look */
+    bool is_stale;                /* ... and not copied yet */
+};
+
+struct Relay {
+    struct RelayConfig config; /* set at creation; run_dir is a copy */
+    char *run_dir;
+    Inbox inbox;
+    pthread_t thread;
+    bool is_running; /* main thread only */
+    pthread_mutex_t lock;
+    pthread_cond_t ready_cond;
+    int ready;        /* guarded by lock: 1 ready, negative -errno */
+    GPtrArray *disks; /* main thread only: RelayDisk */
+    atomic_bool is_waiting_for_dirt;
+    _Atomic uint64_t bwlimit_bps;
+
+    /* relay thread only */
+    struct io_uring ring;
+    Mapper *mapper;
+    RelayDisk *table[RELAY_DISKS]; /* by index */
+    unsigned n_disks;
+    GPtrArray *endings; /* Server: of former targets, told to end */
+    int64_t endings_us; /* when they are looked at, or killed */
+    unsigned n_servers; /* ever: for their names */
+    RateBucket bucket;
+    struct RateTable bwlimit;
+    int64_t minute_us; /* when the timetable is looked at again */
+    int64_t now_us;
+    int64_t dirt_us;    /* last wake for dirt */
+    int64_t figures_us; /* last copy of the figures */
+    bool is_paused;
+    bool is_quitting;
+    bool is_inbox_armed;
+    bool is_woken; /* something is in the inbox */
+    unsigned max_conns;
+};
+
+/* loop.c */
+void *relay_loop(void *user);
+int64_t relay_now_us(void);
+struct io_uring_sqe *relay_sqe(Relay *relay);
+enum RelayTag { TAG_IGNORE, TAG_INBOX, TAG_NBD, TAG_READ, TAG_SERVER };
+uint64_t relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot,
+                         uint32_t epoch);
+
+/* disk.c: a disk's life, its messages, its figures */
+RelayDisk *relay_disk_new(Relay *relay, const struct RelayDiskConfig *config);
+void relay_disk_free(RelayDisk *disk); /* main thread, after the end */
+void relay_disk_begin(RelayDisk *disk);
+void relay_disk_message(RelayDisk *disk, struct RelayMsg *msg);
+/* Step the core with all that is there, until nothing is left to do. */
+void relay_disk_pump(RelayDisk *disk);
+/* End the core that was told to stop, once it is idle. */
+void relay_disk_look(RelayDisk *disk, bool is_due);
+void relay_disk_end(RelayDisk *disk);
+bool relay_disk_is_busy(const RelayDisk *disk); /* local I/O is in flight */
+int64_t relay_disk_next_us(const RelayDisk *disk);
+
+/* perform.c: actions become I/O, I/O becomes events */
+void perform_action(RelayDisk *disk, const struct RelayAction *action);
+struct RelayEvent *perform_event(RelayDisk *disk, enum RelayEventKind kind);
+void perform_mapped(RelayDisk *disk, struct MapRequest *request);
+void perform_read_done(RelayDisk *disk, unsigned op, int res);
+void perform_connected(RelayDisk *disk, struct ConnectResult *result);
+void perform_socket(RelayDisk *disk, unsigned conn, uint32_t epoch, int res);
+void perform_collect(RelayDisk *disk); /* answers and losses to events */
+void perform_deadlines(RelayDisk *disk);
+void perform_arm(RelayDisk *disk);
+int64_t perform_next_us(const RelayDisk *disk);
+void perform_drop_all(RelayDisk *disk);
+void perform_server_died(RelayDisk *disk, uint32_t life);

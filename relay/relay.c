@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The relay as the main thread sees it: a list of disks, and messages. Every
+ * call here either posts to the relay's inbox or copies what the relay thread
+ * left under a short lock, so that none waits for a target.
+ *
+ * Disks live as long as the relay; one without a target has no core and costs
+ * next to nothing. Which disks have a target is known here too, so that the
+ * answer to "has it one?" needs no round trip.
+ */
+#include <errno.h>
+#include <signal.h>
+
+#include "loop.h"
+
+#define DEADLINE_US 15000000
+
+Relay *
+relay_new(const struct RelayConfig *config, GError **error)
+{
+    Relay *relay = g_new0(Relay, 1);
+    int res = inbox_init(&relay->inbox);
+
+    if (res) {
+        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED, "relay: %s",
+                    g_strerror(-res));
+        g_free(relay);
+        return NULL;
+    }
+    relay->config = *config;
+    relay->run_dir = g_strdup(config->run_dir);
+    relay->config.run_dir = relay->run_dir;
+    if (relay->config.deadline_us <= 0) {
+        relay->config.deadline_us = DEADLINE_US;
+    }
+    relay->max_conns = CLAMP(config->max_conns, 1, RELAY_CONNS);
+    pthread_mutex_init(&relay->lock, NULL);
+    pthread_cond_init(&relay->ready_cond, NULL);
+    relay->disks = g_ptr_array_new();
+    return relay;
+}
+
+static void
+post(Relay *relay, enum RelayMsgKind kind, const struct RelayMsg *content)
+{
+    struct RelayMsg *msg = g_new(struct RelayMsg, 1);
+
+    *msg = *content;
+    msg->msg.kind = kind;
+    inbox_post(&relay->inbox, &msg->msg);
+}
+
+static RelayDisk *
+find_disk(const Relay *relay, const char *name)
+{
+    for (guint i = 0; i < relay->disks->len; i++) {
+        RelayDisk *disk = relay->disks->pdata[i];
+
+        if (!g_strcmp0(disk->name, name)) {
+            return disk;
+        }
+    }
+    return NULL;
+}
+
+/* A target that cannot be parsed is the target's state, not an error here: the
+ * store mounts all the same. */
+gboolean
+relay_add_disk(Relay *relay, const struct RelayDiskConfig *config,
+               GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    RelayDisk *disk;
+
+    if (relay->disks->len == RELAY_DISKS || find_disk(relay, config->name)) {
+        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED,
+                    "%s: is there already, or there are too many",
+                    config->name);
+        return FALSE;
+    }
+    disk = relay_disk_new(relay, config);
+    if (!disk) {
+        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED,
+                    "%s: no memory for its buffers", config->name);
+        return FALSE;
+    }
+    if (config->target) {
+        disk->has_target = true;
+        disk->uri = target_uri_parse(config->target, &why);
+        g_strlcpy(disk->barred, why ? why->message : "", RELAY_TEXT);
+    }
+    disk->index = relay->disks->len;
+    g_ptr_array_add(relay->disks, disk);
+    post(relay, MSG_ADD, &(struct RelayMsg){.disk = disk});
+    return TRUE;
+}
+
+gboolean
+relay_start(Relay *relay, GError **error)
+{
+    sigset_t all, before;
+    int res;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    res = -pthread_create(&relay->thread, NULL, relay_loop, relay);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!res) {
+        pthread_mutex_lock(&relay->lock);
+        while (!relay->ready) {
+            pthread_cond_wait(&relay->ready_cond, &relay->lock);
+        }
+        res = relay->ready < 0 ? relay->ready : 0;
+        pthread_mutex_unlock(&relay->lock);
+        if (res) {
+            pthread_join(relay->thread, NULL);
+        }
+    }
+    if (res) {
+        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED,
+                    "the relay's thread: %s", g_strerror(-res));
+        return FALSE;
+    }
+    relay->is_running = true;
+    return TRUE;
+}
+
+static void
+drop_orders(Relay *relay)
+{
+    InboxMsg *next;
+
+    for (InboxMsg *msg = inbox_take(&relay->inbox); msg; msg = next) {
+        next = msg->next;
+        target_uri_unref(((struct RelayMsg *)msg)->uri);
+        g_free(msg);
+    }
+}
+
+void
+relay_free(Relay *relay)
+{
+    if (!relay) {
+        return;
+    }
+    if (relay->is_running) {
+        post(relay, MSG_QUIT, &(struct RelayMsg){0});
+        pthread_join(relay->thread, NULL);
+    }
+    drop_orders(relay); /* of a relay that never ran */
+    g_ptr_array_set_free_func(relay->disks, (GDestroyNotify)relay_disk_free);
+    g_ptr_array_unref(relay->disks);
+    inbox_deinit(&relay->inbox);
+    pthread_cond_destroy(&relay->ready_cond);
+    pthread_mutex_destroy(&relay->lock);
+    g_free(relay->run_dir);
+    g_free(relay);
+}
+
+void
+relay_wake(Relay *relay)
+{
+    if (atomic_load_explicit(&relay->is_waiting_for_dirt,
+                             memory_order_relaxed) &&
+        atomic_exchange(&relay->is_waiting_for_dirt, false)) {
+        inbox_kick(&relay->inbox);
+    }
+}
+
+void
+relay_pause(Relay *relay, gboolean pause)
+{
+    post(relay, MSG_PAUSE, &(struct RelayMsg){.is_on = pause});
+}
+
+void
+relay_set_bwlimit(Relay *relay, const struct RateTable *table)
+{
+    post(relay, MSG_BWLIMIT, &(struct RelayMsg){.table = *table});
+}
+
+void
+relay_set_max_conns(Relay *relay, unsigned max_conns)
+{
+    post(relay, MSG_CONNS,
+         &(struct RelayMsg){.number = CLAMP(max_conns, 1, RELAY_CONNS)});
+}
+
+void
+relay_set_accept(Relay *relay, const char *name, enum TargetAccept accept,
+                 gboolean accept_unflushed, gboolean insecure)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_ACCEPT,
+             &(struct RelayMsg){.disk = disk,
+                                .accept = accept,
+                                .is_on = accept_unflushed,
+                                .insecure = insecure});
+    }
+}
+
+gboolean
+relay_set_target(Relay *relay, const char *name, const char *target,
+                 GError **error)
+{
+    RelayDisk *disk = find_disk(relay, name);
+    TargetUri *uri = NULL;
+
+    if (!disk) {
+        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED, "%s: no such disk",
+                    name);
+        return FALSE;
+    }
+    if (target) {
+        uri = target_uri_parse(target, error);
+        if (!uri) {
+            return FALSE;
+        }
+    }
+    disk->has_target = target != NULL;
+    post(relay, MSG_TARGET, &(struct RelayMsg){.disk = disk, .uri = uri});
+    return TRUE;
+}
+
+void
+relay_contact_kept(Relay *relay, const char *name)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_CONTACT_KEPT, &(struct RelayMsg){.disk = disk});
+    }
+}
+
+void
+relay_hurry(Relay *relay)
+{
+    post(relay, MSG_HURRY, &(struct RelayMsg){0});
+}
+
+gboolean
+relay_figures(Relay *relay, const char *name, struct RelayFigures *figures)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (!disk || !disk->has_target) {
+        return FALSE;
+    }
+    pthread_mutex_lock(&relay->lock);
+    *figures = disk->figures;
+    pthread_mutex_unlock(&relay->lock);
+    return TRUE;
+}
+
+uint64_t
+relay_bwlimit(Relay *relay)
+{
+    return atomic_load(&relay->bwlimit_bps);
+}
