@@ -14,14 +14,17 @@
  *   NONE    | same      | nothing; each op compares before it sends
  *
  * A cluster that was read back and differs counts only if it is still clean
- * afterwards: else a guest write came between. The check is a set of ops of
+ * afterwards: else a guest write came between. A target that differs is not
+ * written, whatever was accepted when it was new, until the user says so
+ * again: then it is a target never seen before. The check is a set of ops of
  * its own, at most CORE_CHECKS at once; any that fails for other reasons
  * drops the link and it all starts over.
  */
 #include "core-internal.h"
 
-#define LOOK_BYTES   (UINT64_C(1) << 30)
-#define SAMPLE_BYTES (UINT64_C(64) << 10)
+#define LOOK_BYTES    (UINT64_C(1) << 30)
+#define SAMPLE_BYTES  (UINT64_C(64) << 10)
+#define READBACK_HOPS 16
 
 #define WAY_OUT                                                         \
     "`weir set STORE target-accept=overwrite` makes it equal, `=same` " \
@@ -79,6 +82,7 @@ check_accept(RelayCore *core)
                              ? disk_map_open_seq(core->config.map)
                              : 0;
     }
+    core->is_estranged = false;
     link_online(core);
 }
 
@@ -122,7 +126,7 @@ look_next(RelayCore *core)
     check->next += op->len;
     check->is_asked_all = check->next >= core->size_bytes;
     op_bind(core, op, link_pick(core));
-    op->state = OP_ASKING;
+    op_move(core, op, OP_ASKING);
     op_ask(core, op);
 }
 
@@ -148,25 +152,57 @@ sample_next(RelayCore *core)
         op->len = SAMPLE_BYTES;
     }
     op_bind(core, op, link_pick(core));
-    op->state = OP_COMPARING;
+    op_move(core, op, OP_COMPARING);
     op_compare(core, op, op->len, true);
 }
 
+/* The first place is the start of the disk: hardly ever a hole. */
 static void
 readback_next(RelayCore *core)
 {
     struct Check *check = &core->check;
     uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
     uint64_t slice = clusters / CORE_READBACKS;
-    uint64_t from =
-        check->next * slice + (slice ? core_random(core) % slice : 0);
+    uint64_t from = check->next && slice
+                        ? check->next * slice + core_random(core) % slice
+                        : 0;
     uint64_t at = disk_map_next_clean(core->config.map, from);
 
     check->is_asked_all = ++check->next == CORE_READBACKS;
-    if (at >= clusters) { /* the disk may just have grown */
+    if (at < clusters) { /* the disk may just have grown */
+        op_map(core, check_op(core, (struct ClusterRun){at, 1}));
+    }
+}
+
+/*
+ * A blank target agrees with every hole: pass over some of them for a
+ * cluster with data.
+ */
+void
+check_mapped(RelayCore *core, Op *op, const struct RelayEvent *event)
+{
+    uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
+    uint64_t behind = (op->offset + event->len) >> core->cluster_bits;
+    uint64_t at = UINT64_MAX;
+
+    if (op->has_failed || core->link != RELAY_CHECKING) {
+        op_free(core, op);
         return;
     }
-    op_load(core, check_op(core, (struct ClusterRun){at, 1}));
+    if (event->kind == RELAY_MAPPED && event->is_hole &&
+        op->hops < READBACK_HOPS && behind < clusters) {
+        uint64_t next = behind > op->run.first ? behind : op->run.first + 1;
+        at = disk_map_next_clean(core->config.map, next);
+    }
+    if (at >= clusters) {
+        op_load(core, op);
+        return;
+    }
+    unsigned hops = op->hops + 1;
+    op_free(core, op);
+    op = check_op(core, (struct ClusterRun){at, 1});
+    op->hops = hops;
+    op_map(core, op);
 }
 
 void
@@ -199,7 +235,7 @@ check_loaded(RelayCore *core, Op *op)
         return;
     }
     op_bind(core, op, link_pick(core));
-    op->state = OP_COMPARING;
+    op_move(core, op, OP_COMPARING);
     op_compare(core, op, op->len, false);
 }
 
@@ -213,6 +249,7 @@ check_differs(RelayCore *core, const Op *op)
                    "target is not what was written there (differs at %llu): "
                    "is it another one? " WAY_OUT,
                    at);
+        core->is_estranged = true;
     } else {
         core_error(core, "target holds data already (at byte %llu): " WAY_OUT,
                    at);

@@ -3,7 +3,7 @@
  * core-internal.h - what the files of the relay core share
  *
  * Purpose: core.c steps and owns the state, core-pass.c drains generations,
- *          core-ops.c lives an op, core-link.c connects, core-check.c decides
+ *          core-ops.c lives an op, core-slots.c counts them, core-link.c connects, core-check.c decides
  *          whether a target is ours, core-doubt.c keeps quarantines,
  *          core-window.c says how much may be in flight.
  * Threads: the relay thread's.
@@ -53,6 +53,7 @@ typedef struct Op {
     bool is_doubtful;     /* to be read back before it settles */
     bool is_trimmed;
     bool is_compared;
+    unsigned hops;    /* JOB_READBACK: holes passed over so far */
     bool has_failed;  /* ends when the last answer is there */
     unsigned pending; /* answers outstanding */
     unsigned writes;  /* ... of those to requests that change the target */
@@ -165,9 +166,11 @@ struct RelayCore {
     struct TargetCaps caps;
     bool has_no_status; /* it answered errors to what it promised */
     bool has_no_zero;
-    int64_t retry_us;   /* OFFLINE, REFUSED */
-    int64_t backoff_us; /* next one */
-    int64_t online_us;  /* since when */
+    int64_t retry_us;    /* OFFLINE, REFUSED */
+    int64_t backoff_us;  /* next one */
+    int64_t deadline_us; /* no op has one that is earlier */
+    bool is_estranged;   /* REFUSED: it is not what was written */
+    int64_t online_us;   /* since when */
     struct Check check;
     Conn conns[RELAY_CONNS];
     unsigned n_up;
@@ -222,12 +225,18 @@ void pass_settle(RelayCore *core, struct ClusterRun run);
 void pass_failure(RelayCore *core);
 void run_list_add(struct RunList *list, struct ClusterRun run);
 
-/* core-ops.c */
+/* core-slots.c */
 Op *op_new(RelayCore *core, enum OpJob job, struct ClusterRun run);
 void op_free(RelayCore *core, Op *op);
+void op_move(RelayCore *core, Op *op, enum OpState state);
+void op_bind(RelayCore *core, Op *op, Conn *conn);
+void op_unbind(RelayCore *core, Op *op);
+void op_release_cost(RelayCore *core, Op *op);
+unsigned op_index(const RelayCore *core, const Op *op);
+
+/* core-ops.c */
 void op_load(RelayCore *core, Op *op);
 void op_ready(RelayCore *core, Op *op);
-void op_bind(RelayCore *core, Op *op, Conn *conn);
 void op_send_ready(RelayCore *core);
 void op_verify(RelayCore *core, Op *op);
 void op_fail(RelayCore *core, Op *op);
@@ -235,7 +244,6 @@ void op_map(RelayCore *core, Op *op);
 void op_ask(RelayCore *core, Op *op); /* from its cursor on */
 void op_compare(RelayCore *core, Op *op, uint64_t len, bool is_zero_run);
 void op_event(RelayCore *core, const struct RelayEvent *event);
-unsigned op_index(const RelayCore *core, const Op *op);
 
 /* core-link.c */
 void link_run(RelayCore *core);
@@ -252,6 +260,7 @@ Conn *link_pick(RelayCore *core);
 bool check_caps(RelayCore *core);
 void check_begin(RelayCore *core);
 void check_run(RelayCore *core);
+void check_mapped(RelayCore *core, Op *op, const struct RelayEvent *event);
 void check_loaded(RelayCore *core, Op *op);
 void check_event(RelayCore *core, Op *op, const struct RelayEvent *event);
 

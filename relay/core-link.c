@@ -58,7 +58,7 @@ link_pick(RelayCore *core)
 
     for (unsigned i = 0; i < RELAY_CONNS; i++) {
         Conn *conn = &core->conns[i];
-        if (conn->state == CONN_UP &&
+        if (conn->state == CONN_UP && (i < core->config.max_conns || !best) &&
             (!best || conn->inflight_bytes < best->inflight_bytes ||
              (conn->inflight_bytes == best->inflight_bytes &&
               conn->n_ops < best->n_ops))) {
@@ -151,7 +151,9 @@ drop_all(RelayCore *core)
     /* What a check still reads locally is for a target that is gone. */
     for (unsigned i = 0; core->n_checks && i < RELAY_OPS; i++) {
         Op *op = &core->ops[i];
-        op->has_failed |= op->state == OP_LOADING && op->job != JOB_DRAIN;
+        op->has_failed |=
+            (op->state == OP_LOADING || op->state == OP_MAPPING) &&
+            op->job != JOB_DRAIN;
     }
 }
 
@@ -189,6 +191,7 @@ void
 link_online(RelayCore *core)
 {
     core->link = RELAY_ONLINE;
+    core->figures.error[0] = '\0';
     core->online_us = core->now_us;
 }
 
@@ -200,8 +203,6 @@ lost(RelayCore *core, Conn *conn)
     link_lose(core, conn);
     if (!core->n_up) {
         go_offline(core);
-    } else if (core->link == RELAY_CHECKING) {
-        go_offline(core); /* cannot be: one connection is made first */
     }
 }
 
@@ -324,11 +325,19 @@ watch_deadlines(RelayCore *core)
             give_up(core, conn, "flush");
         }
     }
+    if (!is_late(core, core->deadline_us)) {
+        return; /* spares a look at every op in every step */
+    }
+    core->deadline_us = CORE_NEVER;
     for (unsigned i = 0; i < RELAY_OPS; i++) {
         Op *op = &core->ops[i];
-        if (op->state != OP_FREE && op->pending &&
-            is_late(core, op->deadline_us)) {
+        if (op->state == OP_FREE || !op->pending) {
+            continue;
+        }
+        if (is_late(core, op->deadline_us)) {
             give_up(core, &core->conns[op->conn], "answer");
+        } else if (op->deadline_us < core->deadline_us) {
+            core->deadline_us = op->deadline_us;
         }
     }
 }

@@ -31,111 +31,23 @@
 #include <errno.h>
 #include <string.h>
 
-unsigned
-op_index(const RelayCore *core, const Op *op)
-{
-    return (unsigned)(op - core->ops);
-}
-
-/* The caller has seen that a slot is free. */
-Op *
-op_new(RelayCore *core, enum OpJob job, struct ClusterRun run)
-{
-    assert(core->n_free);
-    Op *op = &core->ops[core->free_ops[--core->n_free]];
-    uint64_t offset = run.first << core->cluster_bits;
-    uint64_t end = (run.first + run.count) << core->cluster_bits;
-
-    *op = (Op){
-        .state = OP_READY,
-        .job = job,
-        .run = run,
-        .offset = offset,
-        .len = (end < core->size_bytes ? end : core->size_bytes) - offset,
-        .conn = RELAY_CONNS,
-        .serial = ++core->serial,
-        .deadline_us = CORE_NEVER,
-    };
-    return op;
-}
-
-static void
-op_release_cost(RelayCore *core, Op *op)
-{
-    core->inflight_bytes -= op->cost;
-    if (op->conn < RELAY_CONNS) {
-        core->conns[op->conn].inflight_bytes -= op->cost;
-    }
-    op->cost = 0;
-}
-
-static void
-op_unbind(RelayCore *core, Op *op)
-{
-    if (op->conn < RELAY_CONNS) {
-        core->conns[op->conn].inflight_bytes -= op->cost;
-        core->conns[op->conn].n_ops--;
-        op->conn = RELAY_CONNS;
-    }
-}
-
-void
-op_bind(RelayCore *core, Op *op, Conn *conn)
-{
-    op->conn = (unsigned)(conn - core->conns);
-    op->epoch = conn->epoch;
-    conn->inflight_bytes += op->cost;
-    conn->n_ops++;
-}
-
-static void
-op_move(RelayCore *core, Op *op, enum OpState state)
-{
-    unsigned *counts[] = {[OP_READY] = &core->n_ready,
-                          [OP_MAPPING] = &core->n_mapping,
-                          [OP_ACKED] = &core->n_acked};
-    const size_t n = sizeof(counts) / sizeof(*counts);
-
-    if (op->state < n && counts[op->state]) {
-        (*counts[op->state])--;
-    }
-    if (state < n && counts[state]) {
-        (*counts[state])++;
-    }
-    if (op->conn < RELAY_CONNS) {
-        Conn *conn = &core->conns[op->conn];
-        conn->n_acked_ops += (state == OP_ACKED);
-        conn->n_acked_ops -= (op->state == OP_ACKED);
-    }
-    op->state = state;
-}
-
-void
-op_free(RelayCore *core, Op *op)
-{
-    op_move(core, op, OP_FREE);
-    op_release_cost(core, op);
-    op_unbind(core, op);
-    if (op->job == JOB_DRAIN) {
-        core->n_holes -= op->is_hole;
-    } else {
-        core->n_checks--;
-    }
-    core->free_ops[core->n_free++] = op_index(core, op);
-}
+#define MAP_BYTES_MAX (UINT64_C(1) << 30)
 
 /*
  * Requests
  */
+/* How far does what is at the op's offset go? Also beyond the op. */
 void
 op_map(RelayCore *core, Op *op)
 {
     struct RelayAction *action = core_emit(core, RELAY_MAP);
 
+    uint64_t left = core->size_bytes - op->offset;
+
     op_move(core, op, OP_MAPPING);
     action->op = op_index(core, op);
     action->offset = op->offset;
-    action->len = op->len;
+    action->len = left < MAP_BYTES_MAX ? left : MAP_BYTES_MAX;
 }
 
 void
@@ -168,6 +80,9 @@ op_request(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
 
     op->pending++;
     op->deadline_us = link_deadline(core, &core->conns[op->conn], len);
+    if (op->deadline_us < core->deadline_us) {
+        core->deadline_us = op->deadline_us;
+    }
     core_at(core, op->deadline_us);
     action->op = op_index(core, op);
     action->conn = op->conn;
@@ -548,7 +463,14 @@ op_was_refused(RelayCore *core, Op *op, const struct RelayEvent *event)
 static void
 op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
 {
-    if (event->kind == RELAY_MAPPED || event->kind == RELAY_MAP_FAILED) {
+    bool is_map =
+        event->kind == RELAY_MAPPED || event->kind == RELAY_MAP_FAILED;
+
+    if (is_map && op->job != JOB_DRAIN) {
+        check_mapped(core, op, event);
+        return;
+    }
+    if (is_map) {
         struct ClusterRun run = op->run;
         op_free(core, op);
         pass_mapped(core, run, event->kind == RELAY_MAPPED ? event->len : 0,

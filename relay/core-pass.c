@@ -28,7 +28,6 @@
 #define ACKED_MAX     (UINT64_C(1) << 30)
 #define ACKED_OPS_MAX 32
 #define STREAK_MAX    16
-#define MAP_BYTES_MAX (UINT64_C(1) << 30)
 
 /*
  * Acknowledged runs
@@ -36,9 +35,9 @@
 void
 run_list_add(struct RunList *list, struct ClusterRun run)
 {
-    struct ClusterRun *last = list->list + list->count - 1;
+    struct ClusterRun *last = list->count ? &list->list[list->count - 1] : NULL;
 
-    if (list->count && last->first + last->count == run.first) {
+    if (last && last->first + last->count == run.first) {
         last->count += run.count;
         return;
     }
@@ -195,16 +194,6 @@ pass_mapped(RelayCore *core, struct ClusterRun run, uint64_t len, bool is_hole)
     core->extent = (struct Extent){run, is_hole};
 }
 
-static void
-claim_map(RelayCore *core, uint64_t cluster)
-{
-    uint64_t left = core->size_bytes - (cluster << core->cluster_bits);
-    uint64_t len = left < MAP_BYTES_MAX ? left : MAP_BYTES_MAX;
-    struct ClusterRun run = {cluster, clusters_for(len, core->cluster_bits)};
-
-    op_map(core, op_new(core, JOB_DRAIN, run));
-}
-
 /* Largest run that one op may take, were it at @cluster. */
 static uint64_t
 claim_max(const RelayCore *core, uint64_t cluster)
@@ -256,7 +245,8 @@ claim_next(RelayCore *core)
         return !pass->is_at_end;
     }
     if (!extent_covers(core, run.first)) {
-        claim_map(core, run.first);
+        op_map(core,
+               op_new(core, JOB_DRAIN, (struct ClusterRun){run.first, 1}));
         return false;
     }
     most = claim_max(core, run.first);

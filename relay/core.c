@@ -120,6 +120,7 @@ relay_core_new(const struct RelayCoreConfig *config)
     core->contact = config->contact;
     core->is_contact_kept = config->contact == CONTACT_KNOWN;
     core->next_us = 0;
+    core->deadline_us = CORE_NEVER;
     core->n_free = RELAY_OPS;
     for (unsigned i = 0; i < RELAY_OPS; i++) {
         core->free_ops[i] = RELAY_OPS - 1 - i;
@@ -205,6 +206,10 @@ relay_core_step(RelayCore *core, int64_t now_us, const struct RelayEvent *event,
     doubt_run(core);
     pass_run(core);
     core->actions = NULL;
+    if (core->n_free == RELAY_OPS) {
+        assert(!core->inflight_bytes && !core->n_holes && !core->n_checks);
+        assert(!core->n_ready && !core->n_mapping && !core->n_acked);
+    }
 }
 
 int64_t
@@ -242,10 +247,24 @@ relay_core_set(RelayCore *core, unsigned max_conns, enum TargetAccept accept,
                bool accept_unflushed)
 {
     assert(max_conns >= 1 && max_conns <= RELAY_CONNS);
+    if (accept != core->config.accept) {
+        relay_core_trust(core);
+    }
     core->config.max_conns = max_conns;
     core->config.accept = accept;
     core->config.accept_unflushed = accept_unflushed;
     core_try_again(core);
+}
+
+void
+relay_core_trust(RelayCore *core)
+{
+    if (core->is_estranged) {
+        core->is_estranged = false;
+        core->contact = CONTACT_NONE;
+        core->is_contact_kept = false;
+        core_try_again(core);
+    }
 }
 
 void
@@ -254,6 +273,7 @@ relay_core_retarget(RelayCore *core, enum TargetAccept accept, int64_t now_us)
     core->config.accept = accept;
     core->contact = CONTACT_NONE;
     core->is_contact_kept = false;
+    core->is_estranged = false;
     core->same_seq = 0;
     disk_map_mark_all(core->config.map, now_us);
     core->is_retargeted = true;

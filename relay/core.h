@@ -184,9 +184,13 @@ int64_t relay_core_next_us(const RelayCore *core);
 void relay_core_pause(RelayCore *core, bool pause);
 /* Seal soon and do not wait for the settle interval: somebody waits. */
 void relay_core_hurry(RelayCore *core);
-/* New limits or permission; a refused target is tried again at once. */
+/* New limits or permission; a refused target is tried again at once. Another
+ * @accept than before is the user's word, as relay_core_trust() is. */
 void relay_core_set(RelayCore *core, unsigned max_conns,
                     enum TargetAccept accept, bool accept_unflushed);
+/* The user said target-accept (again): a target that was refused because it is
+ * not what was written there counts as one never seen. */
+void relay_core_trust(RelayCore *core);
 /* Another target: everything is dirty, first contact again. */
 void relay_core_retarget(RelayCore *core, enum TargetAccept accept,
                          int64_t now_us);
