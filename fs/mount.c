@@ -43,6 +43,7 @@ struct Mount {
 /* What libfuse has to say while it mounts; main thread. */
 static GString *said;
 
+G_GNUC_PRINTF(2, 0)
 static void
 said_cb(enum fuse_log_level level, const char *format, va_list args)
 {
