@@ -328,7 +328,9 @@ store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
     if (size_bytes == atomic_load(&disk->size_bytes)) {
         return TRUE;
     }
-    if (!store_raw_resize(io, disk->map_fd, size_bytes, error)) {
+    if (store_raw_bytes(size_bytes) !=
+            store_raw_bytes(atomic_load(&disk->size_bytes)) &&
+        !store_raw_resize(io, disk->map_fd, size_bytes, error)) {
         return FALSE;
     }
     err = io->ops->fsync(io, disk->map_fd);

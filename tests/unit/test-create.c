@@ -130,6 +130,7 @@ test_create_refuses_and_leaves_nothing(void **state)
     char *hidden = g_build_filename(fixture->path, ".vda", NULL);
     char *conf = g_build_filename(fixture->path, STORE_CONF, NULL);
     char *bad_store = g_build_filename(fixture->dir, "a b", "vda", NULL);
+    char *second = g_build_filename(fixture->path, "vdb", NULL);
     char *inside = g_build_filename(fixture->path, "t.raw", NULL);
     struct {
         int code;
@@ -160,14 +161,15 @@ test_create_refuses_and_leaves_nothing(void **state)
         }
         assert_int_equal(count_entries(fixture->dir), 0);
     }
-    /* What lies in the store is refused once the store is there. */
     cases[0].ask = plain(fixture);
     assert_int_equal(create(store_io_kernel(), &cases[0].ask), 0);
     assert_int_equal(create(store_io_kernel(), &cases[0].ask), 2);
-    cases[0].ask.address = hidden + strlen(hidden);
+    /* A target in the store itself. */
+    cases[0].ask.address = second;
     cases[0].ask.target = inside;
-    assert_int_not_equal(create(store_io_kernel(), &cases[0].ask), 0);
+    assert_int_equal(create(store_io_kernel(), &cases[0].ask), 5);
     assert_int_equal(count_entries(fixture->path), 4);
+    g_free(second);
     g_free(hidden);
     g_free(conf);
     g_free(bad_store);
@@ -216,15 +218,17 @@ test_create_while_open_is_busy(void **state)
     g_free(other);
 }
 
-/* A sparse image of 1 MiB and 100 bytes, with data at both ends. */
+/* An image of 1 MiB and 100 bytes: data at both ends, holes, zeroes. */
 static char *
 make_image(const struct Fixture *fixture)
 {
+    static const char zeroes[600000];
     char *path = g_build_filename(fixture->dir, "image.raw", NULL);
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
     assert_int_equal(pwrite(fd, "begin", 5, 1), 5);
     assert_int_equal(pwrite(fd, "middle", 6, 300000), 6);
+    assert_int_equal(pwrite(fd, zeroes, sizeof(zeroes), 400000), 600000);
     assert_int_equal(pwrite(fd, "end", 3, (off_t)MIB + 97), 3);
     close(fd);
     return path;
@@ -333,6 +337,64 @@ test_create_makes_a_path_target(void **state)
     assert_int_equal(create(store_io_kernel(), &ask), 0);
     g_free(target);
     g_free(odd);
+}
+
+/* The steps of a create that matter: T a size, D a sync, R vda's directory in
+ * place, C weir.conf in place. */
+static struct {
+    StoreIo io;
+    struct StoreIoOps ops;
+    char steps[64];
+} noted;
+
+static void
+note_step(char step)
+{
+    size_t len = strlen(noted.steps);
+
+    assert_true(len + 1 < sizeof(noted.steps));
+    noted.steps[len] = step;
+}
+
+static int
+noted_ftruncate(StoreIo *io, int fd, uint64_t size)
+{
+    note_step('T');
+    return store_io_kernel()->ops->ftruncate(io, fd, size);
+}
+
+static int
+noted_fsync(StoreIo *io, int fd)
+{
+    note_step('D');
+    return store_io_kernel()->ops->fsync(io, fd);
+}
+
+static int
+noted_rename(StoreIo *io, int dirfd, const char *from, const char *to)
+{
+    note_step(!strcmp(to, "vda") ? 'R' : !strcmp(to, STORE_CONF) ? 'C' : '-');
+    return store_io_kernel()->ops->rename(io, dirfd, from, to);
+}
+
+/* File and directory are durable before they get their name, and all that
+ * before weir.conf has it. */
+static void
+test_create_is_durable_in_order(void **state)
+{
+    struct StoreCreate ask = plain(*state);
+    size_t len;
+
+    noted.ops = *store_io_kernel()->ops;
+    noted.ops.ftruncate = noted_ftruncate;
+    noted.ops.fsync = noted_fsync;
+    noted.ops.rename = noted_rename;
+    noted.io.ops = &noted.ops;
+    assert_int_equal(create(&noted.io, &ask), 0);
+    len = strlen(noted.steps);
+    assert_int_equal(noted.steps[0], 'D'); /* the directory above */
+    assert_non_null(strstr(noted.steps, "TDDRD"));
+    assert_string_equal(noted.steps + len - 2, "CD");
 }
 
 /* The n-th storage call fails, once or from then on. After a single failure
@@ -450,6 +512,7 @@ main(void)
         WITH_DIR(test_create_from_image_copies_it),
         WITH_DIR(test_create_refuses_other_formats),
         WITH_DIR(test_create_makes_a_path_target),
+        WITH_DIR(test_create_is_durable_in_order),
         WITH_DIR(test_create_faults_leave_nothing),
         WITH_DIR(test_add_faults_leave_the_first),
     };

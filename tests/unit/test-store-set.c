@@ -216,6 +216,29 @@ test_resize_grows_and_dirties_the_new_part(void **state)
     store_free(store);
 }
 
+/* A crash after growing, before the clean end: disk.raw has room to the next
+ * 4 KiB, so nothing but weir.conf tells that there is more of the disk. */
+static void
+test_resize_then_crash_keeps_the_new_part_dirty(void **state)
+{
+    uint64_t bytes = DISK_CLUSTERS * CLUSTER + 512;
+    Store *store = fixture_open(*state, 0);
+
+    assert_true(store_resize_disk(store, store->disks[0], bytes, NULL));
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+    fixture_serve(*state, 0);
+    store = fixture_open(*state, 0);
+    assert_int_equal(dirty_clusters(store->disks[0]), 0);
+    assert_true(store_resize_disk(store, store->disks[0], bytes + 512, NULL));
+    store_free(store);
+    store = fixture_open(*state, 0);
+    assert_int_equal(store->disks[0]->size_bytes, bytes + 512);
+    assert_int_equal(dirty_clusters(store->disks[0]), 1);
+    assert_false(disk_map_is_clean(store->disks[0]->map, bytes, 512));
+    store_free(store);
+}
+
 static void
 test_resize_refuses_what_cannot_be(void **state)
 {
@@ -299,6 +322,7 @@ main(void)
         WITH_STORE(test_target_of_several_disks_needs_a_name),
         WITH_STORE(test_faults_of_a_new_target_are_safe),
         WITH_STORE(test_resize_grows_and_dirties_the_new_part),
+        WITH_STORE(test_resize_then_crash_keeps_the_new_part_dirty),
         WITH_STORE(test_resize_refuses_what_cannot_be),
         WITH_STORE(test_faults_of_resize_are_safe),
     };

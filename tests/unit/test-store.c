@@ -197,6 +197,44 @@ test_damage_at_rest_is_all_dirty(void **state)
     }
 }
 
+/* A checkpoint of before, put back by hand, is not the last one. */
+static void
+test_old_checkpoint_is_not_believed(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->address, STORE_DIRTY, NULL);
+    char *old;
+    size_t len;
+    Store *store;
+
+    make_history(fixture);
+    assert_true(g_file_get_contents(path, &old, &len, NULL));
+    fixture_serve(fixture, 50 * CLUSTER);
+    assert_true(g_file_set_contents(path, old, (gssize)len, NULL));
+    store = fixture_open(fixture, 0);
+    assert_true(store->was_clean);
+    assert_int_equal(dirty_clusters(store->disks[0]), DISK_CLUSTERS);
+    store_free(store);
+    g_free(old);
+    g_free(path);
+}
+
+/* Bits say nothing about a target that was never accepted. */
+static void
+test_no_contact_is_all_dirty(void **state)
+{
+    Store *store = fixture_open(*state, 0);
+
+    assert_true(store_serve(store, NULL));
+    settle_all(store->disks[0]);
+    store->disks[0]->contact = CONTACT_NONE;
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+    store = fixture_open(*state, 0);
+    assert_int_equal(dirty_clusters(store->disks[0]), DISK_CLUSTERS);
+    store_free(store);
+}
+
 /* Another target: everything is dirty, and it is a first contact. */
 static void
 test_other_target_is_first_contact(void **state)
@@ -265,6 +303,39 @@ test_lock_of_the_dead_is_waited_for(void **state)
     store_free(fixture_open(fixture, 0));
     close(pipe_fds[0]);
     close(pipe_fds[1]);
+}
+
+/* Opens the lock as the kernel does, but the first one is unlinked at once, as
+ * by a `weir remove` that was faster. */
+static int
+open_unlinked_lock(StoreIo *io, int dirfd, const char *name, int flags,
+                   mode_t mode)
+{
+    static bool was_done;
+    int fd = store_io_kernel()->ops->open(io, dirfd, name, flags, mode);
+
+    if (!strcmp(name, STORE_LOCK) && !was_done) {
+        was_done = true;
+        assert_int_equal(unlinkat(dirfd, name, 0), 0);
+    }
+    return fd;
+}
+
+static void
+test_lock_of_an_unlinked_file_is_none(void **state)
+{
+    struct StoreIoOps ops = *store_io_kernel()->ops;
+    StoreIo io = {&ops};
+    struct stat held, named;
+    Store *store;
+
+    ops.open = open_unlinked_lock;
+    store = store_open(&io, ((struct StoreFixture *)*state)->path, 0, NULL);
+    assert_non_null(store);
+    assert_int_equal(fstat(store->lock_fd, &held), 0);
+    assert_int_equal(fstatat(store->dir_fd, STORE_LOCK, &named, 0), 0);
+    assert_int_equal(held.st_ino, named.st_ino);
+    store_free(store);
 }
 
 static void
@@ -520,9 +591,12 @@ main(void)
         WITH_STORE(test_unclean_end_is_all_dirty_in_doubt),
         WITH_STORE(test_state_saved_while_served_stays_unclean),
         WITH_STORE(test_damage_at_rest_is_all_dirty),
+        WITH_STORE(test_old_checkpoint_is_not_believed),
+        WITH_STORE(test_no_contact_is_all_dirty),
         WITH_STORE(test_other_target_is_first_contact),
         WITH_STORE(test_second_open_names_the_first),
         WITH_STORE(test_lock_of_the_dead_is_waited_for),
+        WITH_STORE(test_lock_of_an_unlinked_file_is_none),
         WITH_STORE(test_open_refuses_what_is_no_store),
         WITH_STORE(test_clean_end_goes_in_order),
         WITH_STORE(test_failed_sync_is_no_clean_end),
