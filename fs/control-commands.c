@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * control-commands.c - the table of our own commands
+ *
+ *   weir-ping                                 {}: somebody is there
+ *   weir-status                               status.json
+ *   weir-metrics                              {"text": ...}
+ *   weir-drain   [wait]                       {}: begun, or settled with wait
+ *   weir-pause, weir-resume                   {}: the relay, not the guest
+ *   weir-set     settings{KEY: VALUE} [disk]  {}: live, and kept
+ *   weir-resize  disk, size-bytes             {}: grow
+ *
+ * Each runs on the main thread and is answered at once; only a drain that
+ * waits keeps its call. A setting is first checked and kept by the store, then
+ * handed to the relay: what is in weir.conf is what is in force.
+ */
+#include "daemon-private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void
+answer_empty(ControlCall *call)
+{
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+    json_node_take_object(node, json_object_new());
+    control_call_return(call, node);
+}
+
+static void
+answer_error(ControlCall *call, GError *error)
+{
+    control_call_error(call, host_exit_code(error), error->message);
+    g_error_free(error);
+}
+
+/* A member of the arguments that must be a string; NULL if it is not there. */
+static const char *
+text_argument(JsonObject *arguments, const char *name)
+{
+    JsonNode *node = json_object_get_member(arguments, name);
+
+    return node != NULL && json_node_get_value_type(node) == G_TYPE_STRING
+               ? json_node_get_string(node)
+               : NULL;
+}
+
+static void
+run_ping(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    (void)arguments;
+    (void)user;
+    answer_empty(call);
+}
+
+static void
+run_status(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+    (void)arguments;
+    daemon_look(daemon);
+    json_node_take_object(node, status_build(&daemon->input, &daemon->tracker));
+    control_call_return(call, node);
+}
+
+static void
+run_metrics(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    JsonObject *object = json_object_new();
+    g_autofree char *text = NULL;
+
+    (void)arguments;
+    daemon_look(daemon);
+    text = metrics_text(&daemon->input, &daemon->tracker);
+    json_object_set_string_member(object, "text", text);
+    json_node_take_object(node, object);
+    control_call_return(call, node);
+}
+
+static void
+run_drain(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    JsonNode *wait = json_object_get_member(arguments, "wait");
+
+    if (wait != NULL && json_node_get_value_type(wait) == G_TYPE_BOOLEAN &&
+        json_node_get_boolean(wait)) {
+        drain_begin(daemon, call);
+        return;
+    }
+    relay_hurry(daemon->relay);
+    answer_empty(call);
+}
+
+static void
+set_pause(ControlCall *call, Daemon *daemon, gboolean pause)
+{
+    daemon->is_paused = pause;
+    relay_pause(daemon->relay, pause);
+    g_message("the relay is %s", pause ? "paused" : "resumed");
+    answer_empty(call);
+}
+
+static void
+run_pause(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    (void)arguments;
+    set_pause(call, user, TRUE);
+}
+
+static void
+run_resume(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    (void)arguments;
+    set_pause(call, user, FALSE);
+}
+
+/*
+ * Settings
+ */
+static void
+apply_accept(Daemon *daemon, Disk *disk)
+{
+    const struct StoreSettings *settings = &daemon->store->settings;
+
+    if (disk->target != NULL) {
+        relay_set_accept(daemon->relay, disk->name, disk->accept,
+                         settings->accept_unflushed, settings->insecure);
+    }
+}
+
+static void
+apply_bwlimit(Daemon *daemon)
+{
+    const char *text = daemon->store->settings.bwlimit;
+    struct RateTable table;
+    char why[RELAY_TEXT];
+
+    if (rate_table_parse(text != NULL ? text : "off", &table, why,
+                         sizeof(why))) {
+        relay_set_bwlimit(daemon->relay, &table);
+    }
+}
+
+/* What the store has just taken, handed to the relay. @disk: NULL is all. */
+static void
+apply_setting(Daemon *daemon, Disk *disk, const char *key)
+{
+    Store *store = daemon->store;
+
+    if (strcmp(key, "bwlimit") == 0) {
+        apply_bwlimit(daemon);
+    }
+    if (strcmp(key, "max-connections") == 0) {
+        relay_set_max_conns(daemon->relay, store->settings.max_connections);
+    }
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        if (disk == NULL || store->disks[i] == disk) {
+            apply_accept(daemon, store->disks[i]);
+        }
+    }
+}
+
+/* The disk whose target this will change; with one disk its name may be left
+ * out. The store refuses the rest. */
+static Disk *
+target_disk(Daemon *daemon, Disk *disk)
+{
+    return disk == NULL && daemon->store->n_disks == 1 ? daemon->store->disks[0]
+                                                       : disk;
+}
+
+static gboolean
+set_target(Daemon *daemon, Disk *disk, const char *value, GError **error)
+{
+    Disk *changed = target_disk(daemon, disk);
+    g_autofree char *before =
+        changed != NULL ? g_strdup(changed->target) : NULL;
+
+    if (!store_set(daemon->store, disk, "target", value, error)) {
+        return FALSE;
+    }
+    /* The same one again is no other target: nothing gets dirty. */
+    if (changed == NULL || g_strcmp0(before, changed->target) == 0) {
+        return TRUE;
+    }
+    status_tracker_retarget(&daemon->tracker, changed->index);
+    return relay_set_target(daemon->relay, changed->name, changed->target,
+                            error);
+}
+
+static gboolean
+set_one(Daemon *daemon, Disk *disk, const char *key, JsonNode *value,
+        GError **error)
+{
+    if (json_node_get_value_type(value) != G_TYPE_STRING) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "%s: its value must be a string", key);
+        return FALSE;
+    }
+    if (strcmp(key, "target") == 0) {
+        if (!set_target(daemon, disk, json_node_get_string(value), error)) {
+            return FALSE;
+        }
+    } else if (!store_set(daemon->store, disk, key, json_node_get_string(value),
+                          error)) {
+        return FALSE;
+    } else {
+        apply_setting(daemon, disk, key);
+    }
+    g_message("set %s", key);
+    return TRUE;
+}
+
+static void
+run_set(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    JsonNode *settings = json_object_get_member(arguments, "settings");
+    const char *name = text_argument(arguments, "disk");
+    Disk *disk = name != NULL ? store_disk(daemon->store, name) : NULL;
+    g_autoptr(GList) keys = NULL;
+    GError *error = NULL;
+
+    if (settings == NULL || !JSON_NODE_HOLDS_OBJECT(settings)) {
+        control_call_error(call, 2, "wants settings: an object of strings");
+        return;
+    }
+    if (name != NULL && disk == NULL) {
+        control_call_error(call, 1, "the store has no disk of that name");
+        return;
+    }
+    keys = json_object_get_members(json_node_get_object(settings));
+    for (GList *l = keys; l != NULL; l = l->next) {
+        JsonNode *value =
+            json_object_get_member(json_node_get_object(settings), l->data);
+
+        if (!set_one(daemon, disk, l->data, value, &error)) {
+            answer_error(call, error);
+            return;
+        }
+    }
+    answer_empty(call);
+}
+
+/*
+ * Growing
+ */
+struct Growth {
+    Store *store;
+    Disk *disk;
+    uint64_t size_bytes;
+    GError *error;
+};
+
+/* On the fs thread, with no write of the disk in flight. */
+static void
+grow_cb(void *user)
+{
+    struct Growth *growth = user;
+
+    store_resize_disk(growth->store, growth->disk, growth->size_bytes,
+                      &growth->error);
+}
+
+/* Would the target hold it? In words if not. */
+static char *
+target_flaw(Daemon *daemon, Disk *disk, uint64_t size_bytes)
+{
+    struct RelayFigures figures;
+
+    if (disk->target == NULL ||
+        !relay_figures(daemon->relay, disk->name, &figures)) {
+        return NULL;
+    }
+    if (figures.target_size_bytes == 0) {
+        return g_strdup_printf("%s: the target's size is not known while it "
+                               "is not connected; try again when it is",
+                               disk->name);
+    }
+    if (figures.target_size_bytes < size_bytes) {
+        g_autofree char *size = status_size((double)figures.target_size_bytes);
+
+        return g_strdup_printf("%s: the target has only %s (%" G_GUINT64_FORMAT
+                               " bytes); grow it first",
+                               disk->name, size, figures.target_size_bytes);
+    }
+    return NULL;
+}
+
+static void
+run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    const char *name = text_argument(arguments, "disk");
+    gint64 size =
+        json_object_get_int_member_with_default(arguments, "size-bytes", 0);
+    struct Growth growth = {.store = daemon->store,
+                            .size_bytes = (uint64_t)size};
+    g_autofree char *flaw = NULL;
+
+    growth.disk = name != NULL ? store_disk(daemon->store, name) : NULL;
+    if (growth.disk == NULL || size <= 0) {
+        control_call_error(call, growth.disk == NULL ? 1 : 2,
+                           growth.disk == NULL
+                               ? "the store has no disk of that name"
+                               : "wants size-bytes");
+        return;
+    }
+    flaw = target_flaw(daemon, growth.disk, growth.size_bytes);
+    if (flaw != NULL) {
+        control_call_error(call, EXIT_TARGET, flaw);
+        return;
+    }
+    if (daemon->face != NULL) {
+        face_quiesce(daemon->face, growth.disk, grow_cb, &growth);
+    } else {
+        grow_cb(&growth);
+    }
+    if (growth.error != NULL) {
+        answer_error(call, growth.error);
+        return;
+    }
+    relay_wake(daemon->relay);
+    answer_empty(call);
+}
+
+const struct ControlCommand daemon_commands[] = {
+    {"weir-ping", run_ping},
+    {"weir-status", run_status},
+    {"weir-metrics", run_metrics},
+    {"weir-drain", run_drain},
+    {"weir-pause", run_pause},
+    {"weir-resume", run_resume},
+    {"weir-set", run_set},
+    {"weir-resize", run_resize},
+    {NULL, NULL},
+};

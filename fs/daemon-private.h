@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * daemon-private.h - what the daemon's files share
+ *
+ * Purpose: the one object that ties store, relay, face, mount and control
+ *          socket together.
+ * Threads: main; only daemon_dirtied(), daemon_face_note() and
+ *          daemon_relay_news() run on others, and only post.
+ */
+#pragma once
+
+#include "control.h"
+#include "daemon.h"
+#include "host.h"
+#include "status.h"
+
+typedef struct Daemon Daemon;
+typedef struct Drain Drain;
+
+struct Daemon {
+    const struct DaemonConfig *config;
+    Store *store;
+    Relay *relay;
+    Mount *mount;
+    Face *face;
+    ControlServer *control;
+    GMainLoop *loop;
+
+    Inbox inbox; /* face notes and relay news */
+    guint inbox_source, tick_source, progress_source, timeout_source;
+    guint term_source, int_source;
+
+    struct StatusInput input; /* of the last look */
+    struct StatusTracker tracker;
+    enum StoreState last_state;
+    bool has_state;
+    gint64 notified_us;
+
+    GPtrArray *drains; /* waiting ones */
+    bool is_paused;    /* the user said so */
+    bool is_stopping;
+    int exit_code;
+    GError *error; /* what to say with it */
+};
+
+/* daemon.c */
+void daemon_look(Daemon *daemon); /* figures into input and tracker */
+void daemon_stop(Daemon *daemon); /* unmount, or end if there is no mount */
+void daemon_end(Daemon *daemon, int exit_code);
+
+/* daemon-news.c */
+enum DaemonMsg { DAEMON_MSG_FACE, DAEMON_MSG_RELAY };
+gboolean daemon_news_init(Daemon *daemon, GError **error);
+void daemon_news_take(Daemon *daemon);
+void daemon_news_deinit(Daemon *daemon);
+void daemon_face_note(void *user, FaceNote *note);
+void daemon_relay_news(void *user, const char *disk, enum RelayNews news);
+void daemon_dirtied(void *user);
+
+/* drain.c: what is dirty now, until it is settled */
+/* @call is answered when it is done, or by an error; NULL: the daemon ends. */
+void drain_begin(Daemon *daemon, ControlCall *call);
+void drain_check_all(Daemon *daemon);
+void drain_forget_all(Daemon *daemon);
+
+/* control-commands.c */
+extern const struct ControlCommand daemon_commands[];

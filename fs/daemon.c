@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * daemon.c - one store at work: built, run, unwound
+ *
+ * Threads, and what each waits in:
+ *
+ *   main    GMainContext: signals, control socket, the news of the others
+ *   fs      io_uring: /dev/fuse and the store's files        (face.c)
+ *   relay   io_uring: the store's files, NBD, timers         (relay.h)
+ *
+ * Built in this order, unwound in the reverse one:
+ *
+ *   store (lock, bitmaps) -> mount point looked at -> relay -> control socket
+ *   -> mount -> face -> store marked unclean -> both threads started -> ready
+ *
+ * The store says "unclean" on disk before the first guest write or upload can
+ * happen, and "clean" after the last one; whatever ends this process in
+ * between leaves "unclean" behind.
+ *
+ * The end comes from outside: somebody unmounts, the kernel closes the
+ * connection, the face says so (FACE_NOTE_ENDED). SIGTERM only unmounts, on a
+ * thread of its own, because the main thread must not wait for its own mount;
+ * if it is in use, the mount is detached and served until its last user is
+ * gone. Nothing here waits for the target: what is not uploaded is in the
+ * bitmap, and goes on at the next start.
+ *
+ * Without a mount point the same thing drains a store at rest: no mount, no
+ * face, and the end is that what was dirty at the start is settled.
+ */
+#include "daemon-private.h"
+
+#include "notify.h"
+
+#include <errno.h>
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#define STOP_EXTEND "EXTEND_TIMEOUT_USEC=30000000"
+
+/*
+ * Looking
+ */
+static void
+say_state(Daemon *daemon, enum StoreState state)
+{
+    bool is_new = !daemon->has_state || state != daemon->last_state;
+    JsonObject *data;
+
+    if (daemon->is_stopping) {
+        notify_send(STOP_EXTEND);
+    }
+    if (is_new ||
+        daemon->input.now_us - daemon->notified_us > 10 * G_USEC_PER_SEC) {
+        g_autofree char *size =
+            status_size((double)status_dirty_bytes(&daemon->input));
+
+        notify_send("STATUS=%s, %s to upload", store_state_name(state), size);
+        daemon->notified_us = daemon->input.now_us;
+    }
+    if (is_new && daemon->control != NULL) {
+        data = json_object_new();
+        json_object_set_string_member(data, "state", store_state_name(state));
+        control_server_event(daemon->control, "WEIR_STATE_CHANGE", data);
+    }
+    daemon->last_state = state;
+    daemon->has_state = true;
+}
+
+void
+daemon_look(Daemon *daemon)
+{
+    status_gather(daemon->store, daemon->relay, daemon->face,
+                  daemon->config->mountpoint, &daemon->input);
+    daemon->input.is_paused = daemon->is_paused;
+    status_tracker_update(&daemon->tracker, &daemon->input);
+}
+
+static gboolean
+tick_cb(gpointer data)
+{
+    Daemon *daemon = data;
+
+    daemon_look(daemon);
+    say_state(daemon, status_state(&daemon->input, &daemon->tracker));
+    drain_check_all(daemon);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean
+progress_cb(gpointer data)
+{
+    Daemon *daemon = data;
+    g_autoptr(JsonObject) status = NULL;
+
+    daemon_look(daemon);
+    status = status_build(&daemon->input, &daemon->tracker);
+    daemon->config->progress(status, daemon->config->user);
+    return G_SOURCE_CONTINUE;
+}
+
+/*
+ * Ending
+ */
+void
+daemon_end(Daemon *daemon, int exit_code)
+{
+    daemon->exit_code = exit_code;
+    daemon->is_stopping = true;
+    g_main_loop_quit(daemon->loop);
+}
+
+static gpointer
+unmount_thread(gpointer data)
+{
+    g_autofree char *dir = data;
+    int result = mount_take_down(dir, false);
+
+    if (result == -EBUSY) {
+        g_message("%s: in use: detached, and served until its last user is "
+                  "gone",
+                  dir);
+        result = mount_take_down(dir, true);
+    }
+    if (result < 0) {
+        g_warning("%s: cannot be unmounted: %s", dir, g_strerror(-result));
+    }
+    return NULL;
+}
+
+void
+daemon_stop(Daemon *daemon)
+{
+    const char *dir = daemon->config->mountpoint;
+    struct MountEntry entry;
+    bool is_ours;
+
+    if (dir == NULL) {
+        daemon_end(daemon, EXIT_INTERRUPTED);
+        return;
+    }
+    daemon->is_stopping = true;
+    notify_send("STOPPING=1");
+    is_ours = mount_find_dir(dir, &entry) &&
+              g_strcmp0(entry.source, daemon->store->path) == 0;
+    mount_entry_clear(&entry);
+    /* Else it is detached already, or somebody mounted over it: serve on. */
+    if (is_ours) {
+        g_thread_unref(g_thread_new("unmount", unmount_thread, g_strdup(dir)));
+    }
+}
+
+static gboolean
+signal_cb(gpointer data)
+{
+    daemon_stop(data);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean
+timeout_cb(gpointer data)
+{
+    Daemon *daemon = data;
+
+    daemon->timeout_source = 0;
+    daemon_end(daemon, EXIT_TIMEOUT);
+    return G_SOURCE_REMOVE;
+}
+
+/*
+ * Building
+ */
+/* Disks without a target as well: they may get one. */
+static gboolean
+add_disk(Daemon *daemon, Disk *disk, GError **error)
+{
+    struct RelayDiskConfig config = {
+        .name = disk->name,
+        .fd = disk->fd,
+        .map_fd = disk->map_fd,
+        .dio_align = MAX(disk->offset_align, disk->mem_align),
+        .map = disk->map,
+        .target = disk->target,
+        .contact = disk->contact,
+        .accept = disk->accept,
+        .accept_unflushed = daemon->store->settings.accept_unflushed,
+        .insecure = daemon->store->settings.insecure,
+        .all_in_doubt = disk->all_in_doubt,
+    };
+
+    return relay_add_disk(daemon->relay, &config, error);
+}
+
+static gboolean
+build_relay(Daemon *daemon, GError **error)
+{
+    Store *store = daemon->store;
+    struct RelayConfig config = {
+        .io = store->io,
+        .run_dir = store->path,
+        .lock_fd = store->lock_fd,
+        .max_conns = store->settings.max_connections,
+        .deadline_us = store->settings.request_deadline_s * G_USEC_PER_SEC,
+        .notify = daemon_relay_news,
+        .user = daemon,
+    };
+    struct RateTable table;
+    char why[RELAY_TEXT];
+
+    daemon->relay = relay_new(&config, error);
+    if (daemon->relay == NULL) {
+        return FALSE;
+    }
+    if (store->settings.bwlimit != NULL &&
+        rate_table_parse(store->settings.bwlimit, &table, why, sizeof(why))) {
+        relay_set_bwlimit(daemon->relay, &table);
+    }
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        if (!add_disk(daemon, store->disks[i], error)) {
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+static gboolean
+build_face(Daemon *daemon, GError **error)
+{
+    const struct DaemonConfig *config = daemon->config;
+    struct FaceConfig face = {
+        .store = daemon->store,
+        .uid = config->options.uid,
+        .gid = config->options.gid,
+        .mode = config->options.mode,
+        .read_only = config->options.is_read_only,
+        .notify = daemon_face_note,
+        .dirtied = daemon_dirtied,
+        .user = daemon,
+    };
+
+    if (config->mountpoint == NULL) {
+        return TRUE;
+    }
+    daemon->mount = mount_new(daemon->store->path, config->mountpoint,
+                              &config->options, error);
+    if (daemon->mount == NULL) {
+        return FALSE;
+    }
+    face.fuse_fd = mount_fd(daemon->mount);
+    daemon->face = face_new(&face, error);
+    return daemon->face != NULL;
+}
+
+static gboolean
+build_store(Daemon *daemon, GError **error)
+{
+    const struct DaemonConfig *config = daemon->config;
+
+    daemon->store = store_open(store_io_kernel(), config->store, 0, error);
+    if (daemon->store == NULL) {
+        return FALSE;
+    }
+    if (daemon->store->n_disks == 0) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "%s: has no disk; weir create %s/vda --size 20G",
+                    config->store, config->store);
+        return FALSE;
+    }
+    return config->mountpoint == NULL ||
+           mount_check_dir(config->mountpoint, error);
+}
+
+static gboolean
+daemon_build(Daemon *daemon, GError **error)
+{
+    g_autofree char *socket = NULL;
+
+    if (!build_store(daemon, error) || !daemon_news_init(daemon, error) ||
+        !build_relay(daemon, error)) {
+        return FALSE;
+    }
+    socket = g_build_filename(daemon->store->path, "control.sock", NULL);
+    daemon->control =
+        control_server_new(socket, daemon_commands, daemon, error);
+    return daemon->control != NULL && build_face(daemon, error) &&
+           store_serve(daemon->store, error) &&
+           relay_start(daemon->relay, error) &&
+           (daemon->face == NULL || face_start(daemon->face, error));
+}
+
+/*
+ * Unwinding
+ */
+
+/* Uploads without an answer may still execute at the target when the next
+ * process is at work; it must know. What is sent between this look and the end
+ * of the relay counts as well, so a connection with work to do is enough. */
+static void
+note_doubts(Daemon *daemon)
+{
+    for (unsigned i = 0; i < daemon->store->n_disks; i++) {
+        Disk *disk = daemon->store->disks[i];
+        struct DiskMapFigures map;
+        struct RelayFigures figures;
+
+        if (!relay_figures(daemon->relay, disk->name, &figures)) {
+            continue;
+        }
+        disk_map_figures(disk->map, &map);
+        disk->all_in_doubt = figures.core.inflight_bytes > 0 ||
+                             figures.core.doubt_clusters > 0 ||
+                             (figures.core.conns > 0 && !daemon->is_paused &&
+                              map.dirty_clusters > 0);
+    }
+}
+
+static void
+daemon_unwind(Daemon *daemon, bool was_up, GError **error)
+{
+    if (was_up) {
+        daemon_news_take(daemon);
+        note_doubts(daemon);
+    }
+    if (daemon->control != NULL) {
+        drain_forget_all(daemon);
+    }
+    g_clear_pointer(&daemon->relay, relay_free);
+    if (!was_up && daemon->mount != NULL) {
+        mount_take_down(daemon->config->mountpoint, true);
+    }
+    g_clear_pointer(&daemon->face, face_free);
+    g_clear_pointer(&daemon->mount, mount_free);
+    if (was_up && !store_close_clean(daemon->store, error)) {
+        daemon->exit_code = host_exit_code(*error);
+    }
+    daemon_news_deinit(daemon);
+    g_clear_pointer(&daemon->control, control_server_free);
+    g_clear_pointer(&daemon->store, store_free);
+}
+
+/*
+ * Running
+ */
+static void
+daemon_watch(Daemon *daemon)
+{
+    const struct DaemonConfig *config = daemon->config;
+
+    daemon->term_source = g_unix_signal_add(SIGTERM, signal_cb, daemon);
+    daemon->int_source = g_unix_signal_add(SIGINT, signal_cb, daemon);
+    daemon->tick_source = g_timeout_add_seconds(1, tick_cb, daemon);
+    if (config->progress != NULL) {
+        daemon->progress_source = g_timeout_add(250, progress_cb, daemon);
+    }
+    if (config->timeout_us > 0) {
+        daemon->timeout_source =
+            g_timeout_add((guint)MIN(config->timeout_us / 1000, G_MAXUINT),
+                          timeout_cb, daemon);
+    }
+}
+
+static void
+daemon_unwatch(Daemon *daemon)
+{
+    g_clear_handle_id(&daemon->term_source, g_source_remove);
+    g_clear_handle_id(&daemon->int_source, g_source_remove);
+    g_clear_handle_id(&daemon->tick_source, g_source_remove);
+    g_clear_handle_id(&daemon->progress_source, g_source_remove);
+    g_clear_handle_id(&daemon->timeout_source, g_source_remove);
+}
+
+int
+daemon_run(const struct DaemonConfig *config, GError **error)
+{
+    Daemon *daemon = g_new0(Daemon, 1);
+    bool was_up;
+    int code;
+
+    daemon->config = config;
+    daemon->loop = g_main_loop_new(NULL, FALSE);
+    daemon->drains = g_ptr_array_new();
+    notify_init();
+    host_prepare();
+    was_up = daemon_build(daemon, &daemon->error);
+    if (was_up) {
+        daemon_watch(daemon);
+        daemon_look(daemon);
+        notify_send("READY=1");
+        if (config->ready != NULL) {
+            config->ready(config->user);
+        }
+        if (config->mountpoint == NULL) {
+            drain_begin(daemon, NULL);
+        }
+        if (!daemon->is_stopping) {
+            g_main_loop_run(daemon->loop);
+        }
+        daemon_unwatch(daemon);
+    } else {
+        daemon->exit_code = EXIT_FAILURE;
+    }
+    daemon_unwind(daemon, was_up,
+                  daemon->error == NULL ? &daemon->error : NULL);
+    code = daemon->exit_code;
+    if (daemon->error != NULL) {
+        g_propagate_error(error, daemon->error);
+    }
+    g_ptr_array_unref(daemon->drains);
+    g_main_loop_unref(daemon->loop);
+    g_free(daemon);
+    return code;
+}
