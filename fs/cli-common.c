@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cli-common.c - what the subcommands share
+ *
+ * An address is a store's directory or the place where it is mounted; the
+ * table of mounts tells which, without asking the mount itself.
+ *
+ * A command that finds a daemon talks to it; one that finds none works on the
+ * store itself. Whether there is one is decided by the control socket: it is
+ * there and answers, or there is no daemon. (A socket left by a killed daemon
+ * refuses connections.) A race with a daemon that just starts or ends is caught
+ * by the store's lock.
+ */
+#include "cli.h"
+
+#include "host.h"
+#include "mount.h"
+#include "status.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+int
+cli_fail(int code, const char *format, ...)
+{
+    g_autofree char *text = NULL;
+    va_list args;
+
+    va_start(args, format);
+    text = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_strdelimit(text, "\n\r", ' ');
+    fprintf(stderr, "weir: %s\n", g_strstrip(text));
+    return code;
+}
+
+int
+cli_fail_error(const char *what, GError *error)
+{
+    int code = host_exit_code(error);
+
+    cli_fail(code, "%s: %s", what, error->message);
+    g_error_free(error);
+    return code;
+}
+
+bool
+cli_parse_duration(const char *text, gint64 *us)
+{
+    static const struct {
+        const char *unit;
+        gint64 us;
+    } units[] = {{"ms", 1000},
+                 {"s", G_USEC_PER_SEC},
+                 {"m", 60 * G_GINT64_CONSTANT(1000000)},
+                 {"h", 3600 * G_GINT64_CONSTANT(1000000)},
+                 {"d", 86400 * G_GINT64_CONSTANT(1000000)}};
+    gint64 total = 0;
+
+    do {
+        gint64 factor = 0;
+        char *end;
+        guint64 number;
+
+        if (!g_ascii_isdigit(*text)) {
+            return false;
+        }
+        number = g_ascii_strtoull(text, &end, 10);
+        if (*end == '\0' && total == 0) {
+            factor = G_USEC_PER_SEC;
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(units) && factor == 0; i++) {
+            if (g_str_has_prefix(end, units[i].unit)) {
+                factor = units[i].us;
+                end += strlen(units[i].unit);
+            }
+        }
+        if (factor == 0 || number > (guint64)(INT64_MAX / 4 / factor)) {
+            return false;
+        }
+        total += (gint64)number * factor;
+        text = end;
+    } while (*text != '\0' && total < INT64_MAX / 4);
+    *us = total;
+    return *text == '\0';
+}
+
+/*
+ * Stores
+ */
+char *
+cli_store_path(const char *address)
+{
+    char *path = mount_real_path(address);
+    struct MountEntry entry;
+
+    if (mount_find_dir(path, &entry) &&
+        strcmp(entry.fstype, MOUNT_FSTYPE) == 0) {
+        g_free(path);
+        path = g_steal_pointer(&entry.source);
+    }
+    mount_entry_clear(&entry);
+    return path;
+}
+
+ControlClient *
+cli_connect(const char *store)
+{
+    g_autofree char *path = g_build_filename(store, "control.sock", NULL);
+
+    return control_client_open(path, NULL);
+}
+
+bool
+cli_is_locked(const char *store)
+{
+    g_autofree char *path = g_build_filename(store, "lock", NULL);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool is_locked;
+
+    if (fd < 0) {
+        return false;
+    }
+    is_locked = flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    close(fd);
+    return is_locked;
+}
+
+static JsonObject *
+status_at_rest(const char *path, GError **error)
+{
+    g_autofree struct StatusInput *input = g_new0(struct StatusInput, 1);
+    Store *store = store_open(store_io_kernel(), path, STORE_OPEN_READ, error);
+    JsonObject *status;
+
+    if (store == NULL) {
+        return NULL;
+    }
+    status_gather(store, NULL, NULL, NULL, input);
+    status = status_build(input, NULL);
+    store_free(store);
+    return status;
+}
+
+JsonObject *
+cli_status(const char *store, GError **error)
+{
+    g_autoptr(ControlClient) client = cli_connect(store);
+    g_autoptr(JsonNode) reply = NULL;
+
+    if (client == NULL) {
+        return status_at_rest(store, error);
+    }
+    reply = control_client_call(client, "weir-status", NULL, error);
+    if (reply == NULL || !JSON_NODE_HOLDS_OBJECT(reply)) {
+        return NULL;
+    }
+    return json_node_dup_object(reply);
+}
+
+void
+cli_print_json(JsonObject *object)
+{
+    g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
+    g_autofree char *text = NULL;
+
+    json_node_set_object(node, object);
+    text = json_to_string(node, TRUE);
+    printf("%s\n", text);
+}
+
+/*
+ * Signals
+ */
+static volatile sig_atomic_t interrupted, asked;
+
+static void
+signal_handler(int number)
+{
+    if (number == SIGUSR1) {
+        asked = 1;
+    } else {
+        interrupted = 1;
+    }
+}
+
+void
+cli_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = signal_handler};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+}
+
+bool
+cli_was_interrupted(void)
+{
+    return interrupted != 0;
+}
+
+bool
+cli_was_asked(void)
+{
+    bool was = asked != 0;
+
+    asked = 0;
+    return was;
+}

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cli-store.c - create, set, resize, remove, check
+ *
+ * The commands about what a store is. create, remove and check work on the
+ * store itself and need it at rest (its lock says so: exit 3). set and resize
+ * ask the daemon if there is one, and do it themselves if there is none.
+ */
+#include "cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/*
+ * create
+ */
+static struct {
+    char *size, *from, *target, *cluster_size;
+    gboolean insecure;
+} create_options;
+
+static const GOptionEntry create_entries[] = {
+    {"size", 0, 0, G_OPTION_ARG_STRING, &create_options.size,
+     "size of the new disk: 20G, 512M, 4T", "SIZE"},
+    {"from", 0, 0, G_OPTION_ARG_FILENAME, &create_options.from,
+     "seed it from a raw image (reflink or sparse copy)", "IMAGE"},
+    {"target", 0, 0, G_OPTION_ARG_STRING, &create_options.target,
+     "NBD URI, '[ nbdkit ... ]', or a path", "URI"},
+    {"cluster-size", 0, 0, G_OPTION_ARG_STRING, &create_options.cluster_size,
+     "unit of the dirty bitmap, 4K to 2M (64K)", "SIZE"},
+    {"insecure", 0, 0, G_OPTION_ARG_NONE, &create_options.insecure,
+     "plain TCP to a target beyond this host is fine", NULL},
+    {NULL, 0, 0, 0, NULL, NULL, NULL}};
+
+static int
+parse_cluster_size(const char *text, unsigned *bits)
+{
+    uint64_t bytes;
+
+    if (!store_parse_size(text, &bytes) || bytes < 4096 || bytes > 2u << 20 ||
+        (bytes & (bytes - 1)) != 0) {
+        return cli_fail(CLI_USAGE,
+                        "create: cluster size %s: wants a power of two from "
+                        "4K to 2M",
+                        text);
+    }
+    *bits = (unsigned)__builtin_ctzll(bytes);
+    return CLI_OK;
+}
+
+static int
+run_create(int argc, char **argv)
+{
+    struct StoreCreate create = {
+        .address = argv[0],
+        .from = create_options.from,
+        .target = create_options.target,
+        .cluster_bits = STORE_CLUSTER_BITS,
+        .insecure = create_options.insecure,
+    };
+    GError *error = NULL;
+
+    (void)argc;
+    if ((create_options.size == NULL) == (create_options.from == NULL)) {
+        return cli_fail(CLI_USAGE, "create: wants either --size or --from");
+    }
+    if (create_options.size != NULL &&
+        (!store_parse_size(create_options.size, &create.size_bytes) ||
+         create.size_bytes == 0)) {
+        return cli_fail(CLI_USAGE,
+                        "create: size %s: wants a number and K, M, G, T or P",
+                        create_options.size);
+    }
+    if (create_options.cluster_size != NULL &&
+        parse_cluster_size(create_options.cluster_size, &create.cluster_bits) !=
+            CLI_OK) {
+        return CLI_USAGE;
+    }
+    if (!store_create_disk(store_io_kernel(), &create, &error)) {
+        return cli_fail_error("create", error);
+    }
+    return CLI_OK;
+}
+
+/*
+ * set
+ */
+static JsonObject *
+split_settings(int argc, char **argv, const char **flaw)
+{
+    JsonObject *settings = json_object_new();
+
+    for (int i = 0; i < argc; i++) {
+        char *value = strchr(argv[i], '=');
+
+        if (value == NULL || value == argv[i]) {
+            *flaw = argv[i];
+            json_object_unref(settings);
+            return NULL;
+        }
+        *value = '\0';
+        json_object_set_string_member(settings, argv[i], value + 1);
+    }
+    return settings;
+}
+
+static gboolean
+set_at_rest(const char *path, const char *name, JsonObject *settings,
+            GError **error)
+{
+    g_autoptr(GList) keys = json_object_get_members(settings);
+    Store *store = store_open(store_io_kernel(), path, 0, error);
+    Disk *disk = NULL;
+    gboolean ok = store != NULL;
+
+    if (ok && name != NULL) {
+        disk = store_disk(store, name);
+        if (disk == NULL) {
+            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                        "%s has no disk %s", path, name);
+            ok = FALSE;
+        }
+    }
+    for (GList *l = keys; ok && l != NULL; l = l->next) {
+        ok = store_set(store, disk, l->data,
+                       json_object_get_string_member(settings, l->data), error);
+    }
+    ok = ok && store_close_clean(store, error);
+    g_clear_pointer(&store, store_free);
+    return ok;
+}
+
+/* STORE, where it is mounted, or STORE/vda. */
+static char *
+split_set_address(const char *address, char **disk)
+{
+    g_autofree char *whole = cli_store_path(address);
+    g_autofree char *conf = g_build_filename(whole, "weir.conf", NULL);
+    g_autofree char *dir = g_path_get_dirname(whole);
+    g_autofree char *above = g_build_filename(dir, "weir.conf", NULL);
+
+    *disk = NULL;
+    if (!g_file_test(conf, G_FILE_TEST_EXISTS) &&
+        g_file_test(above, G_FILE_TEST_EXISTS)) {
+        *disk = g_path_get_basename(whole);
+        return g_steal_pointer(&dir);
+    }
+    return g_steal_pointer(&whole);
+}
+
+static int
+run_set(int argc, char **argv)
+{
+    g_autofree char *disk = NULL;
+    g_autofree char *store = split_set_address(argv[0], &disk);
+    g_autoptr(ControlClient) client = NULL;
+    g_autoptr(JsonObject) settings = NULL;
+    const char *flaw = NULL;
+    GError *error = NULL;
+
+    settings = split_settings(argc - 1, argv + 1, &flaw);
+    if (settings == NULL) {
+        return cli_fail(CLI_USAGE,
+                        "set: %s: wants KEY=VALUE, such as bwlimit=8M", flaw);
+    }
+    client = cli_connect(store);
+    if (client != NULL) {
+        JsonObject *arguments = json_object_new();
+        g_autoptr(JsonNode) reply = NULL;
+
+        if (disk != NULL) {
+            json_object_set_string_member(arguments, "disk", disk);
+        }
+        json_object_set_object_member(arguments, "settings",
+                                      g_steal_pointer(&settings));
+        reply = control_client_call(client, "weir-set", arguments, &error);
+    } else {
+        set_at_rest(store, disk, settings, &error);
+    }
+    return error != NULL ? cli_fail_error("set", error) : CLI_OK;
+}
+
+/*
+ * resize
+ */
+static gboolean
+resize_at_rest(const char *path, const char *name, uint64_t size_bytes,
+               GError **error)
+{
+    Store *store = store_open(store_io_kernel(), path, 0, error);
+    gboolean ok = FALSE;
+    Disk *disk;
+
+    if (store == NULL) {
+        return FALSE;
+    }
+    disk = store_disk(store, name);
+    if (disk == NULL) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED, "%s has no disk %s",
+                    path, name);
+    } else {
+        ok = store_resize_disk(store, disk, size_bytes, error) &&
+             store_close_clean(store, error);
+    }
+    store_free(store);
+    return ok;
+}
+
+static int
+run_resize(int argc, char **argv)
+{
+    g_autofree char *store = NULL;
+    g_autofree char *disk = NULL;
+    g_autoptr(ControlClient) client = NULL;
+    GError *error = NULL;
+    uint64_t size_bytes;
+
+    (void)argc;
+    if (!store_parse_size(argv[1], &size_bytes) || size_bytes == 0 ||
+        size_bytes > INT64_MAX) {
+        return cli_fail(CLI_USAGE,
+                        "resize: size %s: wants a number and K, M, G, T or P",
+                        argv[1]);
+    }
+    if (!store_split_address(argv[0], &store, &disk, &error)) {
+        return cli_fail_error("resize", error);
+    }
+    client = cli_connect(store);
+    if (client != NULL) {
+        JsonObject *arguments = json_object_new();
+        g_autoptr(JsonNode) reply = NULL;
+
+        json_object_set_string_member(arguments, "disk", disk);
+        json_object_set_int_member(arguments, "size-bytes", (gint64)size_bytes);
+        reply = control_client_call(client, "weir-resize", arguments, &error);
+    } else {
+        resize_at_rest(store, disk, size_bytes, &error);
+    }
+    return error != NULL ? cli_fail_error("resize", error) : CLI_OK;
+}
+
+/*
+ * remove
+ */
+static struct {
+    gboolean discard;
+} remove_options;
+
+static const GOptionEntry remove_entries[] = {
+    {"discard", 0, 0, G_OPTION_ARG_NONE, &remove_options.discard,
+     "also what its target does not hold yet: that is lost", NULL},
+    {NULL, 0, 0, 0, NULL, NULL, NULL}};
+
+static int
+run_remove(int argc, char **argv)
+{
+    GError *error = NULL;
+
+    (void)argc;
+    if (!store_remove(store_io_kernel(), argv[0], remove_options.discard,
+                      &error)) {
+        return cli_fail_error("remove", error);
+    }
+    return CLI_OK;
+}
+
+/*
+ * check
+ */
+static struct {
+    gboolean json;
+} check_options;
+
+static const GOptionEntry check_entries[] = {
+    {"json", 0, 0, G_OPTION_ARG_NONE, &check_options.json,
+     "for programs: {sound, findings[]}", NULL},
+    {NULL, 0, 0, 0, NULL, NULL, NULL}};
+
+static void
+print_findings(const char *report, gboolean is_sound)
+{
+    g_autoptr(JsonObject) object = json_object_new();
+    g_auto(GStrv) lines = g_strsplit(report, "\n", -1);
+    JsonArray *findings = json_array_new();
+
+    for (char **line = lines; *line != NULL; line++) {
+        if (**line != '\0') {
+            json_array_add_string_element(findings, *line);
+        }
+    }
+    json_object_set_boolean_member(object, "sound", is_sound);
+    json_object_set_array_member(object, "findings", findings);
+    cli_print_json(object);
+}
+
+static int
+run_check(int argc, char **argv)
+{
+    g_autofree char *store = cli_store_path(argv[0]);
+    g_autoptr(GString) report = g_string_new(NULL);
+    enum StoreVerdict verdict;
+    GError *error = NULL;
+
+    (void)argc;
+    if (!store_check(store_io_kernel(), store, report, &verdict, &error)) {
+        return cli_fail_error("check", error);
+    }
+    if (check_options.json) {
+        print_findings(report->str, verdict == STORE_SOUND);
+    } else {
+        printf("%s", report->str);
+    }
+    return verdict == STORE_SOUND
+               ? CLI_OK
+               : cli_fail(CLI_DAMAGED, "check: %s is damaged", store);
+}
+
+const struct CliCommand cli_store_commands[] = {
+    {.name = "create",
+     .synopsis = "STORE/DISK (--size SIZE | --from IMAGE) [--target URI]",
+     .summary = "Make a new disk, and the store if it is new.",
+     .options = create_entries,
+     .codes = "  0 made   1 failed   2 usage   3 store in use\n"
+              "  5 the target cannot be one\n",
+     .example = "  weir create /srv/weir/vm1/vda --size 20G "
+                "--target nbds://backup/vm1\n",
+     .min_args = 1,
+     .max_args = 1,
+     .run = run_create},
+    {.name = "set",
+     .synopsis = "STORE[/DISK] KEY=VALUE ...",
+     .summary = "Change settings, live; they are kept in weir.conf.",
+     .codes = "  0 changed   1 failed   2 usage   3 store in use\n"
+              "  5 the target cannot be one\n",
+     .example = "  weir set /srv/weir/vm1 bwlimit='08:00,1M 20:00,off'\n"
+                "  weir set /srv/weir/vm1/vda target-accept=overwrite\n",
+     .min_args = 2,
+     .max_args = -1,
+     .run = run_set},
+    {.name = "resize",
+     .synopsis = "STORE/DISK SIZE",
+     .summary = "Grow a disk; its target must be large enough.",
+     .codes = "  0 grown   1 failed   2 usage   3 store in use\n"
+              "  5 the target is too small, or its size not known\n",
+     .example = "  weir resize /srv/weir/vm1/vda 40G\n",
+     .min_args = 2,
+     .max_args = 2,
+     .run = run_resize},
+    {.name = "remove",
+     .synopsis = "STORE[/DISK] [--discard]",
+     .summary = "Remove a disk, or the store; refused while something is "
+                "dirty.",
+     .options = remove_entries,
+     .codes = "  0 removed   1 failed, or dirty   2 usage   3 store in use\n",
+     .example = "  weir drain /srv/weir/vm1 --wait && weir remove "
+                "/srv/weir/vm1\n",
+     .min_args = 1,
+     .max_args = 1,
+     .run = run_remove},
+    {.name = "check",
+     .synopsis = "STORE [--json]",
+     .summary = "Look at every structure of a store at rest.",
+     .options = check_entries,
+     .codes = "  0 sound   1 cannot be checked   2 usage   3 store in use\n"
+              "  4 damaged\n",
+     .example = "  weir check /srv/weir/vm1\n",
+     .min_args = 1,
+     .max_args = 1,
+     .run = run_check},
+    {0},
+};
