@@ -98,6 +98,14 @@ doubt_run(RelayCore *core)
     if (doubt->all_us) {
         core_at(core, doubt->all_us);
     }
+}
+
+/* A generation was drained: is it the one that had everything in it? */
+void
+doubt_retired(RelayCore *core)
+{
+    Doubt *doubt = &core->doubt;
+
     if (doubt->all_seq &&
         disk_map_settled_seq(core->config.map) >= doubt->all_seq) {
         doubt->all_seq = 0;

@@ -247,6 +247,7 @@ void op_event(RelayCore *core, const struct RelayEvent *event);
 
 /* core-link.c */
 void link_run(RelayCore *core);
+void link_widen(RelayCore *core);
 void link_event(RelayCore *core, const struct RelayEvent *event);
 void link_refuse(RelayCore *core);
 void link_drop(RelayCore *core);
@@ -270,6 +271,7 @@ void doubt_deinit(RelayCore *core);
 bool doubt_grow(RelayCore *core);
 void doubt_add(RelayCore *core, struct ClusterRun run);
 void doubt_run(RelayCore *core);
+void doubt_retired(RelayCore *core);
 void doubt_new_process(RelayCore *core);
 /* Shortens @run to what may be written now; or moves it behind what may not:
  * then count is 0 and first is where to go on. */

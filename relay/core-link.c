@@ -357,9 +357,12 @@ connect_slot(RelayCore *core, Conn *conn)
 }
 
 /* Further connections, and those that are too many. */
-static void
+void
 link_widen(RelayCore *core)
 {
+    if (core->link != RELAY_ONLINE) {
+        return;
+    }
     bool is_wide = core->caps.can_multi_conn || mutant(MUTANT_FLUSH_ONE);
 
     for (unsigned i = 0; i < RELAY_CONNS; i++) {
@@ -418,7 +421,5 @@ link_run(RelayCore *core)
         }
         core->link = RELAY_CONNECTING;
         connect_slot(core, &core->conns[0]);
-    } else if (core->link == RELAY_ONLINE) {
-        link_widen(core);
     }
 }

@@ -352,6 +352,20 @@ pass_seal(RelayCore *core)
     return true;
 }
 
+/* All of a generation is at the target. */
+static void
+pass_retired(RelayCore *core)
+{
+    core->sealed_seq = 0;
+    core->pass = (struct Pass){0};
+    core->figures.error[0] = '\0';
+    if (core->same_seq &&
+        disk_map_settled_seq(core->config.map) >= core->same_seq) {
+        core->same_seq = 0;
+    }
+    doubt_retired(core);
+}
+
 /* One thing that a pass can do; false when there is none. */
 static bool
 pass_step(RelayCore *core)
@@ -363,9 +377,7 @@ pass_step(RelayCore *core)
     }
     if (pass_is_over(core)) {
         if (disk_map_retire(core->config.map)) {
-            core->sealed_seq = 0;
-            *pass = (struct Pass){0};
-            core->figures.error[0] = '\0';
+            pass_retired(core);
             return true;
         }
         pass_restart(core);
@@ -385,8 +397,4 @@ pass_run(RelayCore *core)
     }
     op_send_ready(core);
     pass_flush(core);
-    if (core->same_seq &&
-        disk_map_settled_seq(core->config.map) >= core->same_seq) {
-        core->same_seq = 0;
-    }
 }

@@ -10,6 +10,7 @@
  *        -> deadlines  (core-link.c)
  *        -> link_run   back-off, connects           (core-link.c)
  *        -> check_run  is the target ours?          (core-check.c)
+ *        -> link_widen further connections           (core-link.c)
  *        -> doubt_run  quarantines                  (core-doubt.c)
  *        -> pass_run   seal, claim, send, flush     (core-pass.c, core-ops.c)
  *
@@ -203,9 +204,13 @@ relay_core_step(RelayCore *core, int64_t now_us, const struct RelayEvent *event,
     }
     link_run(core);
     check_run(core);
+    link_widen(core);
     doubt_run(core);
     pass_run(core);
     core->actions = NULL;
+    if (core->link == RELAY_STOPPED) {
+        core->next_us = CORE_NEVER;
+    }
     if (core->n_free == RELAY_OPS) {
         assert(!core->inflight_bytes && !core->n_holes && !core->n_checks);
         assert(!core->n_ready && !core->n_mapping && !core->n_acked);

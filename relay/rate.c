@@ -111,8 +111,8 @@ rate_table_parse(const char *text, struct RateTable *table, char *why,
     struct RateTable out = {0};
     const char *at = text + strspn(text, " ");
 
-    if (limit_parse(at, &at, &out.slot[0].bps)) {
-        if (at[strspn(at, " ")]) {
+    if (!strchr(at, ':')) {
+        if (!limit_parse(at, &at, &out.slot[0].bps) || at[strspn(at, " ")]) {
             return refuse(why, why_size,
                           "bad limit '%s': want a size like 8M, or off", text);
         }
@@ -140,9 +140,6 @@ rate_table_parse(const char *text, struct RateTable *table, char *why,
         }
         out.count++;
         at += strspn(at, " ");
-    }
-    if (!out.count) {
-        return refuse(why, why_size, "empty limit: want 8M, or off");
     }
     *table = out;
     return true;
@@ -191,11 +188,16 @@ bucket_refill(RateBucket *bucket, int64_t now_us)
         bucket->last_us = now_us;
         return;
     }
-    /* Whole bytes only; the time of the rest is counted next time. */
+    /* Whole bytes for whole microseconds: what is lost is under a byte each
+     * time, and nothing is counted twice. */
     int64_t whole = (int64_t)more;
     bucket->tokens += whole;
-    bucket->last_us +=
-        (int64_t)((double)whole * SECOND_US / (double)bucket->bps);
+    if (bucket->bps >= SECOND_US) {
+        bucket->last_us = now_us;
+    } else {
+        int64_t bps = (int64_t)bucket->bps;
+        bucket->last_us += (whole * SECOND_US + bps - 1) / bps;
+    }
 }
 
 void

@@ -1,223 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The relay core against a target that does as it is told: `answer` is called
- * for each action and says what comes back; a test bends it where its subject
- * is.
+ * The relay core: draining, and what happens when something fails.
  */
-#include "bitmap/mutant.h"
-#include "relay/core.h"
-
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
-#define BITS    16
-#define CLUSTER (UINT64_C(1) << BITS)
-#define SIZE    (64 * CLUSTER)
-#define SECOND  INT64_C(1000000)
-
-struct Rig {
-    DiskMap *map;
-    RateBucket bucket;
-    RelayCore *core;
-    struct RelayCoreConfig config;
-    struct TargetCaps caps;
-    struct RelayActions actions;
-    struct RelayAction seen[4096]; /* all actions so far */
-    size_t n_seen;
-    int64_t now_us;
-    uint64_t hole_from; /* the local disk is a hole from here on */
-    bool target_is_zero;
-    bool compare_fails;
-    /* answer @action itself and return true, or leave it to the rig */
-    bool (*bend)(struct Rig *rig, const struct RelayAction *action);
-};
-
-static void
-step(struct Rig *rig, const struct RelayEvent *event)
-{
-    relay_core_step(rig->core, rig->now_us, event, &rig->actions);
-}
-
-static void
-reply(struct Rig *rig, const struct RelayAction *action,
-      struct RelayEvent event)
-{
-    event.conn = action->conn;
-    event.epoch = action->epoch;
-    event.op = action->op;
-    step(rig, &event);
-}
-
-static void
-answer(struct Rig *rig, const struct RelayAction *action)
-{
-    struct RelayEvent event = {0};
-
-    switch (action->kind) {
-    case RELAY_CONNECT:
-        event.kind = RELAY_LINK_UP;
-        event.caps = rig->caps;
-        break;
-    case RELAY_MAP:
-        event.kind = RELAY_MAPPED;
-        event.is_hole = action->offset >= rig->hole_from;
-        event.len =
-            event.is_hole ? action->len : rig->hole_from - action->offset;
-        break;
-    case RELAY_LOAD:
-        event.kind = RELAY_READ;
-        break;
-    case RELAY_SEND_DATA:
-    case RELAY_SEND_ZERO:
-    case RELAY_SEND_TRIM:
-        event.kind = RELAY_ACKED;
-        break;
-    case RELAY_SEND_STATUS:
-        event.kind = RELAY_STATUS;
-        event.len = action->len;
-        event.is_zero = rig->target_is_zero;
-        break;
-    case RELAY_SEND_COMPARE:
-        event.kind = RELAY_COMPARED;
-        event.is_equal = !rig->compare_fails;
-        break;
-    case RELAY_SEND_FLUSH:
-        event.kind = RELAY_FLUSHED;
-        break;
-    case RELAY_DISCONNECT:
-    case RELAY_ACTION_KINDS:
-        return;
-    }
-    reply(rig, action, event);
-}
-
-/* Perform what is asked until nothing is. */
-static void
-settle_actions(struct Rig *rig)
-{
-    while (rig->actions.count) {
-        struct RelayAction action = rig->actions.list[0];
-
-        memmove(rig->actions.list, rig->actions.list + 1,
-                --rig->actions.count * sizeof(action));
-        assert_true(rig->n_seen < sizeof(rig->seen) / sizeof(*rig->seen));
-        rig->seen[rig->n_seen++] = action;
-        if (!rig->bend || !rig->bend(rig, &action)) {
-            answer(rig, &action);
-        }
-    }
-}
-
-/* Let @us pass, with a tick whenever the core asked for one. */
-static void
-pass_time(struct Rig *rig, int64_t us)
-{
-    int64_t end = rig->now_us + us;
-
-    step(rig, NULL);
-    settle_actions(rig);
-    while (relay_core_next_us(rig->core) <= end) {
-        int64_t next = relay_core_next_us(rig->core);
-        rig->now_us = next > rig->now_us ? next : rig->now_us + 1;
-        step(rig, NULL);
-        settle_actions(rig);
-    }
-    rig->now_us = end;
-}
-
-static size_t
-seen(const struct Rig *rig, enum RelayActionKind kind)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < rig->n_seen; i++) {
-        n += rig->seen[i].kind == kind;
-    }
-    return n;
-}
-
-static struct RelayCoreFigures
-figures(const struct Rig *rig)
-{
-    struct RelayCoreFigures out;
-
-    relay_core_figures(rig->core, &out);
-    return out;
-}
-
-static uint64_t
-dirty(const struct Rig *rig)
-{
-    struct DiskMapFigures out;
-
-    disk_map_figures(rig->map, &out);
-    return out.dirty_clusters;
-}
-
-static void
-write_clusters(struct Rig *rig, uint64_t first, uint64_t count)
-{
-    disk_map_mark(rig->map, first * CLUSTER, count * CLUSTER, rig->now_us);
-}
-
-static void
-start(struct Rig *rig)
-{
-    relay_core_free(rig->core);
-    rig->core = relay_core_new(&rig->config);
-    assert_non_null(rig->core);
-}
-
-static int
-setup(void **state)
-{
-    struct Rig *rig = calloc(1, sizeof(*rig));
-
-    rig->map = disk_map_new(SIZE, BITS);
-    rig->now_us = SECOND;
-    rig->hole_from = SIZE;
-    rig->target_is_zero = true;
-    rig->caps = (struct TargetCaps){
-        .size_bytes = SIZE,
-        .can_flush = true,
-        .can_zero = true,
-        .has_block_status = true,
-        .min_block = 1,
-        .max_payload = 32u << 20,
-    };
-    rig->config = (struct RelayCoreConfig){
-        .map = rig->map,
-        .bucket = &rig->bucket,
-        .seed = 1,
-        .contact = CONTACT_KNOWN,
-        .max_conns = 1,
-        .settle_us = SECOND,
-        .deadline_us = 15 * SECOND,
-        .connect_deadline_us = 10 * SECOND,
-        .backoff_min_us = SECOND / 4,
-        .backoff_max_us = 60 * SECOND,
-    };
-    *state = rig;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    struct Rig *rig = *state;
-
-    relay_core_free(rig->core);
-    disk_map_free(rig->map);
-    free(rig->actions.list);
-    free(rig);
-    return 0;
-}
+#include "core-rig.h"
 
 /*
  * Draining
@@ -237,12 +22,408 @@ test_core_drains_what_is_dirty(void **state)
     assert_int_equal(seen(rig, RELAY_SEND_FLUSH), 1);
 }
 
+static void
+test_core_sends_zeroes_only_where_data_is(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->hole_from = 8 * CLUSTER;
+    write_clusters(rig, 0, 64);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(seen(rig, RELAY_SEND_ZERO), 0); /* it said zero */
+    assert_int_equal(figures(rig).zeroed_bytes, 56 * CLUSTER);
+
+    rig->target_is_zero = false;
+    write_clusters(rig, 0, 64);
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_true(seen(rig, RELAY_SEND_ZERO) > 0);
+}
+
+static void
+test_core_without_zero_trims_then_sends_data(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->hole_from = 0;
+    rig->target_is_zero = false; /* TRIM does nothing there */
+    rig->caps.can_zero = false;
+    rig->caps.can_trim = true;
+    write_clusters(rig, 0, 2);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(seen(rig, RELAY_SEND_TRIM), 1);
+    assert_int_equal(seen(rig, RELAY_SEND_STATUS), 2);
+    assert_int_equal(seen(rig, RELAY_SEND_ZERO), 0);
+    assert_int_equal(figures(rig).sent_bytes, 2 * CLUSTER);
+}
+
+static void
+test_core_honours_max_payload(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->caps.max_payload = 10000;
+    rig->caps.min_block = 4096;
+    write_clusters(rig, 0, 3);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 0);
+    for (size_t i = 0; i < rig->n_seen; i++) {
+        const struct RelayAction *action = &rig->seen[i];
+        if (action->kind == RELAY_SEND_DATA) {
+            assert_true(action->len <= 8192);
+            assert_int_equal((action->offset | action->len) % 4096, 0);
+        }
+    }
+}
+
+static void
+test_core_fua_settles_without_flush(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->caps.can_flush = false;
+    rig->caps.can_fua = true;
+    rig->hole_from = 4 * CLUSTER;
+    write_clusters(rig, 0, 64);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(seen(rig, RELAY_SEND_FLUSH), 0);
+    assert_int_equal(seen(rig, RELAY_SEND_STATUS), 0);
+    for (size_t i = 0; i < rig->n_seen; i++) {
+        enum RelayActionKind kind = rig->seen[i].kind;
+        bool is_write = kind == RELAY_SEND_DATA || kind == RELAY_SEND_ZERO;
+        assert_int_equal(rig->seen[i].is_fua, is_write);
+    }
+}
+
+static void
+test_core_pause_holds_back(void **state)
+{
+    struct Rig *rig = *state;
+
+    start(rig);
+    relay_core_pause(rig->core, true);
+    write_clusters(rig, 0, 2);
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(dirty(rig), 2);
+    assert_true(figures(rig).is_paused);
+    relay_core_pause(rig->core, false);
+    pass_time(rig, 0);
+    assert_int_equal(dirty(rig), 0);
+}
+
+static void
+test_core_hurry_does_not_wait_for_the_interval(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.settle_us = 1000 * SECOND;
+    write_clusters(rig, 0, 1);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 0);
+    write_clusters(rig, 0, 1);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 1); /* sealed a moment ago */
+    relay_core_hurry(rig->core);
+    pass_time(rig, 0);
+    assert_int_equal(dirty(rig), 0);
+}
+
+static void
+test_core_bucket_spaces_data_out(void **state)
+{
+    struct Rig *rig = *state;
+
+    rate_bucket_set(&rig->bucket, 4 * CLUSTER, rig->now_us);
+    write_clusters(rig, 0, 64);
+    start(rig);
+    pass_time(rig, 5 * SECOND);
+    assert_in_range(figures(rig).sent_bytes, 16 * CLUSTER, 28 * CLUSTER);
+    pass_time(rig, 15 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+}
+
+/*
+ * Failures
+ */
+static bool
+silence(struct Rig *rig, const struct RelayAction *action)
+{
+    (void)rig;
+    return action->kind == RELAY_SEND_DATA;
+}
+
+static void
+test_core_unanswered_write_waits_out_the_quarantine(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = silence;
+    write_clusters(rig, 5, 1);
+    start(rig);
+    pass_time(rig, 14 * SECOND);
+    assert_int_equal(seen(rig, RELAY_DISCONNECT), 0);
+    pass_time(rig, 20 * SECOND); /* 15 s, and some for what is queued */
+    assert_int_equal(seen(rig, RELAY_DISCONNECT), 1);
+    assert_int_equal(figures(rig).doubt_clusters, 1);
+    rig->bend = NULL;
+    rig->n_seen = 0;
+    write_clusters(rig, 9, 1); /* others go on */
+    relay_core_hurry(rig->core);
+    pass_time(rig, 30 * SECOND);
+    assert_int_equal(seen(rig, RELAY_SEND_DATA), 0);
+    assert_int_equal(dirty(rig), 2);
+    pass_time(rig, 40 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(figures(rig).doubt_clusters, 0);
+    assert_true(seen(rig, RELAY_SEND_COMPARE) > 0); /* read back */
+}
+
+static void
+test_core_new_process_has_no_quarantine(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = silence;
+    rig->caps.is_new_process = true;
+    write_clusters(rig, 5, 1);
+    start(rig);
+    step(rig, NULL);
+    while (!seen(rig, RELAY_DISCONNECT)) {
+        settle_actions(rig);
+        rig->now_us += SECOND;
+        step(rig, NULL);
+        rig->bend = seen(rig, RELAY_DISCONNECT) ? NULL : silence;
+        settle_actions(rig);
+    }
+    rig->bend = NULL;
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_true(seen(rig, RELAY_SEND_COMPARE) > 0);
+}
+
+static void
+test_core_all_in_doubt_reads_everything_back(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.all_in_doubt = true;
+    start(rig);
+    pass_time(rig, 59 * SECOND);
+    assert_int_equal(figures(rig).link, RELAY_ONLINE);
+    assert_int_equal(seen(rig, RELAY_SEND_DATA), 0);
+    assert_int_equal(figures(rig).doubt_clusters, 64);
+    pass_time(rig, 3 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(figures(rig).doubt_clusters, 0);
+    assert_true(seen(rig, RELAY_SEND_COMPARE) > 0);
+}
+
+static bool
+fail_writes(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {
+        .kind = RELAY_FAILED, .error = EIO, .text = "write: EIO"};
+
+    if (action->kind != RELAY_SEND_DATA) {
+        return false;
+    }
+    reply(rig, action, event);
+    return true;
+}
+
+static void
+test_core_sticky_errors_back_off(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = fail_writes;
+    write_clusters(rig, 5, 1);
+    start(rig);
+    pass_time(rig, 600 * SECOND);
+    /* 1/4, 1/2, 1, ... 60, 60 seconds apart */
+    assert_in_range(seen(rig, RELAY_SEND_DATA), 10, 25);
+    assert_int_equal(figures(rig).link, RELAY_ONLINE);
+    assert_string_equal(figures(rig).error, "write: EIO");
+    assert_true(figures(rig).errors >= 10);
+    assert_int_equal(figures(rig).doubt_clusters, 0);
+    rig->bend = NULL;
+    pass_time(rig, 80 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_string_equal(figures(rig).error, "");
+}
+
+static bool
+lose_connects(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {.kind = RELAY_LINK_LOST, .text = "refused"};
+
+    if (action->kind != RELAY_CONNECT) {
+        return false;
+    }
+    reply(rig, action, event);
+    return true;
+}
+
+static void
+test_core_connects_back_off(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = lose_connects;
+    start(rig);
+    pass_time(rig, 600 * SECOND);
+    assert_in_range(seen(rig, RELAY_CONNECT), 10, 25);
+    assert_int_equal(figures(rig).link, RELAY_OFFLINE);
+    assert_string_equal(figures(rig).error, "refused");
+    assert_true(figures(rig).retry_us > rig->now_us);
+    rig->bend = NULL;
+    relay_core_set(rig->core, 1, ACCEPT_EMPTY, false);
+    pass_time(rig, 0);
+    assert_int_equal(figures(rig).link, RELAY_ONLINE);
+}
+
+static bool
+hang_connects(struct Rig *rig, const struct RelayAction *action)
+{
+    (void)rig;
+    return action->kind == RELAY_CONNECT;
+}
+
+static void
+test_core_connect_has_a_deadline(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = hang_connects;
+    start(rig);
+    pass_time(rig, 9 * SECOND);
+    assert_int_equal(figures(rig).link, RELAY_CONNECTING);
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(seen(rig, RELAY_DISCONNECT), 1);
+}
+
+static bool
+lose_flushes(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {.kind = RELAY_LINK_LOST, .text = "gone"};
+
+    if (action->kind != RELAY_SEND_FLUSH) {
+        return false;
+    }
+    rig->bend = NULL;
+    reply(rig, action, event);
+    return true;
+}
+
+static void
+test_core_unflushed_writes_are_sent_again(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = lose_flushes;
+    write_clusters(rig, 5, 2);
+    start(rig);
+    pass_time(rig, 0);
+    assert_int_equal(dirty(rig), 2);
+    assert_int_equal(figures(rig).doubt_clusters, 0); /* all was answered */
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(figures(rig).resent_clusters, 2);
+    assert_int_equal(figures(rig).losses, 1);
+}
+
+static void
+test_core_widens_only_with_multi_conn(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.max_conns = 4;
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).conns, 1);
+    rig->caps.can_multi_conn = true;
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).conns, 4);
+    relay_core_set(rig->core, 2, ACCEPT_EMPTY, false);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).conns, 2);
+}
+
+static bool
+differ_later(struct Rig *rig, const struct RelayAction *action)
+{
+    if (action->kind == RELAY_CONNECT && action->conn) {
+        rig->caps.size_bytes = SIZE / 2;
+    }
+    return false;
+}
+
+static void
+test_core_mismatched_conn_is_another_target(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.max_conns = 2;
+    rig->caps.can_multi_conn = true;
+    rig->bend = differ_later;
+    start(rig);
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(figures(rig).conns, 0);
+    assert_int_equal(figures(rig).link, RELAY_REFUSED);
+}
+
+static void
+test_core_stop_leaves_nothing_behind(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->bend = silence;
+    write_clusters(rig, 5, 1);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_false(relay_core_is_idle(rig->core));
+    relay_core_stop(rig->core);
+    pass_time(rig, SECOND);
+    assert_true(relay_core_is_idle(rig->core));
+    assert_int_equal(figures(rig).link, RELAY_STOPPED);
+    assert_int_equal(figures(rig).doubt_clusters, 1); /* for the next life */
+    assert_int_equal(seen(rig, RELAY_DISCONNECT), 1);
+    assert_int_equal(relay_core_next_us(rig->core) > 3600 * SECOND, true);
+}
+
+#define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_core_drains_what_is_dirty, setup,
-                                        teardown),
+        CASE(test_core_drains_what_is_dirty),
+        CASE(test_core_sends_zeroes_only_where_data_is),
+        CASE(test_core_without_zero_trims_then_sends_data),
+        CASE(test_core_honours_max_payload),
+        CASE(test_core_fua_settles_without_flush),
+        CASE(test_core_pause_holds_back),
+        CASE(test_core_hurry_does_not_wait_for_the_interval),
+        CASE(test_core_bucket_spaces_data_out),
+        CASE(test_core_unanswered_write_waits_out_the_quarantine),
+        CASE(test_core_new_process_has_no_quarantine),
+        CASE(test_core_all_in_doubt_reads_everything_back),
+        CASE(test_core_sticky_errors_back_off),
+        CASE(test_core_connects_back_off),
+        CASE(test_core_connect_has_a_deadline),
+        CASE(test_core_unflushed_writes_are_sent_again),
+        CASE(test_core_widens_only_with_multi_conn),
+        CASE(test_core_mismatched_conn_is_another_target),
+        CASE(test_core_stop_leaves_nothing_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
