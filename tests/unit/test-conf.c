@@ -36,7 +36,7 @@ test_conf_round_trips(void **state)
         conf_init(&conf);
         conf.next_id = 8;
         conf.n_disks = 2;
-        conf.settings.bwlimit = g_strdup("8M");
+        conf.settings.bwlimit = g_strdup("08:00,1M 20:00,off");
         conf.settings.insecure = true;
         conf.settings.request_deadline_s = 77;
         strcpy(conf.disks[0].name, "vda");

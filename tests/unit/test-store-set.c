@@ -12,9 +12,9 @@ static void
 test_settings_are_kept(void **state)
 {
     static const char *const pairs[][2] = {
-        {"bwlimit", "8M"},           {"insecure", "yes"},
-        {"max-connections", "16"},   {"target-unflushed", "yes"},
-        {"request-deadline", "120"}, {"target-accept", "overwrite"},
+        {"bwlimit", "08:00,1M 20:00,off"}, {"insecure", "yes"},
+        {"max-connections", "16"},         {"target-unflushed", "yes"},
+        {"request-deadline", "120"},       {"target-accept", "overwrite"},
     };
     Store *store = fixture_open(*state, 0);
 
@@ -23,7 +23,7 @@ test_settings_are_kept(void **state)
     }
     store_free(store);
     store = fixture_open(*state, 0);
-    assert_string_equal(store->settings.bwlimit, "8M");
+    assert_string_equal(store->settings.bwlimit, "08:00,1M 20:00,off");
     assert_true(store->settings.insecure);
     assert_true(store->settings.accept_unflushed);
     assert_int_equal(store->settings.max_connections, 16);
