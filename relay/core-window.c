@@ -203,7 +203,7 @@ window_see_latency(RelayCore *core, int64_t lat)
         window->is_probing = true;
         window->probe_us = now;
         /* what the probe sees is all that counts after it */
-        window->lat_us[1] = window->lat_us[0];
+        window->lat_us[1] = window_latency_us(core);
         window->lat_us[0] = LATENCY_UNKNOWN;
     }
     window->lat_us[0] = lat < window->lat_us[0] ? lat : window->lat_us[0];
