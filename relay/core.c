@@ -148,14 +148,15 @@ relay_core_free(RelayCore *core)
     free(core);
 }
 
-/* What needs a clock: after an unclean end all counts, holes too. */
+/* What needs a clock. What is dirty now is in doubt after an unclean end (the
+ * store marked all of it then), and after one with uploads under way: then it
+ * is exactly what was not settled, and nothing else is sent again. */
 static void
 core_begin(RelayCore *core)
 {
     core->has_begun = true;
     window_init(core);
     if (core->config.all_in_doubt) {
-        disk_map_mark_all(core->config.map, core->now_us);
         core->doubt.all_seq = disk_map_open_seq(core->config.map);
         core->doubt.all_us = core->now_us + 4 * core->config.deadline_us;
     }

@@ -82,7 +82,8 @@ struct RelayCoreConfig {
     enum TargetContact contact;
     enum TargetAccept accept;
     bool accept_unflushed; /* the user says a server without flush is safe */
-    bool all_in_doubt;     /* unclean end: all is rewritten and read back */
+    bool all_in_doubt;     /* what is dirty at the start is rewritten and read
+                              back: uploads of an earlier life may still come */
     unsigned max_conns;    /* 1 .. RELAY_CONNS */
     int64_t settle_us;     /* settle interval, 1 s */
     int64_t deadline_us;   /* of a request, 15 s; quarantine is 4 times that */

@@ -215,6 +215,7 @@ test_core_all_in_doubt_reads_everything_back(void **state)
     struct Rig *rig = *state;
 
     rig->config.all_in_doubt = true;
+    write_clusters(rig, 0, 64); /* as the store does after an unclean end */
     start(rig);
     pass_time(rig, 59 * SECOND);
     assert_int_equal(figures(rig).link, RELAY_ONLINE);
@@ -223,6 +224,21 @@ test_core_all_in_doubt_reads_everything_back(void **state)
     pass_time(rig, 3 * SECOND);
     assert_int_equal(dirty(rig), 0);
     assert_int_equal(figures(rig).doubt_clusters, 0);
+    assert_true(seen(rig, RELAY_SEND_COMPARE) > 0);
+}
+
+/* A clean end with uploads under way: what was clean stays clean. */
+static void
+test_core_doubt_is_only_what_was_dirty(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.all_in_doubt = true;
+    write_clusters(rig, 3, 2);
+    start(rig);
+    pass_time(rig, 62 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(figures(rig).settled_bytes, 2 * CLUSTER);
     assert_true(seen(rig, RELAY_SEND_COMPARE) > 0);
 }
 
@@ -417,6 +433,7 @@ main(void)
         CASE(test_core_unanswered_write_waits_out_the_quarantine),
         CASE(test_core_new_process_has_no_quarantine),
         CASE(test_core_all_in_doubt_reads_everything_back),
+        CASE(test_core_doubt_is_only_what_was_dirty),
         CASE(test_core_sticky_errors_back_off),
         CASE(test_core_connects_back_off),
         CASE(test_core_connect_has_a_deadline),
