@@ -107,7 +107,8 @@ DISK_VALUE(disk_age, OWES && input->is_served,
 DISK_VALUE(disk_up, RELAYS, disk->relay.core.link == RELAY_ONLINE)
 DISK_VALUE(disk_inflight, RELAYS, disk->relay.core.inflight_bytes)
 DISK_VALUE(disk_doubt, RELAYS,
-           disk->relay.core.doubt_clusters << disk->cluster_bits)
+           MIN(disk->relay.core.doubt_clusters, disk->map.dirty_clusters)
+               << disk->cluster_bits)
 DISK_VALUE(disk_sent, RELAYS, disk->relay.core.sent_bytes)
 DISK_VALUE(disk_settled, RELAYS, disk->relay.core.settled_bytes)
 DISK_VALUE(disk_saved, RELAYS,

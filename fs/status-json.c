@@ -134,8 +134,11 @@ add_relay(JsonObject *object, const struct StatusDisk *disk)
     }
     json_object_set_int_member(object, "connections", core->conns);
     set_size(object, "inflight_bytes", core->inflight_bytes);
+    /* After an unclean end the relay counts all of the disk. */
     set_size(object, "in_doubt_bytes",
-             core->doubt_clusters << disk->cluster_bits);
+             MIN(MIN(core->doubt_clusters, disk->map.dirty_clusters)
+                     << disk->cluster_bits,
+                 disk->size_bytes));
     set_size(object, "sent_bytes", core->sent_bytes);
     set_size(object, "zeroed_bytes", core->zeroed_bytes);
     set_size(object, "equal_bytes", core->equal_bytes);

@@ -199,6 +199,14 @@ add_disk(GString *text, JsonObject *disk, unsigned columns)
                  "    FROZEN: the local disk failed a sync; writes are refused",
                  columns);
     }
+    if (get_int(disk, "in_doubt_bytes") > 0) {
+        g_autofree char *doubt =
+            status_size((double)get_int(disk, "in_doubt_bytes"));
+        g_autofree char *words = g_strdup_printf(
+            "    %s in doubt after a lost connection: sent again soon", doubt);
+
+        add_line(text, words, columns);
+    }
     if (flaw != NULL) {
         g_autofree char *words = g_strdup_printf("    %s", flaw);
 

@@ -14,7 +14,8 @@
  *   disconnected  a disk with a target has no connection to it (a fresh start
  *                 that is still connecting for the first time is not that)
  *   stalled       something is dirty, all are connected, and for 30 seconds
- *                 not a byte was sent, compared or settled
+ *                 not a byte was sent, compared or settled (waiting out the
+ *                 doubt after a lost connection is not that)
  *   initial-sync  a target has never held all of its disk yet
  *   draining      something is dirty
  *   idle          the targets hold everything
@@ -124,6 +125,18 @@ has_target(const struct StatusInput *input)
     return false;
 }
 
+/* Something waits for a quarantine, by rule and not by mishap. */
+static bool
+has_doubt(const struct StatusInput *input)
+{
+    for (unsigned i = 0; i < input->n_disks; i++) {
+        if (input->disks[i].relay.core.doubt_clusters > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool
 has_first_sync(const struct StatusInput *input)
 {
@@ -156,7 +169,7 @@ status_tracker_update(struct StatusTracker *tracker, struct StatusInput *input)
     }
     sample_take(input, &now);
     if (last == NULL || now.moved_bytes != last->moved_bytes ||
-        tracker->clean_since_us != 0) {
+        tracker->clean_since_us != 0 || has_doubt(input)) {
         tracker->moved_us = input->now_us;
     }
     if (last == NULL || now.at_us - last->at_us >= G_USEC_PER_SEC * 9 / 10) {

@@ -386,6 +386,9 @@ test_stalled_after_half_a_minute_without_a_byte(void **state)
     assert_state(f, STATE_STALLED);
     f->input.disks[0].relay.core.sent_bytes += 1;
     assert_state(f, STATE_DRAINING);
+    f->input.disks[0].relay.core.doubt_clusters = 1;
+    pass(f, 50);
+    assert_state(f, STATE_DRAINING);
 }
 
 static void
