@@ -20,8 +20,8 @@
  * timeout makes it look. The flag is set before the cores look at the bitmap,
  * so that a mark that they missed finds it set.
  *
- * The ring's user_data holds tag, disk, slot and epoch. A completion whose
- * epoch is not the slot's is of a connection that is gone.
+ * The ring's user_data holds tag, disk, slot and a number. A completion whose
+ * number is not the slot's is of a connection, or a poll, that is gone.
  *
  * The end: the cores stop, connections are closed, local reads come back
  * (their buffers are ours until then), servers are told to end.
@@ -51,10 +51,10 @@ relay_now_us(void)
 }
 
 uint64_t
-relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot, uint32_t epoch)
+relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot, uint32_t seq)
 {
     return (uint64_t)tag << 56 | (uint64_t)disk << 40 | (uint64_t)slot << 32 |
-           epoch;
+           seq;
 }
 
 struct io_uring_sqe *

@@ -57,6 +57,7 @@ struct RelayConn {
     Target *target;    /* once connected */
     bool is_armed;     /* its poll is in the ring ... */
     unsigned armed_mask;
+    uint32_t poll_seq; /* of that poll; never used twice in this slot */
 };
 
 /* A local read or a question to the mapper, for one op of the core. */
@@ -152,7 +153,7 @@ int64_t relay_now_us(void);
 struct io_uring_sqe *relay_sqe(Relay *relay);
 enum RelayTag { TAG_IGNORE, TAG_INBOX, TAG_NBD, TAG_READ, TAG_SERVER };
 uint64_t relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot,
-                         uint32_t epoch);
+                         uint32_t seq);
 
 /* disk.c: a disk's life, its messages, its figures */
 RelayDisk *relay_disk_new(Relay *relay, const struct RelayDiskConfig *config);
@@ -173,7 +174,7 @@ struct RelayEvent *perform_event(RelayDisk *disk, enum RelayEventKind kind);
 void perform_mapped(RelayDisk *disk, struct MapRequest *request);
 void perform_read_done(RelayDisk *disk, unsigned op, int res);
 void perform_connected(RelayDisk *disk, struct ConnectResult *result);
-void perform_socket(RelayDisk *disk, unsigned conn, uint32_t epoch, int res);
+void perform_socket(RelayDisk *disk, unsigned conn, uint32_t poll_seq, int res);
 void perform_collect(RelayDisk *disk); /* answers and losses to events */
 void perform_deadlines(RelayDisk *disk);
 void perform_arm(RelayDisk *disk);

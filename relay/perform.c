@@ -67,7 +67,8 @@ conn_drop(RelayDisk *disk, unsigned index)
         connect_job_drop(conn->job);
     }
     target_free(conn->target);
-    *conn = (struct RelayConn){.epoch = conn->epoch};
+    *conn = (struct RelayConn){.epoch = conn->epoch,
+                               .poll_seq = conn->poll_seq + 1};
 }
 
 static void
@@ -416,12 +417,12 @@ perform_action(RelayDisk *disk, const struct RelayAction *action)
 }
 
 void
-perform_socket(RelayDisk *disk, unsigned index, uint32_t epoch, int res)
+perform_socket(RelayDisk *disk, unsigned index, uint32_t poll_seq, int res)
 {
     struct RelayConn *conn = &disk->conns[index];
 
-    if (conn->epoch != epoch || !conn->target) {
-        return;
+    if (conn->poll_seq != poll_seq || !conn->target) {
+        return; /* of a connection that is gone, or replaced */
     }
     conn->is_armed = false;
     if (res > 0) {
@@ -486,27 +487,33 @@ perform_next_us(const RelayDisk *disk)
     return next;
 }
 
-/* The direction changes with each command: looked at before each wait. */
+/*
+ * The direction changes with each command: looked at before each wait. A poll
+ * for another one is replaced, not updated: Linux 6.18 loses the event
+ * if the socket is ready at the update, and with TLS it is, since libnbd stops
+ * after each record.
+ */
 static void
 arm_conn(RelayDisk *disk, unsigned index)
 {
     struct RelayConn *conn = &disk->conns[index];
-    uint64_t id = relay_user_data(TAG_NBD, disk->index, index, conn->epoch);
     unsigned mask = target_poll_mask(conn->target);
     struct io_uring_sqe *sqe;
 
     if (conn->is_armed && mask == conn->armed_mask) {
         return;
     }
-    sqe = relay_sqe(disk->relay);
     if (conn->is_armed) {
-        /* May come too late: then the poll itself has an answer. */
-        io_uring_prep_poll_update(sqe, id, id, mask, IORING_POLL_UPDATE_EVENTS);
-        id = relay_user_data(TAG_IGNORE, 0, 0, 0);
-    } else {
-        io_uring_prep_poll_add(sqe, target_fd(conn->target), mask);
+        sqe = relay_sqe(disk->relay);
+        io_uring_prep_poll_remove(
+            sqe, relay_user_data(TAG_NBD, disk->index, index, conn->poll_seq));
+        io_uring_sqe_set_data64(sqe, relay_user_data(TAG_IGNORE, 0, 0, 0));
     }
-    io_uring_sqe_set_data64(sqe, id);
+    conn->poll_seq++;
+    sqe = relay_sqe(disk->relay);
+    io_uring_prep_poll_add(sqe, target_fd(conn->target), mask);
+    io_uring_sqe_set_data64(
+        sqe, relay_user_data(TAG_NBD, disk->index, index, conn->poll_seq));
     conn->is_armed = true;
     conn->armed_mask = mask;
 }
