@@ -475,12 +475,21 @@ disk_map_union(DiskMap *map, Bitmap *into)
 void
 disk_map_load(DiskMap *map, const Bitmap *from, int64_t now_us)
 {
-    struct ClusterRun run = {0, 0};
+    struct ClusterRun slice = {0, 0};
+    uint64_t end = bitmap_clusters(from);
+    uint64_t at = bitmap_next_dirty(from, 0);
+    bool more = true;
 
     assert(bitmap_cluster_bits(from) == map->cluster_bits);
-    while (bitmap_next_run(from, run.first + run.count, SLICE_CLUSTERS, &run)) {
+    while (more && at < end) {
         lock(map);
-        generations_mark(&map->gens, run, now_us);
+        more = slice_locked(map, at, end, &slice);
+        if (more) {
+            generations_load(&map->gens, from, slice, now_us);
+        }
         unlock(map);
+        /* To the word that has the next one: what is clean is not read. */
+        at = bitmap_next_dirty(from, slice.first + slice.count);
+        at = at == UINT64_MAX ? at : at & ~UINT64_C(63);
     }
 }

@@ -141,6 +141,21 @@ generations_mark(Generations *gens, struct ClusterRun run, int64_t now_us)
     gens->dirty_clusters += clean;
 }
 
+/* Word by word, however finely @from is broken up. */
+void
+generations_load(Generations *gens, const Bitmap *from, struct ClusterRun run,
+                 int64_t now_us)
+{
+    uint64_t clean = generations_count_clean(gens, run);
+    bool was_empty = !bitmap_count(gens->open.bits);
+
+    gens->dirtied_clusters += bitmap_merge_run(gens->open.bits, from, run);
+    gens->dirty_clusters += clean - generations_count_clean(gens, run);
+    if (was_empty && bitmap_count(gens->open.bits)) {
+        gens->open.first_mark_us = now_us;
+    }
+}
+
 bool
 generations_can_seal(const Generations *gens)
 {

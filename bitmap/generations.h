@@ -34,6 +34,9 @@ void generations_deinit(Generations *gens);
 int generations_grow(Generations *gens, uint64_t size_bytes);
 
 void generations_mark(Generations *gens, struct ClusterRun run, int64_t now_us);
+/* Mark what is dirty in @from, for the clusters of @run. */
+void generations_load(Generations *gens, const Bitmap *from,
+                      struct ClusterRun run, int64_t now_us);
 
 /* May the open generation be sealed: is something in it, and room? */
 bool generations_can_seal(const Generations *gens);
