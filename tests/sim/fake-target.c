@@ -415,6 +415,9 @@ connect_answer(Sim *sim, unsigned index)
     struct RelayEvent event = {
         .kind = RELAY_LINK_UP, .conn = index, .epoch = conn->epoch};
 
+    if (!sim->is_quiet && sim_chance(sim, 20)) {
+        return; /* never answers */
+    }
     if (target->is_refusing || (!sim->is_quiet && sim_chance(sim, 50))) {
         conn->state = SIM_CONN_DOWN;
         event.kind = RELAY_LINK_LOST;

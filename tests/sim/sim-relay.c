@@ -112,6 +112,9 @@ user_event(Sim *sim)
     } else if (sim_chance(sim, 300)) {
         relay_core_pause(sim->core, sim_chance(sim, 500));
     } else if (sim_chance(sim, 100)) {
+        unsigned conns = 1 + (unsigned)sim_below(sim, sim->config.max_conns);
+        relay_core_set(sim->core, conns, sim->config.accept, true);
+    } else if (sim_chance(sim, 100)) {
         uint64_t bps = sim_chance(sim, 500) ? 0 : 1 << (18 + sim_below(sim, 8));
         rate_bucket_set(&sim->bucket, bps, sim->now_us);
     } else if (sim_chance(sim, sim->rates.grow) &&
