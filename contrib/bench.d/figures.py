@@ -286,14 +286,14 @@ def evict(path):
     os.close(fd)
 
 
-def pause(path):
-    """Tells nbdkit's pause filter to answer no more."""
-    with socket.socket(socket.AF_UNIX) as control:
-        control.settimeout(10)
-        control.connect(path)
-        control.sendall(b"p")
-        if control.recv(1) != b"P":
-            sys.exit("nbdkit does not pause")
+def control(path, letter):
+    """Tells nbdkit's pause filter to pause (p) or to resume (r)."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
+        peer.connect(path)
+        peer.sendall(letter.encode())
+        if peer.recv(1) != letter.upper().encode():
+            sys.exit("nbdkit does not obey")
 
 
 def field(name):
@@ -306,5 +306,5 @@ def minus(later, earlier):
 
 
 if __name__ == "__main__":
-    {f.__name__: f for f in (report, fio, timed, evict, pause, field,
+    {f.__name__: f for f in (report, fio, timed, evict, control, field,
                              minus)}[sys.argv[1]](*sys.argv[2:])

@@ -42,6 +42,8 @@ guest_state() { # state, rounds, seconds, bytes
     began=$EPOCHREALTIME
     store_down bad
     record guest "$state" 1 umount seconds "$(since "$began")"
+    # nbdkit does not end while it is paused.
+    [ "$state" != hung ] || figures control "$work/far.control" r
     stop far
 }
 
@@ -49,6 +51,7 @@ guest_state() { # state, rounds, seconds, bytes
 # and a target that was good first is the harder case: there are connections
 # and requests under way when it turns bad.
 guest_server() { # state, bytes
+    rm -f "$work/far.img"
     truncate -s "$2" "$work/far.img"
     case $1 in
     hung) server_up far --filter=pause file "$work/far.img" \
@@ -64,7 +67,7 @@ guest_spoil() { # state
         await 10 "$weir" is connected "$work/bad.store" ||
         die "weir does not connect to its target"
     case $1 in
-    hung) figures pause "$work/far.control" ;;
+    hung) figures control "$work/far.control" p ;;
     gone)
         kill -KILL "${pid_of[far]}"
         wait "${pid_of[far]}" 2>/dev/null || :
