@@ -14,7 +14,6 @@
 #include "cli.h"
 
 #include "daemon.h"
-#include "host.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -123,7 +122,6 @@ drain_at_rest(const char *store, gint64 timeout_us)
 
     cli_catch_signals();
     keep_stderr();
-    host_log_warnings_only();
     code = daemon_run(&config, &error);
     cli_progress_free(progress);
     if (error != NULL) {

@@ -76,7 +76,7 @@ child_detach(void)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     setsid();
-    host_log_to_system();
+    host_log_to(HOST_LOG_SYSTEM);
     if (null < 0 || chdir("/") != 0) {
         return false;
     }
@@ -174,6 +174,7 @@ run_mount(int argc, char **argv)
     if (!mount_flags.foreground) {
         return mount_behind(&config);
     }
+    host_log_to(HOST_LOG_STDERR);
     code = daemon_run(&config, &error);
     return error != NULL ? cli_fail_error("mount", error) : code;
 }

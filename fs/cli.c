@@ -14,6 +14,8 @@
  */
 #include "cli.h"
 
+#include "host.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -159,6 +161,7 @@ cli_main(int argc, char **argv)
     const struct CliCommand *command;
 
     g_set_prgname("weir");
+    host_log_to(HOST_LOG_WARNINGS);
     if (argc < 2) {
         return cli_fail(CLI_USAGE, "no command; see weir --help");
     }

@@ -21,6 +21,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -56,18 +57,26 @@ host_prepare(void)
     }
 }
 
+/* GLib takes a writer once in a process, so there is one for all cases. */
+static enum HostLog log_where;
+
+static int
+syslog_priority(GLogLevelFlags level)
+{
+    if ((level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL)) != 0) {
+        return LOG_ERR;
+    }
+    if ((level & G_LOG_LEVEL_WARNING) != 0) {
+        return LOG_WARNING;
+    }
+    return (level & G_LOG_LEVEL_MESSAGE) != 0 ? LOG_NOTICE : LOG_DEBUG;
+}
+
 static GLogWriterOutput
-log_to_system_cb(GLogLevelFlags level, const GLogField *fields, gsize n,
-                 gpointer user)
+log_to_system(GLogLevelFlags level, const GLogField *fields, gsize n)
 {
     const char *text = NULL;
-    int priority;
 
-    (void)user;
-    if ((level & (G_LOG_LEVEL_DEBUG | G_LOG_LEVEL_INFO)) != 0 &&
-        g_log_writer_default_would_drop(level, G_LOG_DOMAIN)) {
-        return G_LOG_WRITER_HANDLED;
-    }
     if (g_log_writer_journald(level, fields, n, NULL) == G_LOG_WRITER_HANDLED) {
         return G_LOG_WRITER_HANDLED;
     }
@@ -76,33 +85,36 @@ log_to_system_cb(GLogLevelFlags level, const GLogField *fields, gsize n,
             text = fields[i].value;
         }
     }
-    priority = (level & (G_LOG_LEVEL_ERROR | G_LOG_LEVEL_CRITICAL)) ? LOG_ERR
-               : (level & G_LOG_LEVEL_WARNING) ? LOG_WARNING
-               : (level & G_LOG_LEVEL_MESSAGE) ? LOG_NOTICE
-                                               : LOG_DEBUG;
-    syslog(priority, "%s", text != NULL ? text : "?");
+    syslog(syslog_priority(level), "%s", text != NULL ? text : "?");
     return G_LOG_WRITER_HANDLED;
 }
 
 static GLogWriterOutput
-log_warnings_cb(GLogLevelFlags level, const GLogField *fields, gsize n,
-                gpointer user)
+log_cb(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
 {
-    if (level > G_LOG_LEVEL_WARNING && g_getenv("G_MESSAGES_DEBUG") == NULL) {
+    bool is_quiet =
+        (level & (G_LOG_LEVEL_DEBUG | G_LOG_LEVEL_INFO)) != 0 ||
+        (log_where == HOST_LOG_WARNINGS && (level & G_LOG_LEVEL_MESSAGE) != 0);
+
+    if (is_quiet && g_getenv("G_MESSAGES_DEBUG") == NULL) {
         return G_LOG_WRITER_HANDLED;
     }
-    return g_log_writer_standard_streams(level, fields, n, user);
+    return log_where == HOST_LOG_SYSTEM
+               ? log_to_system(level, fields, n)
+               : g_log_writer_default(level, fields, n, user);
 }
 
 void
-host_log_warnings_only(void)
+host_log_to(enum HostLog where)
 {
-    g_log_set_writer_func(log_warnings_cb, NULL, NULL);
-}
+    static bool is_set;
 
-void
-host_log_to_system(void)
-{
-    openlog("weir", LOG_PID | LOG_NDELAY, LOG_DAEMON);
-    g_log_set_writer_func(log_to_system_cb, NULL, NULL);
+    log_where = where;
+    if (where == HOST_LOG_SYSTEM) {
+        openlog("weir", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+    }
+    if (!is_set) {
+        is_set = true;
+        g_log_set_writer_func(log_cb, NULL, NULL);
+    }
 }

@@ -11,7 +11,11 @@
 #include <glib.h>
 
 void host_prepare(void);
-void host_log_to_system(void);     /* journal or syslog, instead of stderr */
-void host_log_warnings_only(void); /* a command that does the work itself */
+enum HostLog {
+    HOST_LOG_WARNINGS, /* a command: stderr is for its one line */
+    HOST_LOG_STDERR,   /* in the foreground; the journal, if that is stderr */
+    HOST_LOG_SYSTEM,   /* journal or syslog */
+};
+void host_log_to(enum HostLog where);
 /* The documented exit code of an error of any room. */
 int host_exit_code(const GError *error);

@@ -150,11 +150,12 @@ mount_new(const char *store, const char *dir,
     if (fd < 0) {
         g_strdelimit(words->str, "\n", ' ');
         g_strstrip(words->str);
-        set_failed(error, STORE_ERROR_FAILED, dir,
-                   words->str[0] != '\0'
-                       ? words->str
-                       : "cannot be mounted: is /dev/fuse there, and "
-                         "fusermount3 (package fuse3)?");
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "%s cannot be mounted: %s", dir,
+                    words->str[0] != '\0'
+                        ? words->str
+                        : "are /dev/fuse and fusermount3 (package fuse3) "
+                          "there?");
         if (session != NULL) {
             fuse_session_unmount(session);
             fuse_session_destroy(session);

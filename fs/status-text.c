@@ -176,6 +176,23 @@ add_line(GString *text, const char *line, unsigned columns)
     }
 }
 
+/* The way out stands at the end of an error: it is wrapped, never cut. */
+static void
+add_wrapped(GString *text, const char *words, unsigned columns)
+{
+    g_auto(GStrv) list = g_strsplit_set(words, " \n\r\t", -1);
+    g_autoptr(GString) line = g_string_new("   ");
+
+    for (char **word = list; *word != NULL; word++) {
+        if (line->len > 3 && line->len + 1 + strlen(*word) > columns) {
+            add_line(text, line->str, columns);
+            g_string_assign(line, "   ");
+        }
+        g_string_append_printf(line, " %s", *word);
+    }
+    add_line(text, line->str, columns);
+}
+
 static void
 add_disk(GString *text, JsonObject *disk, unsigned columns)
 {
@@ -208,10 +225,7 @@ add_disk(GString *text, JsonObject *disk, unsigned columns)
         add_line(text, words, columns);
     }
     if (flaw != NULL) {
-        g_autofree char *words = g_strdup_printf("    %s", flaw);
-
-        g_strdelimit(words, "\n\r\t", ' ');
-        add_line(text, words, columns);
+        add_wrapped(text, flaw, columns);
     }
 }
 

@@ -153,11 +153,15 @@ test_refusal_is_shown_in_words(void **state)
     (void)state;
     fill(&input, 1, GIB);
     input.disks[0].relay.core.link = RELAY_REFUSED;
-    g_strlcpy(input.disks[0].relay.core.error, "it holds foreign data",
+    g_strlcpy(input.disks[0].relay.core.error,
+              "it holds foreign data; say weir set STORE "
+              "target-accept=overwrite to make it equal",
               RELAY_TEXT);
     text = text_of(&input, NULL);
     assert_non_null(strstr(text, "  refused  nbds://backup/vm1\n"));
-    assert_non_null(strstr(text, "\n    it holds foreign data\n"));
+    assert_non_null(strstr(text, "\n    it holds foreign data; say weir set "
+                                 "STORE target-accept=overwrite to make it\n"
+                                 "    equal\n"));
 }
 
 static void
