@@ -57,8 +57,8 @@ done <<'END'
 2 create "$STORE/.hidden" --size 1M
 2 create "$STORE/a b" --size 1M
 2 create "$STORE/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" --size 1M
-2 create "$STORE/vdb" --size 1M --target http://127.0.0.1/
-2 create "$STORE/vdb" --size 1M --target nbd://
+5 create "$STORE/vdb" --size 1M --target http://127.0.0.1/
+5 create "$STORE/vdb" --size 1M --target nbd://
 2 create "$STORE/vda" --size 64M
 2 create "$STORE/vdb" --from "$world/no-such-image"
 1 create "$world/plain-file/vda" --size 1M

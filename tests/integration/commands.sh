@@ -81,9 +81,9 @@ printf 'the new end' | dd of="$MNT/vda.raw" bs=1M seek=127 conv=notrunc,fsync \
     status=none
 drain_store
 assert_same "$MNT/vda.raw" "$(uri far)"
-exits 1 "$WEIR" resize "$STORE/vda" 256M # the target is not that large
+exits 5 "$WEIR" resize "$STORE/vda" 256M # the target is not that large
 [ "$(stat -c %s "$MNT/vda.raw")" -eq $((128 << 20)) ] || fail 'grew anyway'
-exits 1 "$WEIR" remove "$STORE/vda" # in use
+exits 3 "$WEIR" remove "$STORE/vda" # in use
 umount_store
 
 # With no mount: status tells, drain drains.

@@ -9,6 +9,8 @@ new_dir
 
 start_nbdkit far memory 64M
 new_store 64M "$(uri far)"
+# What was on its way when a mount ended rests for four times this.
+"$WEIR" set "$STORE" request-deadline=1
 [ "$(stat -c %a "$STORE")" = 700 ] || fail "the store's mode is not 0700"
 [ -z "$(find "$STORE" -type f -perm /077)" ] || fail 'files others can read'
 

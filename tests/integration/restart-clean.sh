@@ -7,7 +7,8 @@
 requires root fuse weir nbdkit qemu-img jq
 new_dir
 
-start_nbdkit far --filter=log memory 64M logfile="$T/far.requests"
+truncate -s 64M "$T/far"
+start_nbdkit far --filter=log file "$T/far" logfile="$T/far.requests"
 new_store 64M "$(uri far)"
 mount_store
 dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=16 conv=notrunc,fsync \
@@ -24,9 +25,9 @@ umount_store
 [ "$(logged_writes "$T/far.requests")" -eq 0 ] ||
     fail "a clean store sent: $(grep -m 1 Write "$T/far.requests")"
 
-# Three clusters dirty, in three places; then a stop with the relay paused.
+# Three clusters dirty, in three places, while the target is away.
 mount_store
-"$WEIR" pause "$STORE"
+stop_server far
 for at in 0 20 63; do
     dd if=/dev/urandom of="$MNT/vda.raw" bs=4k count=1 seek=$((at * 256)) \
         conv=notrunc,fsync status=none
@@ -38,7 +39,7 @@ status_is .dirty_bytes "$before" || fail "at rest: $(status .dirty_bytes)"
 mount_store
 status_is .dirty_bytes "$before" || fail "remounted: $(status .dirty_bytes)"
 : >"$T/far.requests"
-"$WEIR" resume "$STORE"
+restart_server far
 drain_store
 writes=$(logged_writes "$T/far.requests")
 [ "$writes" -eq 3 ] || fail "$writes writes for 3 dirty clusters"

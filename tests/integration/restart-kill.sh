@@ -12,25 +12,32 @@ is_long && rounds=40
 start_nbdkit far memory 64M
 new_store 64M "$(uri far)"
 # The clusters of a dead connection rest for 4 times this before they go on.
-"$WEIR" set "$STORE" request-deadline=1 >>"$T/weir.log" 2>&1 || true
+"$WEIR" set "$STORE" request-deadline=1
+
+guest_has_written() { # BYTES
+    [ "$(awk '/^weir_guest_written_bytes_total/ { printf "%d", $2 }' \
+        "$MNT/.weir/metrics")" -gt "$1" ]
+}
 
 for ((round = 1; round <= rounds; round++)); do
     mount_store
     dd if=/dev/urandom of="$T/synced" bs=64k count=16 status=none
-    dd if="$T/synced" of="$MNT/vda.raw" bs=64k seek=$((round % 64 * 16)) \
+    dd if="$T/synced" of="$MNT/vda.raw" bs=64k seek=$((round % 32 * 16)) \
         conv=notrunc,fsync status=none
-    fio --name=load --filename="$MNT/vda.raw" --rw=randwrite --bs=4k-128k \
-        --offset=0 --size=64M --direct=1 --ioengine=libaio --iodepth=16 \
-        --time_based --runtime=60 --output="$T/fio.log" &
+    fio --name=load --filename="$MNT/vda.raw" --rw=randwrite \
+        --bsrange=4k-128k --offset=32M --size=32M --direct=1 \
+        --ioengine=libaio --iodepth=16 --time_based --runtime=60 >"$T/fio.log" 2>&1 &
     load=$!
-    await 20 test -s "/proc/$(daemon_pid)/io"
-    await 20 daemon_has_written 1000000
+    await 20 guest_has_written $((24 << 20))
     kill_daemon
     wait "$load" || true
+    rm "$T/fio.log"
     # The dead mount is cleaned up by the next one, by itself.
     mount_store
     dirty=$(status .dirty_bytes)
     [ "$dirty" -gt 0 ] || fail 'nothing is dirty after kill -9'
+    cmp -n $((1 << 20)) -i 0:$((round % 32 << 20)) "$T/synced" \
+        "$MNT/vda.raw" || fail 'what was fsynced is not there'
     drain_store
     status_is .dirty_bytes 0 || fail "dirty after the drain: $(status .)"
     assert_same "$MNT/vda.raw" "$(uri far)"

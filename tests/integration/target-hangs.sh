@@ -14,7 +14,7 @@ new_store $size "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=1
 
 is_not_connected() {
-    [ "$(status '.disks[0].target_state')" != connected ]
+    [ "$(status '.disks[0].target_state')" != online ]
 }
 
 everything_answers() {

@@ -39,7 +39,7 @@ for ((round = 1; round <= rounds; round++)); do
     proxy link drop
     gets_on
     proxy link refuse
-    await 10 status_is '.disks[0].target_state' disconnected
+    await 10 status_is '.disks[0].target_state' offline
     proxy link pass
     gets_on
     kill_server far
