@@ -197,7 +197,7 @@ kill_pid() { # PID: kill -9, also its children; returns when they are gone
 # A place to work in; on a file system that has O_DIRECT
 #
 new_dir() {
-    T=$(mktemp -d "${WEIR_TEST_DIR:-/var/tmp}/weir-$test_name.XXX")
+    T=$(mktemp -d "${WEIR_TEST_DIR:-/var/tmp}/weir-$test_name.XXXX")
     on_exit "rm -rf --one-file-system '$T'"
     STORE=$T/store
     MNT=$T/mnt
