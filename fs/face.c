@@ -4,9 +4,10 @@
  *
  *   for (;;) {
  *       take up to FACE_BATCH requests from /dev/fuse, start each
- *       submit what they asked of the storage, in one system call
- *       take completions and messages; they reply or go on
- *       nothing happened? arm the poll of /dev/fuse and sleep in the ring
+ *       take completions and messages that are there; they reply or go on
+ *       submit what was asked of the storage, in one system call; if there
+ *       is nothing else to do it is also the one that sleeps, with a poll of
+ *       /dev/fuse armed
  *   }
  *
  * Nothing in here waits for anything else: not for the storage, not for
@@ -327,21 +328,22 @@ serve(Face *face)
     bool is_told = false;
 
     while (!face->is_stopping) {
-        unsigned done = take_requests(face);
+        unsigned taken = take_requests(face);
+        unsigned done = take_completions(face);
 
-        io_uring_submit(&face->ring);
-        done += take_completions(face);
         face->count.inflight = FACE_SLOTS - face->n_free;
         for (unsigned i = 0; i < face->n_disks; i++) {
             try_quiesce(&face->disks[i]);
         }
-        if (done) {
+        if (done || taken == FACE_BATCH) {
+            io_uring_submit(&face->ring);
             continue;
         }
         if (face->is_ended && !is_told && is_at_rest(face)) {
             is_told = true;
             face_note_ended(face, 0);
         }
+        /* All that was asked is taken: start it and sleep, in one call. */
         arm_polls(face);
         io_uring_submit_and_wait(&face->ring, 1);
     }
