@@ -108,7 +108,10 @@ take_contact(Daemon *daemon, Disk *disk)
 {
     struct RelayFigures figures;
 
-    if (!relay_figures(daemon->relay, disk->name, &figures)) {
+    /* News of a target that was replaced since say nothing of its successor:
+     * that would be written without a look. */
+    if (!relay_figures(daemon->relay, disk->name, &figures) ||
+        !figures.is_current) {
         return;
     }
     disk->contact = figures.core.contact;

@@ -171,6 +171,8 @@ take_uri(RelayDisk *disk, TargetUri *uri)
     disk->target_size = 0;
     disk->contact = CONTACT_NONE;
     disk->told_contact = CONTACT_NONE;
+    disk->target_number = disk->set_number;
+    disk->last = (struct RelayCoreFigures){0};
     begin_server(disk);
 }
 
@@ -269,6 +271,7 @@ relay_disk_message(RelayDisk *disk, struct RelayMsg *msg)
 {
     relay_thread_assert();
     if (msg->msg.kind == MSG_TARGET) {
+        disk->set_number = msg->number;
         set_target(disk, g_steal_pointer(&msg->uri));
         return;
     }
@@ -341,6 +344,7 @@ copy_figures(RelayDisk *disk)
     figures->core = disk->last;
     figures->upload_bps = rate_meter_bps(&disk->meter);
     figures->target_size_bytes = disk->target_size;
+    figures->target_number = disk->target_number;
     pthread_mutex_unlock(&disk->relay->lock);
     disk->is_stale = false;
 }

@@ -43,7 +43,7 @@ struct RelayMsg {
     RelayDisk *disk;
     bool is_on;      /* PAUSE; ACCEPT: unflushed */
     bool insecure;   /* ACCEPT */
-    unsigned number; /* CONNS */
+    unsigned number; /* CONNS; TARGET: which */
     enum TargetAccept accept;
     struct RateTable table;
     TargetUri *uri; /* TARGET; owned */
@@ -80,7 +80,8 @@ struct RelayDisk {
     bool all_in_doubt;          /* ... too */
     uint8_t *buffers;
 
-    bool has_target; /* main thread only */
+    bool has_target;      /* main thread only ... */
+    unsigned targets_set; /* ... too: numbers relay_set_target() */
 
     struct RelayFigures figures; /* guarded by relay->lock */
 
@@ -89,6 +90,7 @@ struct RelayDisk {
     bool is_stopping;    /* the core ends as soon as it is idle */
     TargetUri *uri;      /* NULL: malformed, see barred */
     TargetUri *next_uri; /* the next target, once the core has stopped */
+    unsigned set_number, target_number; /* of the last MSG_TARGET, of uri */
     char barred[RELAY_TEXT];
     Server *server;       /* of a bracket target */
     uint32_t server_life; /* counts its starts */

@@ -220,7 +220,10 @@ relay_set_target(Relay *relay, const char *name, const char *target,
         }
     }
     disk->has_target = target != NULL;
-    post(relay, MSG_TARGET, &(struct RelayMsg){.disk = disk, .uri = uri});
+    disk->targets_set++;
+    post(relay, MSG_TARGET,
+         &(struct RelayMsg){
+             .disk = disk, .uri = uri, .number = disk->targets_set});
     return TRUE;
 }
 
@@ -251,6 +254,7 @@ relay_figures(Relay *relay, const char *name, struct RelayFigures *figures)
     pthread_mutex_lock(&relay->lock);
     *figures = disk->figures;
     pthread_mutex_unlock(&relay->lock);
+    figures->is_current = figures->target_number == disk->targets_set;
     return TRUE;
 }
 

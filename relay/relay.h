@@ -92,6 +92,8 @@ struct RelayFigures {
     struct RelayCoreFigures core;
     uint64_t upload_bps;
     uint64_t target_size_bytes; /* 0 unknown */
+    unsigned target_number;     /* of the target that these are of ... */
+    bool is_current;            /* ... which is the one that was set last */
 };
 /* False if the disk has no target. */
 gboolean relay_figures(Relay *relay, const char *disk,

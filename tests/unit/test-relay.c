@@ -355,6 +355,14 @@ test_server_that_cannot_run_is_said(void **state)
     assert_non_null(strstr(rig_figures(0).core.error, "No such file"));
 }
 
+static bool
+is_current(void)
+{
+    struct RelayFigures figures;
+
+    return relay_figures(rig.relay, "a", &figures) && figures.is_current;
+}
+
 static void
 test_no_target_and_back(void **state)
 {
@@ -367,6 +375,7 @@ test_no_target_and_back(void **state)
     assert_false(relay_figures(rig.relay, "a", &figures));
     relay_set_accept(rig.relay, "a", ACCEPT_SAME, false, false);
     assert_true(relay_set_target(rig.relay, "a", rig.disks[0].target, NULL));
+    await(is_current); /* what is said of the old one counts no more */
     await(is_online);
     rig_drain();
 }
