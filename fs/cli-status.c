@@ -37,6 +37,12 @@ static const GOptionEntry status_entries[] = {
      "every second, until interrupted", NULL},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
+/* Of `is` and `metrics`: the answer, or the figures, as JSON. */
+static gboolean as_json;
+static const GOptionEntry json_entries[] = {
+    {"json", 0, 0, G_OPTION_ARG_NONE, &as_json, "for programs", NULL},
+    {NULL, 0, 0, 0, NULL, NULL, NULL}};
+
 static void
 print_status(JsonObject *status)
 {
@@ -231,6 +237,12 @@ run_is(int argc, char **argv)
     } else {
         is = json_object_get_boolean_member(status, argv[0]);
     }
+    if (as_json) {
+        g_autoptr(JsonObject) answer = json_object_new();
+
+        json_object_set_boolean_member(answer, argv[0], is);
+        cli_print_json(answer);
+    }
     return is ? CLI_OK : CLI_NO;
 }
 
@@ -246,6 +258,15 @@ run_metrics(int argc, char **argv)
     GError *error = NULL;
 
     (void)argc;
+    if (as_json) {
+        g_autoptr(JsonObject) status = cli_status(store, &error);
+
+        if (status == NULL) {
+            return cli_fail_error("metrics", error);
+        }
+        cli_print_json(status);
+        return CLI_OK;
+    }
     if (client != NULL) {
         reply = control_client_call(client, "weir-metrics", NULL, &error);
         if (reply == NULL) {
@@ -282,8 +303,9 @@ const struct CliCommand cli_status_commands[] = {
      .max_args = 1,
      .run = run_status},
     {.name = "is",
-     .synopsis = "clean|connected|throttled|mounted STORE",
+     .synopsis = "clean|connected|throttled|mounted STORE [--json]",
      .summary = "A question for scripts.",
+     .options = json_entries,
      .codes = "  0 yes   2 no   1 error, usage too\n",
      .example = "  weir is clean /srv/weir/vm1 && poweroff\n",
      .min_args = 2,
@@ -291,8 +313,9 @@ const struct CliCommand cli_status_commands[] = {
      .usage_code = CLI_FAILED,
      .run = run_is},
     {.name = "metrics",
-     .synopsis = "STORE",
-     .summary = "The figures for Prometheus.",
+     .synopsis = "STORE [--json]",
+     .summary = "The figures for Prometheus; with --json those of status.",
+     .options = json_entries,
      .codes = "  0 shown   1 failed   2 usage   4 store damaged\n",
      .example = "  weir metrics /srv/weir/vm1 > "
                 "/var/lib/prometheus/node-exporter/vm1.prom\n",

@@ -85,23 +85,56 @@ run_create(int argc, char **argv)
 /*
  * set
  */
+static void
+copy_setting_cb(JsonObject *from, const char *key, JsonNode *value,
+                gpointer data)
+{
+    (void)from;
+    json_object_set_member(data, key, json_node_copy(value));
+}
+
+/* What must be there before a target is judged, the target, and what a new
+ * target would take back: in this order, however they were given. */
+static void
+add_setting(JsonObject *early, JsonObject *late, const char *key,
+            const char *value)
+{
+    if (strcmp(key, "target") == 0 && strcmp(value, "none") != 0) {
+        /* The daemon's working directory is not ours. */
+        g_autofree char *absolute = store_target_absolute(value);
+
+        json_object_set_string_member(late, key, absolute);
+    } else if (g_str_has_prefix(key, "target")) {
+        json_object_set_string_member(late, key, value);
+    } else {
+        json_object_set_string_member(early, key, value);
+    }
+}
+
 static JsonObject *
 split_settings(int argc, char **argv, const char **flaw)
 {
-    JsonObject *settings = json_object_new();
+    JsonObject *early = json_object_new();
+    g_autoptr(JsonObject) late = json_object_new();
+    const char *target = NULL;
 
     for (int i = 0; i < argc; i++) {
         char *value = strchr(argv[i], '=');
 
         if (value == NULL || value == argv[i]) {
             *flaw = argv[i];
-            json_object_unref(settings);
+            json_object_unref(early);
             return NULL;
         }
         *value = '\0';
-        json_object_set_string_member(settings, argv[i], value + 1);
+        add_setting(early, late, argv[i], value + 1);
     }
-    return settings;
+    target = json_object_get_string_member_with_default(late, "target", NULL);
+    if (target != NULL) {
+        json_object_set_string_member(early, "target", target);
+    }
+    json_object_foreach_member(late, copy_setting_cb, early);
+    return early;
 }
 
 static gboolean
