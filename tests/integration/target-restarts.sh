@@ -12,27 +12,26 @@ rounds=1
 is_long && rounds=20
 size=96M
 truncate -s $size "$T/far"
-# Slow enough that each fault meets requests on their way.
+# The delay keeps requests on their way, for the faults to meet.
 start_nbdkit far --filter=delay file "$T/far" wdelay=20ms
 start_proxy link far
 new_store $size "$(uri link)"
-"$WEIR" set "$STORE" request-deadline=1
+"$WEIR" set "$STORE" request-deadline=1 # quarantines of 4 s
 mount_store
 
-holds_more_than() { # KIB
-    [ "$(du -k "$T/far" | cut -f1)" -gt "$1" ]
+sent_more_than() { # BYTES
+    [ "$(status '.disks[0].sent_bytes')" -gt "$1" ]
 }
 
 # Wait until the drain has got on by a megabyte, so that the fault is in it.
 gets_on() {
     local now
-    now=$(du -k "$T/far" | cut -f1)
-    await 30 holds_more_than $((now + 1024))
+    now=$(status '.disks[0].sent_bytes')
+    await 30 sent_more_than $((now + (1 << 20)))
 }
 
 for ((round = 1; round <= rounds; round++)); do
-    # Holes at the far side, so that what arrives can be seen.
-    fallocate --punch-hole --offset 0 --length $size "$T/far"
+    "$WEIR" set "$STORE" bwlimit=12M # 8 s for all that follows
     dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=96 conv=notrunc,fsync \
         status=none
     gets_on
@@ -47,6 +46,7 @@ for ((round = 1; round <= rounds; round++)); do
     dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=32 conv=notrunc,fsync \
         status=none
     restart_server far
+    "$WEIR" set "$STORE" bwlimit=0
     drain_store
     status_is .dirty_bytes 0 || fail "dirty: $(status .dirty_bytes)"
     assert_same "$MNT/vda.raw" "$(uri far)"
