@@ -12,8 +12,10 @@ rounds=1
 is_long && rounds=20
 size=96M
 truncate -s $size "$T/far"
-# The delay keeps requests on their way, for the faults to meet.
-start_nbdkit far --filter=delay file "$T/far" wdelay=20ms
+# The delay keeps requests on their way, for the faults to meet; the cache
+# loses at kill -9 what was not flushed.
+start_nbdkit far --filter=delay --filter=cache file "$T/far" wdelay=20ms \
+    cache=writeback
 start_proxy link far
 new_store $size "$(uri link)"
 "$WEIR" set "$STORE" request-deadline=1 # quarantines of 4 s
