@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # A second daemon is refused with the pid of the first, a mount point in use
-# is refused, one left dead by a crash is cleaned up by the next mount.
+# is refused, one that a guest uses is not taken away, one left dead by a crash
+# is cleaned up by the next mount.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir jq
 new_dir
@@ -21,6 +22,13 @@ refused 3 "$WEIR" check "$STORE"
 refused 3 "$WEIR" mount "$T/store2" "$MNT"
 grep -q mount "$T/err" || fail "does not say what is wrong: $(cat "$T/err")"
 [ "$(head -c 4 "$MNT/vda.raw")" = data ] || fail 'the first mount suffered'
+
+# A guest has the disk open: its mount stays.
+exec 7<"$MNT/vda.raw"
+refused 3 "$WEIR" umount "$MNT"
+is_mounted || fail 'umount took the disk away from its guest'
+[ "$(head -c 4 <&7)" = data ] || fail 'and broke it'
+exec 7<&-
 
 kill_daemon
 ! stat "$MNT/vda.raw" 2>"$T/err" || fail 'a dead mount answers'

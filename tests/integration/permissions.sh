@@ -55,6 +55,14 @@ for size in 8M 32M; do
     ! truncate -s $size "$MNT/vda.raw" 2>"$T/err" || fail "truncated to $size"
     grep -qi 'not permitted' "$T/err" || fail "not EPERM: $(cat "$T/err")"
 done
+# Nothing is written beyond the end; what straddles it is written up to it.
+end=$((16 << 20))
+! dd if=/dev/zero of="$MNT/vda.raw" bs=1 count=1 seek=$end oflag=seek_bytes \
+    conv=notrunc 2>"$T/err" || fail 'written beyond the end'
+grep -qi 'too large' "$T/err" || fail "not EFBIG: $(cat "$T/err")"
+printf 0123456789 | dd of="$MNT/vda.raw" bs=10 seek=$((end - 4)) \
+    oflag=seek_bytes conv=notrunc 2>"$T/err" && fail 'a write across the end'
+[ "$(tail -c 4 "$MNT/vda.raw")" = 0123 ] || fail 'a write across the end'
 ! touch "$MNT/new-file" 2>"$T/err" || fail 'a file was created in the mount'
 ! rm "$MNT/vda.raw" 2>"$T/err" || fail 'the disk was removed from the mount'
 ! mv "$MNT/vda.raw" "$MNT/x.raw" 2>"$T/err" || fail 'the disk was renamed'
