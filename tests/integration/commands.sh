@@ -68,6 +68,35 @@ grep -q '^bwlimit=4M' "$STORE/weir.conf" || fail 'bwlimit is not kept'
 dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=64 conv=notrunc,fsync \
     status=none
 await 5 status_is .state draining
+# A drain under way tells of itself on SIGUSR1, and gives up its wait on SIGINT
+# (job control, because a shell's background jobs ignore that otherwise).
+set -m
+"$WEIR" drain "$STORE" --wait >"$T/out" 2>"$T/err" &
+waiting=$!
+set +m
+handles_usr1() { # caught, or blocked for a signalfd
+    local mask
+    mask=$(awk '/^Sig(Blk|Cgt)/ { print "0x" $2 }' /proc/$waiting/status |
+        paste -sd'|')
+    [ $(((mask) & 0x200)) -ne 0 ]
+}
+await 5 handles_usr1
+usr1_is_answered() {
+    kill -USR1 $waiting && grep -q 'to upload' "$T/err"
+}
+await 5 usr1_is_answered
+kill -INT $waiting
+code=0
+wait $waiting || code=$?
+[ "$code" -eq 130 ] || fail "drain --wait interrupted: exit $code"
+"$WEIR" status "$STORE" --watch >"$T/out" 2>"$T/err" &
+waiting=$!
+redrawn() {
+    [ "$(grep -ac DRAINING "$T/out")" -ge 2 ]
+}
+await 10 redrawn
+kill $waiting
+wait $waiting || true
 "$WEIR" set "$STORE" bwlimit=0
 began=${EPOCHREALTIME/./}
 drain_store
