@@ -270,6 +270,26 @@ build_store(Daemon *daemon, GError **error)
            mount_check_dir(config->mountpoint, error);
 }
 
+/* Without a face, discards that the last one accepted are carried out now. */
+static gboolean
+settle_zeroes(Daemon *daemon, GError **error)
+{
+    Store *store = daemon->store;
+
+    for (unsigned i = 0; daemon->face == NULL && i < store->n_disks; i++) {
+        int res = face_settle_zeroes(store->io, store->disks[i]);
+
+        if (res < 0) {
+            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                        "%s/%s: discarded ranges cannot be punched: %s; mount "
+                        "the store and drain it there",
+                        store->path, store->disks[i]->name, g_strerror(-res));
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
 static gboolean
 daemon_build(Daemon *daemon, GError **error)
 {
@@ -283,7 +303,7 @@ daemon_build(Daemon *daemon, GError **error)
     daemon->control =
         control_server_new(socket, daemon_commands, daemon, error);
     return daemon->control != NULL && build_face(daemon, error) &&
-           store_serve(daemon->store, error) &&
+           store_serve(daemon->store, error) && settle_zeroes(daemon, error) &&
            relay_start(daemon->relay, error) &&
            (daemon->face == NULL || face_start(daemon->face, error));
 }

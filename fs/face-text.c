@@ -99,6 +99,8 @@ face_text_read(FaceReq *req)
 
     if (text) {
         reply_part(req, text);
+    } else if (!is_text(req->node)) {
+        face_reply_error(req, EISDIR);
     } else {
         face_ask(req, note_kind(req->node));
     }

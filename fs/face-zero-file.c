@@ -5,6 +5,9 @@
  * end left on the list is on it again, reads as zero at once, and is punched
  * when the face starts.
  *
+ * A store that is served without a face (drained at rest) settles the list
+ * first: the relay reads the image itself and knows of no list.
+ *
  * A file with no valid slot is a new one, or a damaged one: the list is empty
  * then. Damage can only cost ranges that were discarded within the last
  * seconds before a crash, and they read as what they held before.
@@ -20,29 +23,30 @@
 #define FILE_BYTES (2 * ZERO_RECORD_BYTES)
 #define PUNCH      (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
+/* The newest valid slot, or an empty list. @page is room for one. */
 static int
-load_slots(FaceDisk *disk)
+load_slots(StoreIo *io, const Disk *disk, int fd, unsigned char *page,
+           ZeroList *zeroes, uint64_t *newest)
 {
-    StoreIo *io = disk->face->config.store->io;
-    uint64_t best = 0, sequence;
+    uint64_t sequence;
     ZeroList list;
 
+    *zeroes = (ZeroList){0};
+    *newest = 0;
     for (unsigned slot = 0; slot < 2; slot++) {
-        ssize_t n = io->ops->pread(io, disk->zeroes_fd, disk->record_page,
-                                   ZERO_RECORD_BYTES, slot * ZERO_RECORD_BYTES);
+        ssize_t n = io->ops->pread(io, fd, page, ZERO_RECORD_BYTES,
+                                   slot * ZERO_RECORD_BYTES);
 
         if (n < 0) {
             return (int)n;
         }
         if (n == ZERO_RECORD_BYTES &&
-            zero_record_decode(disk->record_page, disk->disk->size_bytes, &list,
-                               &sequence) &&
-            sequence > best) {
-            best = sequence;
-            disk->zeroes = list;
+            zero_record_decode(page, disk->size_bytes, &list, &sequence) &&
+            sequence > *newest) {
+            *newest = sequence;
+            *zeroes = list;
         }
     }
-    disk->record_sequence = best;
     return 0;
 }
 
@@ -60,7 +64,8 @@ face_zero_open(FaceDisk *disk)
     if (disk->zeroes_fd < 0) {
         return disk->zeroes_fd;
     }
-    res = load_slots(disk);
+    res = load_slots(io, of, disk->zeroes_fd, disk->record_page, &disk->zeroes,
+                     &disk->record_sequence);
     if (res == 0) {
         /* Room for both slots now, so that a full disk cannot refuse one.
          * File systems that cannot promise room are taken as they are. */
@@ -87,4 +92,52 @@ face_zero_close(FaceDisk *disk)
         io->ops->close(io, disk->zeroes_fd);
     }
     free(disk->record_page);
+}
+
+/* Punch all of @list, then say in the record that nothing is left. */
+static int
+settle_list(StoreIo *io, Disk *disk, int fd, const ZeroList *list,
+            uint64_t sequence, unsigned char *page)
+{
+    const ZeroList none = {0};
+    int res = 0;
+
+    for (unsigned i = 0; res == 0 && i < list->count; i++) {
+        const struct ZeroRange *range = &list->range[i];
+
+        res = io->ops->fallocate(io, disk->map_fd, PUNCH, range->offset,
+                                 range->len);
+        disk_map_mark(disk->map, range->offset, range->len, face_now_us());
+    }
+    if (res == 0) {
+        res = io->ops->fdatasync(io, disk->map_fd);
+    }
+    if (res == 0) {
+        zero_record_encode(&none, sequence + 1, page);
+        ssize_t n = io->ops->pwrite(io, fd, page, ZERO_RECORD_BYTES,
+                                    ((sequence + 1) & 1) * ZERO_RECORD_BYTES);
+
+        res = n < 0 ? (int)n : io->ops->fdatasync(io, fd);
+    }
+    return res;
+}
+
+int
+face_settle_zeroes(StoreIo *io, Disk *disk)
+{
+    unsigned char page[ZERO_RECORD_BYTES];
+    uint64_t sequence;
+    ZeroList list;
+    int fd = io->ops->open(io, disk->dir_fd, "zeroes", O_RDWR | O_CLOEXEC, 0);
+
+    if (fd < 0) {
+        return fd == -ENOENT ? 0 : fd;
+    }
+    int res = load_slots(io, disk, fd, page, &list, &sequence);
+
+    if (res == 0 && list.count) {
+        res = settle_list(io, disk, fd, &list, sequence, page);
+    }
+    io->ops->close(io, fd);
+    return res;
 }

@@ -61,6 +61,10 @@ void face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user);
 /* After FACE_NOTE_ENDED, or to give up a session that never served. */
 void face_free(Face *face);
 
+/* For a store that is served without a face: punch what the last end left on
+ * the disk's zero list. Blocking. 0 or -errno. */
+int face_settle_zeroes(StoreIo *io, Disk *disk);
+
 struct FaceFigures {
     uint64_t read_requests, write_requests, sync_requests, punch_requests;
     uint64_t read_bytes, written_bytes;

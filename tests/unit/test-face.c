@@ -288,6 +288,35 @@ test_recorded_zeroes_come_back_after_a_crash(void **state)
 }
 
 static void
+test_zeroes_are_settled_without_a_face(void **state)
+{
+    FakeSession *session = *state;
+    unsigned char page[ZERO_RECORD_BYTES], buf[4096], zero[4096] = {0};
+    StoreIo *io = store_io_kernel();
+    ZeroList list = {0};
+    int fd;
+
+    memset(buf, 3, sizeof(buf));
+    assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
+    fd = openat(session->disk.dir_fd, "zeroes", O_RDWR);
+    assert_true(zero_list_add(&list, 8 * MIB, 2 * MIB));
+    zero_record_encode(&list, 1000, page);
+    assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
+    close(fd);
+    assert_int_equal(face_settle_zeroes(io, &session->disk), 0);
+    assert_int_equal(pread(session->disk.map_fd, buf, sizeof(buf), 8 * MIB),
+                     4096);
+    assert_memory_equal(buf, zero, sizeof(zero));
+    assert_int_equal(dirty_clusters(session), 32);
+    /* Once: what is written there later stays. */
+    memset(buf, 4, sizeof(buf));
+    assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
+    assert_int_equal(face_settle_zeroes(io, &session->disk), 0);
+    assert_int_equal(fake_read(session, zero, sizeof(zero), 8 * MIB), 4096);
+    assert_memory_equal(buf, zero, sizeof(zero));
+}
+
+static void
 test_text_belongs_to_its_handle(void **state)
 {
     FakeSession *session = *state;
@@ -537,6 +566,7 @@ main(int argc, char **argv)
         with_session(test_requests_beyond_the_end_act_as_on_a_file),
         with_session(test_large_discard_reads_as_zero_at_once),
         with_session(test_recorded_zeroes_come_back_after_a_crash),
+        with_session(test_zeroes_are_settled_without_a_face),
         with_session(test_text_belongs_to_its_handle),
         cmocka_unit_test(test_failed_sync_freezes_writes_and_not_reads),
         cmocka_unit_test(test_random_requests_follow_shadow),
