@@ -52,7 +52,7 @@ write_and_verify() {
 verify_again() {
     run_fio read-direct --rw=randread --bsrange=512-512k --direct=1 \
         --ioengine=io_uring --iodepth=16 --size=$((trimmed * share))M
-    run_fio read-buffered --rw=read --bs=192k --size=$((trimmed * share))M
+    run_fio read-buffered --rw=read --bs=256k --size=$((trimmed * share))M
     cmp -n $((share << 20)) -i $(((trimmed * share) << 20)):0 \
         "$MNT/vda.raw" /dev/zero || fail 'what was trimmed is not zero'
 }
