@@ -171,6 +171,9 @@ stop_all() {
     if [ $status -eq 1 ] && [ -n "$work" ]; then
         find "$work" -name '*.log' -size +0 -exec tail -vn 3 {} + >&2
     fi
+    if [ -n "$out" ] && [ -s "$results" ]; then
+        cp "$results" "$out"
+    fi
     for m in "${mounts[@]}"; do
         unmount "$m"
     done
