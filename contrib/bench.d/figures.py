@@ -157,7 +157,7 @@ def report_mount(results):
 def guest_line(results, case, against):
     bad = results.get("guest", case, "bad", "p99us")
     base = results.get("guest", case, against, "p99us")
-    pairs = ratios(bad, base)
+    pairs = ratios(bad, base) or [float("nan")]
     value = median(bad.values()) / median(base.values())
     return (f"  to {against:12}{median(base.values()):7.0f} us "
             f"{value:6.2f}  ({min(pairs):.2f}-{max(pairs):.2f})   "
@@ -165,7 +165,9 @@ def guest_line(results, case, against):
 
 
 def report_guest(results):
-    cases = [c for c in results.cases("guest") if "-qd" in c]
+    cases = [c for c in results.cases("guest") if "-qd" in c
+             and all(results.get("guest", c, who, "p99us")
+                     for who in ("bad", "paused", "none"))]
     if not cases:
         return
     title("Guest: p99 of 4K write latency while the target misbehaves")
