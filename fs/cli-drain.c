@@ -153,12 +153,14 @@ run_drain(int argc, char **argv)
         return cli_fail(CLI_USAGE, "drain: timeout %s: wants 90s, 10m, 1h",
                         drain_options.timeout);
     }
+    if (drain_options.wait || drain_options.timeout != NULL) {
+        cli_catch_signals(); /* first of all: SIGUSR1 may come at any time */
+    }
     client = cli_connect(store);
     if (client == NULL) {
         return drain_at_rest(store, timeout_us);
     }
     if (drain_options.wait || drain_options.timeout != NULL) {
-        cli_catch_signals();
         return cli_drain_wait(store, client, timeout_us);
     }
     reply = control_client_call(client, "weir-drain", NULL, &error);

@@ -102,12 +102,20 @@ tracker_first_sync(struct StatusTracker *tracker, struct StatusInput *input)
         if (disk->target == NULL || !disk->has_relay) {
             continue;
         }
-        if (!tracker->first_sync_seen[i]) {
-            tracker->first_sync_seen[i] = true;
-            tracker->first_sync[i] = disk->relay.core.contact == CONTACT_NONE;
-        }
-        if (disk->map.dirty_clusters == 0 &&
-            disk->relay.core.contact == CONTACT_KNOWN) {
+        uint64_t settled = disk->relay.core.settled_bytes;
+        uint64_t *base = &tracker->first_sync_base[i];
+
+        if (disk->relay.core.contact == CONTACT_NONE) {
+            tracker->first_sync[i] = true;
+            *base = settled;
+        } else if (!tracker->first_sync[i]) {
+            *base = settled;
+        } else if (settled < *base) {
+            *base = 0; /* another relay, which counts anew */
+        } else if (disk->map.dirty_clusters == 0 ||
+                   settled - *base >= disk->size_bytes) {
+            /* A guest that never rests leaves no drained moment to be seen;
+             * the first generation is the whole disk. */
             tracker->first_sync[i] = false;
         }
         disk->is_first_sync = tracker->first_sync[i];
@@ -180,7 +188,6 @@ status_tracker_update(struct StatusTracker *tracker, struct StatusInput *input)
 void
 status_tracker_retarget(struct StatusTracker *tracker, unsigned index)
 {
-    tracker->first_sync_seen[index] = true;
     tracker->first_sync[index] = true;
     tracker->clean_since_us = 0;
     tracker->whole_us = 0;

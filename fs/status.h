@@ -75,8 +75,8 @@ struct StatusTracker {
     int64_t moved_us; /* when moved_bytes last grew */
     int64_t clean_since_us; /* 0: something is dirty */
     int64_t whole_us;       /* last instant at which the targets held it all */
-    bool first_sync[STORE_DISKS_MAX]; /* by Disk.index */
-    bool first_sync_seen[STORE_DISKS_MAX];
+    bool first_sync[STORE_DISKS_MAX];          /* by Disk.index */
+    uint64_t first_sync_base[STORE_DISKS_MAX]; /* settled when it began */
 };
 
 /* Once a second; also keeps StatusDisk.is_first_sync up to date. */

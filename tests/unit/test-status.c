@@ -408,6 +408,11 @@ test_initial_sync_until_the_target_held_it_once(void **state)
     assert_state(f, STATE_DRAINING);
     status_tracker_retarget(&f->tracker, 0);
     assert_state(f, STATE_INITIAL_SYNC);
+    /* Never seen drained, and yet the target held all of it. */
+    core->settled_bytes += f->input.disks[0].size_bytes - 1;
+    assert_state(f, STATE_INITIAL_SYNC);
+    core->settled_bytes++;
+    assert_state(f, STATE_DRAINING);
 }
 
 static void
