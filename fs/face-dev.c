@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -44,22 +45,31 @@ face_dev_receive(Face *face, FaceReq *req)
     }
 }
 
+/* Header and body's head in one piece: the kernel looks up a page for each
+ * part that it is given. */
+#define HEAD_ROOM 256
+
 void
 face_dev_send(FaceReq *req, int error, const void *head, size_t head_len,
               const void *data, size_t data_len)
 {
+    unsigned char reply[sizeof(struct fuse_out_header) + HEAD_ROOM];
     struct fuse_out_header out = {
         .len = (uint32_t)(sizeof(out) + (error ? 0 : head_len + data_len)),
         .error = -error,
         .unique = req->unique,
     };
-    struct iovec iov[3] = {
-        {&out, sizeof(out)},
-        {(void *)head, head_len},
+    struct iovec iov[2] = {
+        {reply, sizeof(out) + (error ? 0 : head_len)},
         {(void *)data, data_len},
     };
-    int count = error ? 1 : (data_len ? 3 : 2);
+    int count = error || !data_len ? 1 : 2;
 
+    assert(head_len <= HEAD_ROOM);
+    memcpy(reply, &out, sizeof(out));
+    if (head_len) {
+        memcpy(reply + sizeof(out), head, head_len);
+    }
     while (writev(req->face->config.fuse_fd, iov, count) < 0 &&
            errno == EINTR) {
     }
