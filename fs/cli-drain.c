@@ -80,6 +80,7 @@ cli_drain_wait(const char *store, ControlClient *client, gint64 timeout_us)
                               "drain: interrupted; the daemon drains on")
                    : fail_timeout();
     }
+    printf("all at the target\n");
     return CLI_OK;
 }
 
@@ -133,6 +134,9 @@ drain_at_rest(const char *store, gint64 timeout_us)
     if (code == CLI_INTERRUPTED) {
         return cli_fail(code, "drain: interrupted; what is left is uploaded "
                               "at the next drain or mount");
+    }
+    if (code == CLI_OK) {
+        printf("all at the target\n");
     }
     return code;
 }

@@ -222,6 +222,20 @@ wait_gone(const char *store, ControlClient *client)
                : CLI_OK;
 }
 
+static bool
+has_target(JsonObject *status)
+{
+    JsonArray *disks = json_object_get_array_member(status, "disks");
+
+    for (guint i = 0; i < json_array_get_length(disks); i++) {
+        if (!json_object_get_null_member(
+                json_array_get_object_element(disks, i), "target")) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void
 say_rest(const char *store)
 {
@@ -232,7 +246,9 @@ say_rest(const char *store)
         return;
     }
     dirty = json_object_get_int_member_with_default(status, "dirty_bytes", 0);
-    if (dirty > 0) {
+    if (!has_target(status)) {
+        printf("unmounted; there is no target to upload to\n");
+    } else if (dirty > 0) {
         g_autofree char *size = status_size((double)dirty);
 
         printf("%s still to upload; resumes at the next mount\n", size);

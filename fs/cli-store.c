@@ -342,6 +342,9 @@ run_check(int argc, char **argv)
         print_findings(report->str, verdict == STORE_SOUND);
     } else {
         printf("%s", report->str);
+        if (verdict == STORE_SOUND) {
+            printf("%s is sound\n", store);
+        }
     }
     return verdict == STORE_SOUND
                ? CLI_OK
@@ -356,7 +359,8 @@ const struct CliCommand cli_store_commands[] = {
      .codes = "  0 made   1 failed   2 usage   3 store in use\n"
               "  5 the target cannot be one\n",
      .example = "  weir create /srv/weir/vm1/vda --size 20G "
-                "--target nbds://backup/vm1\n",
+                "\\\n    --target "
+                "'nbds://weir@backup/vm1?tls-psk-file=/etc/weir/psk'\n",
      .min_args = 1,
      .max_args = 1,
      .run = run_create},

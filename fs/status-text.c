@@ -240,12 +240,15 @@ add_flow(GString *text, JsonObject *status, unsigned columns)
     g_autofree char *limit_text = status_size((double)limit);
     g_autofree char *guest =
         status_size((double)get_int(rates, "guest_write_bps"));
+    bool is_throttled = json_object_get_boolean_member(status, "throttled");
+    g_autofree char *flow =
+        is_known(rates, "guest_write_bps")
+            ? g_strdup_printf("   guest writes %s/s   throttled %s", guest,
+                              is_throttled ? "yes" : "no")
+            : g_strdup("");
     g_autofree char *line = g_strdup_printf(
-        "  buffer %s of %s (%.0f%%)   guest writes %s/s   throttled %s",
-        used_text, limit_text,
-        limit > 0 ? 100.0 * (double)used / (double)limit : 0.0,
-        is_known(rates, "guest_write_bps") ? guest : "? B",
-        json_object_get_boolean_member(status, "throttled") ? "yes" : "no");
+        "  buffer %s of %s (%.0f%%)%s", used_text, limit_text,
+        limit > 0 ? 100.0 * (double)used / (double)limit : 0.0, flow);
 
     add_line(text, line, columns);
 }

@@ -223,7 +223,7 @@ status_rates(const struct StatusInput *input,
 {
     const struct StatusSample *then, *trend;
     uint64_t dirty = status_dirty_bytes(input);
-    uint64_t dirtied, settled;
+    uint64_t dirtied, settled, pace;
     struct StatusSample now;
     int64_t us;
 
@@ -248,10 +248,12 @@ status_rates(const struct StatusInput *input,
     settled = per_second(now.settled_bytes, trend->settled_bytes, us);
     rates->is_diverging =
         dirty > 0 && us >= STATUS_TREND_US / 3 && dirtied > settled;
-    if (dirty > 0 && !rates->is_diverging && settled > dirtied &&
+    /* Gigabytes of holes settle in a moment; the data that follows does not. */
+    pace = MIN(settled, rates->settled_bps);
+    if (dirty > 0 && !rates->is_diverging && pace > dirtied &&
         us >= 2 * G_USEC_PER_SEC) {
         rates->has_eta = true;
-        rates->eta_seconds = dirty / (settled - dirtied) + 1;
+        rates->eta_seconds = dirty / (pace - dirtied) + 1;
     } else if (dirty == 0) {
         rates->has_eta = true;
     }
