@@ -261,22 +261,31 @@ test_large_discard_reads_as_zero_at_once(void **state)
     free(back);
 }
 
+/* What a killed daemon leaves behind: data at 8 MiB that a record says is
+ * zero, and that is not punched. */
 static void
-test_recorded_zeroes_come_back_after_a_crash(void **state)
+leave_record(FakeSession *session)
 {
-    FakeSession *session = *state;
-    unsigned char page[ZERO_RECORD_BYTES], buf[4096], zero[4096] = {0};
+    unsigned char page[ZERO_RECORD_BYTES], buf[4096];
     ZeroList list = {0};
     int fd;
 
     memset(buf, 3, sizeof(buf));
     assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
-    /* What a killed daemon leaves behind: the record, the range unpunched. */
     fd = openat(session->disk.dir_fd, "zeroes", O_RDWR);
     assert_true(zero_list_add(&list, 8 * MIB, 2 * MIB));
     zero_record_encode(&list, 1000, page);
     assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
     close(fd);
+}
+
+static void
+test_recorded_zeroes_come_back_after_a_crash(void **state)
+{
+    FakeSession *session = *state;
+    unsigned char buf[4096], zero[4096] = {0};
+
+    leave_record(session);
     fake_session_restart(session);
     assert_int_equal(fake_read(session, buf, sizeof(buf), 8 * MIB), 4096);
     assert_memory_equal(buf, zero, sizeof(zero));
@@ -291,18 +300,10 @@ static void
 test_zeroes_are_settled_without_a_face(void **state)
 {
     FakeSession *session = *state;
-    unsigned char page[ZERO_RECORD_BYTES], buf[4096], zero[4096] = {0};
+    unsigned char buf[4096], zero[4096] = {0};
     StoreIo *io = store_io_kernel();
-    ZeroList list = {0};
-    int fd;
 
-    memset(buf, 3, sizeof(buf));
-    assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
-    fd = openat(session->disk.dir_fd, "zeroes", O_RDWR);
-    assert_true(zero_list_add(&list, 8 * MIB, 2 * MIB));
-    zero_record_encode(&list, 1000, page);
-    assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
-    close(fd);
+    leave_record(session);
     assert_int_equal(face_settle_zeroes(io, &session->disk), 0);
     assert_int_equal(pread(session->disk.map_fd, buf, sizeof(buf), 8 * MIB),
                      4096);
