@@ -36,7 +36,9 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#define STOP_EXTEND "EXTEND_TIMEOUT_USEC=30000000"
+#define STOP_GRACE_US (300 * 1000)
+#define STOP_LOOK_US  (5 * 1000)
+#define STOP_EXTEND   "EXTEND_TIMEOUT_USEC=30000000"
 
 /*
  * Looking
@@ -313,24 +315,38 @@ daemon_build(Daemon *daemon, GError **error)
  */
 
 /* Uploads without an answer may still execute at the target when the next
- * process is at work; it must know. What is sent between this look and the end
- * of the relay counts as well, so a connection with work to do is enough. */
-static void
-note_doubts(Daemon *daemon)
+ * process is at work; it must know. */
+static bool
+is_quiet(Daemon *daemon)
 {
+    bool is_quiet = true;
+
     for (unsigned i = 0; i < daemon->store->n_disks; i++) {
         Disk *disk = daemon->store->disks[i];
-        struct DiskMapFigures map;
         struct RelayFigures figures;
 
         if (!relay_figures(daemon->relay, disk->name, &figures)) {
             continue;
         }
-        disk_map_figures(disk->map, &map);
-        disk->all_in_doubt = figures.core.inflight_bytes > 0 ||
-                             figures.core.doubt_clusters > 0 ||
-                             (figures.core.conns > 0 && !daemon->is_paused &&
-                              map.dirty_clusters > 0);
+        disk->all_in_doubt = !figures.is_current || !figures.core.is_paused ||
+                             figures.core.unanswered > 0 ||
+                             figures.core.doubt_clusters > 0;
+        is_quiet = is_quiet && !disk->all_in_doubt;
+    }
+    return is_quiet;
+}
+
+/* Nothing new is sent, and what is on its way gets a moment to be answered:
+ * that saves the next start a quarantine. A target that does not answer is not
+ * waited for. */
+static void
+wind_down(Daemon *daemon)
+{
+    gint64 end_us = g_get_monotonic_time() + STOP_GRACE_US;
+
+    relay_pause(daemon->relay, TRUE);
+    while (!is_quiet(daemon) && g_get_monotonic_time() < end_us) {
+        g_usleep(STOP_LOOK_US);
     }
 }
 
@@ -339,7 +355,7 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
 {
     if (was_up) {
         daemon_news_take(daemon);
-        note_doubts(daemon);
+        wind_down(daemon);
     }
     if (daemon->control != NULL) {
         drain_forget_all(daemon);

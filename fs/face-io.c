@@ -223,6 +223,7 @@ face_read(FaceReq *req)
         reply_read(req);
         return;
     }
+    req->face->config.dirtied(req->face->config.user);
     submit_rest(req, STORE_READ, read_done);
 }
 

@@ -46,7 +46,7 @@ struct FaceConfig {
     mode_t mode; /* permission bits shown until somebody chmods: 0600 */
     bool read_only;
     void (*notify)(void *user, FaceNote *note);
-    void (*dirtied)(void *user);
+    void (*dirtied)(void *user); /* or read: the guest is at work */
     void *user;
 };
 

@@ -57,6 +57,7 @@ op_load(RelayCore *core, Op *op)
 
     op_move(core, op, OP_LOADING);
     op->load_us = core->now_us;
+    core->loading_bytes += op->len;
     if (op->job == JOB_DRAIN) {
         op->cost = op->len;
         core->inflight_bytes += op->cost;
@@ -478,6 +479,8 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         return;
     }
     op->load_us = core->now_us - op->load_us;
+    core->loading_bytes -= op->len;
+    core->load_rest_us = core->now_us + op->load_us;
     if (op->has_failed || core->is_stopped) {
         op_fail(core, op);
     } else if (event->kind == RELAY_READ_FAILED) {

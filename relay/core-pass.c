@@ -27,6 +27,7 @@
 #define RUNS_MAX      4096
 #define ACKED_MAX     (UINT64_C(1) << 30)
 #define ACKED_OPS_MAX 32
+#define LOAD_MAX      (UINT64_C(4) << 20)
 #define STREAK_MAX    16
 
 /*
@@ -225,6 +226,21 @@ claim_run(RelayCore *core, struct ClusterRun run)
     }
 }
 
+/* The window is for the target; the local disk needs no deep queue to run at
+ * full speed. While the guest is at work it gets half of the time: one load,
+ * then a rest of the same length. */
+static bool
+load_may_begin(RelayCore *core, uint64_t bytes)
+{
+    if (!core->yields) {
+        return !core->loading_bytes || core->loading_bytes + bytes <= LOAD_MAX;
+    }
+    if (!core->loading_bytes && core->now_us < core->load_rest_us) {
+        core_at(core, core->load_rest_us);
+    }
+    return !core->loading_bytes && core->now_us >= core->load_rest_us;
+}
+
 /* Claim the next run; false when nothing more can be done now. */
 static bool
 claim_next(RelayCore *core)
@@ -251,9 +267,11 @@ claim_next(RelayCore *core)
     }
     most = claim_max(core, run.first);
     run.count = run.count < most ? run.count : most;
+    uint64_t bytes = run.count << core->cluster_bits;
+
     if (core->extent.is_hole
             ? core->n_holes >= CORE_HOLES_MAX
-            : !window_take(core, run.count << core->cluster_bits)) {
+            : !load_may_begin(core, bytes) || !window_take(core, bytes)) {
         return false;
     }
     claim_run(core, run);
@@ -395,6 +413,8 @@ pass_run(RelayCore *core)
 {
     while (core_may_write(core) && !core->is_paused && pass_step(core)) {
     }
-    op_send_ready(core);
+    if (!core->is_paused) {
+        op_send_ready(core);
+    }
     pass_flush(core);
 }

@@ -114,6 +114,7 @@ window_op_bytes(const RelayCore *core)
 
     /* A small window is four ops, so that one is read while one is sent. */
     bytes = min_u64(min_u64(bytes, RELAY_OP_BYTES_MAX), window / 4);
+    bytes = core->yields ? min_u64(bytes, OP_MIN) : bytes;
     return max_u64(bytes & ~(cluster - 1), cluster);
 }
 

@@ -235,6 +235,12 @@ relay_core_pause(RelayCore *core, bool pause)
 }
 
 void
+relay_core_yield(RelayCore *core, bool yield)
+{
+    core->yields = yield;
+}
+
+void
 relay_core_hurry(RelayCore *core)
 {
     core->hurry_seq = disk_map_open_seq(core->config.map);
@@ -320,6 +326,19 @@ relay_link_name(enum RelayLink link)
     return names[link];
 }
 
+static unsigned
+count_unanswered(const RelayCore *core)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < RELAY_OPS; i++) {
+        const Op *op = &core->ops[i];
+
+        n += op->state != OP_FREE && op->job == JOB_DRAIN && op->pending;
+    }
+    return n;
+}
+
 void
 relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
 {
@@ -332,6 +351,7 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->contact = core->contact;
     figures->conns = core->n_up;
     figures->inflight_bytes = core->inflight_bytes;
+    figures->unanswered = count_unanswered(core);
     figures->doubt_clusters = doubt_count(core);
     figures->window_bytes = core->window.bytes;
     figures->rtt_us = window_latency_us(core);

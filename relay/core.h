@@ -183,6 +183,9 @@ int64_t relay_core_next_us(const RelayCore *core);
 
 /* The user's word. Each is followed by a TICK. */
 void relay_core_pause(RelayCore *core, bool pause);
+/* The guest is at work: read the local disk with restraint. What the relay has
+ * queued there is what a request of the guest's waits for. */
+void relay_core_yield(RelayCore *core, bool yield);
 /* Seal soon and do not wait for the settle interval: somebody waits. */
 void relay_core_hurry(RelayCore *core);
 /* New limits or permission; a refused target is tried again at once. Another
@@ -220,6 +223,8 @@ struct RelayCoreFigures {
     enum TargetContact contact;
     unsigned conns;          /* up */
     uint64_t inflight_bytes; /* sent or loading, not settled */
+    unsigned unanswered;     /* ops with a request at the target: while paused,
+                            0 says that nothing will be written any more */
     uint64_t doubt_clusters;
     uint64_t window_bytes;    /* what may be in flight */
     uint64_t sent_bytes;      /* payload acknowledged, ever */

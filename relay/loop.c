@@ -39,6 +39,7 @@
 #define CQ_ENTRIES   4096
 #define DIRT_US      100000
 #define FIGURES_US   50000
+#define GUEST_US     50000 /* at work until it was silent for so long */
 #define MINUTE_S     60
 
 int64_t
@@ -320,6 +321,26 @@ is_over(const Relay *relay)
     return true;
 }
 
+/* While the guest is at work the local disk is its first. */
+static void
+look_at_guest(Relay *relay)
+{
+    uint64_t seen =
+        atomic_load_explicit(&relay->guest_requests, memory_order_relaxed);
+
+    if (seen != relay->guest_seen) {
+        relay->guest_seen = seen;
+        relay->guest_us = relay->now_us;
+    }
+    for (unsigned i = 0; i < relay->n_disks; i++) {
+        if (relay->table[i]->core) {
+            relay_core_yield(relay->table[i]->core,
+                             relay->guest_us &&
+                                 relay->now_us - relay->guest_us < GUEST_US);
+        }
+    }
+}
+
 static void
 turn(Relay *relay)
 {
@@ -334,6 +355,7 @@ turn(Relay *relay)
     }
     look_for_dirt(relay);
     look_at_endings(relay);
+    look_at_guest(relay);
     is_due = relay->now_us >= relay->figures_us + FIGURES_US;
     relay->figures_us = is_due ? relay->now_us : relay->figures_us;
     for (unsigned i = 0; i < relay->n_disks; i++) {

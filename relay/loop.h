@@ -126,9 +126,12 @@ struct Relay {
     int ready;        /* guarded by lock: 1 ready, negative -errno */
     GPtrArray *disks; /* main thread only: RelayDisk */
     atomic_bool is_waiting_for_dirt;
+    _Atomic uint64_t guest_requests; /* only grows */
     _Atomic uint64_t bwlimit_bps;
 
     /* relay thread only */
+    uint64_t guest_seen; /* of guest_requests ... */
+    int64_t guest_us;    /* ... when it last changed */
     struct io_uring ring;
     Mapper *mapper;
     RelayDisk *table[RELAY_DISKS]; /* by index */

@@ -160,6 +160,7 @@ relay_free(Relay *relay)
 void
 relay_wake(Relay *relay)
 {
+    atomic_fetch_add_explicit(&relay->guest_requests, 1, memory_order_relaxed);
     if (atomic_load_explicit(&relay->is_waiting_for_dirt,
                              memory_order_relaxed) &&
         atomic_exchange(&relay->is_waiting_for_dirt, false)) {

@@ -71,7 +71,8 @@ gboolean relay_start(Relay *relay, GError **error); /* thread is ready */
  * the target. */
 void relay_free(Relay *relay);
 
-/* The guest dirtied something: any thread, cheap, never blocks. */
+/* The guest is at work: once for each request that moves data, and whenever
+ * something was dirtied. Any thread, cheap, never blocks. */
 void relay_wake(Relay *relay);
 
 void relay_pause(Relay *relay, gboolean pause);

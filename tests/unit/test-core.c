@@ -118,6 +118,84 @@ test_core_pause_holds_back(void **state)
     assert_int_equal(dirty(rig), 0);
 }
 
+static unsigned n_loads;
+
+static bool
+hold_loads(struct Rig *rig, const struct RelayAction *action)
+{
+    (void)rig;
+    n_loads += action->kind == RELAY_LOAD;
+    return action->kind == RELAY_LOAD;
+}
+
+/* What is asked of the local disk at once, with the guest silent and not. */
+static void
+test_core_reads_with_restraint_while_the_guest_works(void **state)
+{
+    struct Rig *rig = *state;
+
+    for (unsigned yields = 0; yields < 2; yields++) {
+        teardown(state);
+        setup(state);
+        rig = *state;
+        start(rig);
+        n_loads = 0;
+        rig->bend = hold_loads;
+        relay_core_yield(rig->core, yields);
+        write_clusters(rig, 0, 64);
+        pass_time(rig, 2 * SECOND);
+        assert_true(yields ? n_loads == 1 : n_loads > 1);
+        rig->bend = NULL;
+    }
+}
+
+static struct RelayAction held[RELAY_OPS];
+static unsigned n_held;
+
+static bool
+hold_writes(struct Rig *rig, const struct RelayAction *action)
+{
+    (void)rig;
+    if (action->kind != RELAY_SEND_DATA) {
+        return false;
+    }
+    held[n_held++] = *action;
+    return true;
+}
+
+/* A paused core with nothing unanswered will write nothing any more: what was
+ * loaded waits. That is how an end knows that nothing is in doubt. */
+static void
+test_core_pause_leaves_nothing_to_be_written(void **state)
+{
+    struct Rig *rig = *state;
+
+    start(rig);
+    n_held = 0;
+    rig->bend = hold_writes;
+    write_clusters(rig, 0, 64);
+    pass_time(rig, 2 * SECOND);
+    assert_true(n_held > 0);
+    assert_int_equal(figures(rig).unanswered, n_held);
+    relay_core_pause(rig->core, true);
+
+    unsigned n_sent = n_held;
+
+    for (unsigned i = 0; i < n_sent; i++) {
+        answer(rig, &held[i]);
+        settle_actions(rig);
+    }
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(figures(rig).unanswered, 0);
+    assert_int_equal(figures(rig).doubt_clusters, 0);
+    assert_int_equal(n_held, n_sent);
+    assert_true(dirty(rig) > 0);
+    rig->bend = NULL;
+    relay_core_pause(rig->core, false);
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+}
+
 static void
 test_core_hurry_does_not_wait_for_the_interval(void **state)
 {
@@ -428,6 +506,8 @@ main(void)
         CASE(test_core_honours_max_payload),
         CASE(test_core_fua_settles_without_flush),
         CASE(test_core_pause_holds_back),
+        CASE(test_core_reads_with_restraint_while_the_guest_works),
+        CASE(test_core_pause_leaves_nothing_to_be_written),
         CASE(test_core_hurry_does_not_wait_for_the_interval),
         CASE(test_core_bucket_spaces_data_out),
         CASE(test_core_unanswered_write_waits_out_the_quarantine),
