@@ -369,7 +369,7 @@ relay_disk_look(RelayDisk *disk, bool is_due)
 {
     struct RelayCoreFigures now = {0}; /* compared with its padding */
     uint64_t settled;
-    bool is_link_news, is_contact_news, is_settled_news;
+    bool is_link_news, is_contact_news, is_settled_news, is_end_news;
 
     if (!disk->core) {
         return;
@@ -381,11 +381,15 @@ relay_disk_look(RelayDisk *disk, bool is_due)
     is_contact_news =
         now.contact == CONTACT_KNOWN && disk->told_contact != CONTACT_KNOWN;
     is_settled_news = settled != disk->told_settled;
+    /* Who ends the relay pauses it and waits for these. */
+    is_end_news = now.is_paused && (!disk->last.is_paused ||
+                                    now.unanswered != disk->last.unanswered);
     disk->is_stale |= memcmp(&now, &disk->last, sizeof(now)) != 0;
     disk->last = now;
     disk->told_contact = now.contact;
     disk->told_settled = settled;
-    if (is_due || is_link_news || is_contact_news || is_settled_news) {
+    if (is_due || is_link_news || is_contact_news || is_settled_news ||
+        is_end_news) {
         copy_figures(disk);
     }
     if (is_link_news) {
