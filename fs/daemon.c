@@ -21,8 +21,9 @@
  * connection, the face says so (FACE_NOTE_ENDED). SIGTERM only unmounts, on a
  * thread of its own, because the main thread must not wait for its own mount;
  * if it is in use, the mount is detached and served until its last user is
- * gone. Nothing here waits for the target: what is not uploaded is in the
- * bitmap, and goes on at the next start.
+ * gone. Nothing here waits for the target, but for a third of a second in
+ * which uploads under way may still be answered: what is not uploaded is in
+ * the bitmap, and goes on at the next start.
  *
  * Without a mount point the same thing drains a store at rest: no mount, no
  * face, and the end is that what was dirty at the start is settled.
