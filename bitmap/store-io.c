@@ -200,9 +200,11 @@ kernel_prep(StoreIo *io, struct io_uring_sqe *sqe, const StoreReq *req)
                            req->offset);
         break;
     case STORE_WRITE:
+    case STORE_WRITE_SYNC:
         assert(req->len <= UINT32_MAX);
         io_uring_prep_write(sqe, req->fd, req->buf, (unsigned)req->len,
                             req->offset);
+        sqe->rw_flags = req->op == STORE_WRITE_SYNC ? RWF_DSYNC : 0;
         break;
     case STORE_FDATASYNC:
         io_uring_prep_fsync(sqe, req->fd, IORING_FSYNC_DATASYNC);

@@ -29,6 +29,7 @@ typedef struct StoreReq StoreReq;
 enum StoreOp {
     STORE_READ,
     STORE_WRITE,
+    STORE_WRITE_SYNC, /* durable when it is complete, as with O_DSYNC */
     STORE_FDATASYNC,
     STORE_FALLOCATE, /* mode: fallocate(2)'s */
 };

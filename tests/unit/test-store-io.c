@@ -186,6 +186,11 @@ test_ring_requests_do_what_plain_calls_do(void **state)
     req.op = STORE_READ;
     assert_int_equal(through_ring(f->io, &ring, &req), 8);
     assert_string_equal(buf, "ringful");
+    req.op = STORE_WRITE_SYNC;
+    req.buf = "synced!";
+    assert_int_equal(through_ring(f->io, &ring, &req), 8);
+    assert_int_equal(f->io->ops->pread(f->io, req.fd, buf, 8, 4096), 8);
+    assert_string_equal(buf, "synced!");
     req.op = STORE_FDATASYNC;
     assert_int_equal(through_ring(f->io, &ring, &req), 0);
     req.op = STORE_FALLOCATE;
