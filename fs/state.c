@@ -81,6 +81,15 @@ get_bool(GKeyFile *file, const char *group, const char *key, bool *value)
     return text && conf_bool_parse(text, value);
 }
 
+/* One that states of earlier versions lack; @value stays as it is then. */
+static bool
+get_later_number(GKeyFile *file, const char *group, const char *key,
+                 uint64_t max, uint64_t *value)
+{
+    return !g_key_file_has_key(file, group, key, NULL) ||
+           get_number(file, group, key, max, value);
+}
+
 /* "seconds.nanoseconds", where seconds may be negative. */
 static bool
 get_time(GKeyFile *file, const char *group, const char *key,
@@ -198,7 +207,8 @@ parse_file(GKeyFile *file, struct State *state)
     }
     if (!parse_uuid(uuid, state->uuid) ||
         !get_bool(file, "state", "clean", &state->is_clean) ||
-        !get_number(file, "state", "sequence", UINT64_MAX, &state->sequence)) {
+        !get_number(file, "state", "sequence", UINT64_MAX, &state->sequence) ||
+        !get_later_number(file, "state", "epoch", INT64_MAX, &state->epoch)) {
         return "a value of [state] is missing or malformed";
     }
     for (char **group = groups; *group; group++) {
@@ -283,6 +293,7 @@ state_format(const struct State *state, size_t *len)
     g_key_file_set_string(file, "state", "clean",
                           state->is_clean ? "yes" : "no");
     g_key_file_set_uint64(file, "state", "sequence", state->sequence);
+    g_key_file_set_uint64(file, "state", "epoch", state->epoch);
     for (unsigned i = 0; i < state->n_disks; i++) {
         format_disk(file, &state->disks[i]);
     }

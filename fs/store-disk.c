@@ -317,7 +317,7 @@ store_disk_load(Store *store, Disk *disk, const struct State *state,
         }
     }
     if (!is_clean) {
-        disk->all_in_doubt = true;
+        disk->all_in_doubt = disk->recovers = true;
     } else if (!why) {
         return load_clean(store, disk, known, error);
     } else if (disk->target && known && known->contact == CONTACT_KNOWN) {

@@ -175,6 +175,8 @@ write_state(Store *store, bool is_clean, GError **error)
     struct State state = {
         .is_clean = is_clean,
         .sequence = store->sequence,
+        .epoch = store->is_served || !store->epoch_before ? store->epoch
+                                                          : store->epoch_before,
         .n_disks = store->n_disks,
     };
     g_autofree char *text = NULL;
@@ -220,11 +222,9 @@ store_serve(Store *store, GError **error)
 {
     assert(!store->is_read_only);
     store_lock_sign(store->io, store->lock_fd);
-    if (!write_state(store, false, error)) {
-        return FALSE;
-    }
     store->is_served = true;
-    return TRUE;
+    store->is_served = write_state(store, false, error);
+    return store->is_served;
 }
 
 /* One disk's bits as checkpoint @sequence. */
@@ -331,6 +331,8 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
 
     store->sequence = state.sequence;
     store->was_clean = state.is_clean;
+    store->epoch_before = state.epoch;
+    store->epoch = state.epoch + (why || state.is_clean);
     if (why) {
         store_say(store,
                   "store %s: the state is of no use (%s): everything is sent "

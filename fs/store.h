@@ -78,6 +78,9 @@ typedef struct Disk {
     char *target; /* NULL: none */
     enum TargetAccept accept;
     enum TargetContact contact;
+    /* After opening: the last end was not clean, so what is dirty is more than
+     * what differs; the relay compares before it sends. */
+    bool recovers;
     /* After opening: uploads of an earlier process may still execute at the
      * target (unclean end). Before store_close_clean(): whether uploads of
      * this one may (the relay had some unanswered, or in doubt); kept in the
@@ -108,6 +111,12 @@ typedef struct Store {
     bool was_clean;    /* before this opening */
     bool is_served;    /* marked unclean on disk: a daemon is at work */
     uint64_t sequence; /* of the last checkpoint */
+    /* Epochs count the serves that began from a clean state. What a file of
+     * the store says of the target or of hot extents is believed if its epoch
+     * is at least epoch_before: that of the last serve, 0 if there was none or
+     * nobody knows. Files are written with epoch: that of this serve, the same
+     * one after an unclean end. Both are set at opening. */
+    uint64_t epoch, epoch_before;
 } Store;
 
 enum StoreOpenFlags {

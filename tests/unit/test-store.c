@@ -115,8 +115,12 @@ test_unclean_end_is_all_dirty_in_doubt(void **state)
     disk = store_disk(store, "vda");
     assert_false(store->was_clean);
     assert_true(disk->all_in_doubt);
+    assert_true(disk->recovers);
     assert_int_equal(dirty_clusters(disk), 128);
     assert_int_equal(disk->contact, CONTACT_KNOWN);
+    /* The epoch goes up with a serve that begins clean, and only then. */
+    assert_int_equal(store->epoch_before, 2);
+    assert_int_equal(store->epoch, 2);
     /* The doubt stays over a clean end until somebody lifts it. */
     assert_true(store_close_clean(store, NULL));
     store_free(store);
@@ -124,6 +128,9 @@ test_unclean_end_is_all_dirty_in_doubt(void **state)
     disk = store_disk(store, "vda");
     assert_true(store->was_clean);
     assert_true(disk->all_in_doubt);
+    assert_false(disk->recovers);
+    assert_int_equal(store->epoch_before, 2);
+    assert_int_equal(store->epoch, 3);
     store_free(store);
 }
 
