@@ -26,6 +26,11 @@ enum WeirMutant {
     MUTANT_NO_EPOCH,      /* a flush settles writes of a lost connection */
     MUTANT_TWO_IN_FLIGHT, /* two writes of one cluster at once */
     MUTANT_TRUST_HOLES,   /* a local hole is clean without being sent */
+    MUTANT_NO_LOG,        /* an upload leaves before the sent-log has it */
+    MUTANT_TRUST_LOGGED,  /* sums of clusters in the sent-log are believed */
+    MUTANT_SUM_EARLY,     /* ... leave it without waiting for the flush */
+    MUTANT_DROP_UNSYNCED, /* ... or for their sums to be durable */
+    MUTANT_NO_LOG_DOUBT,  /* what the last life logged is not in doubt */
 };
 
 #ifndef WEIR_MUTANT

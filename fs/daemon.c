@@ -36,6 +36,7 @@
 #include <glib-unix.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define STOP_GRACE_US (300 * 1000)
 #define STOP_LOOK_US  (5 * 1000)
@@ -188,8 +189,14 @@ add_disk(Daemon *daemon, Disk *disk, GError **error)
         .accept = disk->accept,
         .accept_unflushed = daemon->store->settings.accept_unflushed,
         .insecure = daemon->store->settings.insecure,
-        .all_in_doubt = disk->all_in_doubt,
+        .dir_fd = disk->dir_fd,
+        .epoch_before = daemon->store->epoch_before,
+        .epoch = daemon->store->epoch,
+        .is_in_doubt = disk->all_in_doubt,
+        .recovers = disk->recovers,
     };
+
+    memcpy(config.uuid, daemon->store->uuid, sizeof(config.uuid));
 
     return relay_add_disk(daemon->relay, &config, error);
 }

@@ -112,7 +112,11 @@ DISK_VALUE(disk_doubt, RELAYS,
 DISK_VALUE(disk_sent, RELAYS, disk->relay.core.sent_bytes)
 DISK_VALUE(disk_settled, RELAYS, disk->relay.core.settled_bytes)
 DISK_VALUE(disk_saved, RELAYS,
-           disk->relay.core.equal_bytes + disk->relay.core.zeroed_bytes)
+           disk->relay.core.equal_bytes + disk->relay.core.zeroed_bytes +
+               disk->relay.core.skipped_bytes)
+DISK_VALUE(disk_skipped, RELAYS, disk->relay.core.skipped_bytes)
+DISK_VALUE(disk_commits, RELAYS, disk->relay.core.log_commits)
+DISK_VALUE(disk_recovering, RELAYS, disk->relay.core.is_recovering)
 DISK_VALUE(disk_reconnects, RELAYS, disk->relay.core.losses)
 DISK_VALUE(disk_errors, RELAYS, disk->relay.core.errors)
 DISK_VALUE(disk_flushes, RELAYS, disk->relay.core.flushes)
@@ -142,6 +146,12 @@ put_all_disks(Metrics *m)
               "Clusters settled at the target, holes included.", disk_settled);
     put_disks(m, "upload_saved_bytes_total", "counter",
               "Not sent as data: equal at the target, or zero.", disk_saved);
+    put_disks(m, "upload_skipped_bytes_total", "counter",
+              "Not sent: the target is known to hold it.", disk_skipped);
+    put_disks(m, "sent_log_writes_total", "counter",
+              "Commits of the log of uploads under way.", disk_commits);
+    put_disks(m, "recovering", "gauge",
+              "1 while what the last end left is compared.", disk_recovering);
     put_disks(m, "target_reconnects_total", "counter", "Connections lost.",
               disk_reconnects);
     put_disks(m, "upload_errors_total", "counter",

@@ -142,6 +142,8 @@ add_relay(JsonObject *object, const struct StatusDisk *disk)
     set_size(object, "sent_bytes", core->sent_bytes);
     set_size(object, "zeroed_bytes", core->zeroed_bytes);
     set_size(object, "equal_bytes", core->equal_bytes);
+    set_size(object, "skipped_bytes", core->skipped_bytes);
+    json_object_set_boolean_member(object, "recovering", core->is_recovering);
     set_size(object, "settled_bytes", core->settled_bytes);
     set_size(object, "upload_bps", disk->relay.upload_bps);
 }

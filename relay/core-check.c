@@ -6,7 +6,8 @@
  *   contact | accept    | asked
  *   --------+-----------+-------------------------------------------------
  *   any     | any       | size, read-only, flush, block size
- *   KNOWN   | any       | up to 4 clusters that are clean here are read back
+ *   KNOWN   | any       | up to 4 clusters that are clean here are read back; if
+ *           |           | there are none, such as are not by their sums
  *   NONE    | empty     | block status of the whole disk; without it reads at
  *           |           | the start (partition table), the end (backup GPT)
  *           |           | and 64 places between: anything but zeroes refuses
@@ -71,11 +72,16 @@ check_caps(RelayCore *core)
     return true;
 }
 
+static void check_estranged(RelayCore *core, uint64_t at);
+
 /* The check found nothing wrong. */
 static void
 check_accept(RelayCore *core)
 {
     if (core->contact == CONTACT_NONE) {
+        if (!log_forget(core)) {
+            return;
+        }
         core->contact = CONTACT_KNOWN;
         disk_map_mark_all(core->config.map, core->now_us);
         core->same_seq = core->config.accept == ACCEPT_SAME
@@ -83,6 +89,7 @@ check_accept(RelayCore *core)
                              : 0;
     }
     core->is_estranged = false;
+    core->log.is_forgotten = false;
     link_online(core);
 }
 
@@ -171,6 +178,14 @@ readback_next(RelayCore *core)
     check->is_asked_all = ++check->next == CORE_READBACKS;
     if (at < clusters) { /* the disk may just have grown */
         op_map(core, check_op(core, (struct ClusterRun){at, 1}));
+        return;
+    }
+    at = bitmap_next_clean(core->log.logged, from);
+    if (at < clusters) {
+        Op *op = check_op(core, (struct ClusterRun){at, 1});
+
+        op->is_by_sum = true;
+        op_load(core, op);
     }
 }
 
@@ -222,15 +237,23 @@ check_run(RelayCore *core)
             readback_next(core);
         }
     }
-    if (check->is_asked_all && !core->n_checks) {
+    if (!check->is_asked_all || core->n_checks) {
+        return;
+    }
+    if (check->n_other > check->n_same) {
+        check_estranged(core, check->other_at);
+    } else {
         check_accept(core);
     }
 }
 
 void
-check_loaded(RelayCore *core, Op *op)
+check_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
 {
-    if (core->link != RELAY_CHECKING) {
+    bool is_told = !op->is_by_sum ||
+                   ((event->known[0] & 1) && op->len <= core->caps.max_payload);
+
+    if (core->link != RELAY_CHECKING || !is_told) {
         op_free(core, op);
         return;
     }
@@ -239,21 +262,28 @@ check_loaded(RelayCore *core, Op *op)
     op_compare(core, op, op->len, false);
 }
 
+/* It is not what was written there. */
+static void
+check_estranged(RelayCore *core, uint64_t at)
+{
+    core_error(core,
+               "target is not what was written there (differs at %llu): "
+               "is it another one? " WAY_OUT,
+               (unsigned long long)at);
+    core->is_estranged = true;
+    link_refuse(core);
+}
+
 static void
 check_differs(RelayCore *core, const Op *op)
 {
     unsigned long long at = op->offset + op->cursor;
 
     if (op->job == JOB_READBACK) {
-        core_error(core,
-                   "target is not what was written there (differs at %llu): "
-                   "is it another one? " WAY_OUT,
-                   at);
-        core->is_estranged = true;
-    } else {
-        core_error(core, "target holds data already (at byte %llu): " WAY_OUT,
-                   at);
+        check_estranged(core, at);
+        return;
     }
+    core_error(core, "target holds data already (at byte %llu): " WAY_OUT, at);
     link_refuse(core);
 }
 
@@ -275,6 +305,12 @@ check_event(RelayCore *core, Op *op, const struct RelayEvent *event)
 
     if (op->has_failed) {
         op_fail(core, op);
+    } else if (op->is_by_sum && event->kind == RELAY_COMPARED) {
+        core->check.n_same += event->is_equal;
+        core->check.n_other += !event->is_equal;
+        core->check.other_at =
+            event->is_equal ? core->check.other_at : op->offset;
+        op_free(core, op);
     } else if (is_status && event->is_zero) {
         op->cursor += len;
         if (op->cursor < op->len) {

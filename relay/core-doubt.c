@@ -13,8 +13,7 @@
  * clusters are ripe and the growing one freezes, so that a connection which
  * breaks every few seconds delays a cluster by two quarantines, not for ever.
  *
- * After an unclean end everything is in doubt: everything was marked dirty
- * then, so that all that is sealed up to that mark is read back.
+ * After an unclean end what the sent-log holds is in doubt.
  */
 #include "bitmap/mutant.h"
 #include "core-internal.h"
@@ -38,6 +37,26 @@ doubt_deinit(RelayCore *core)
     bitmap_free(core->doubt.ripe);
 }
 
+/* What the last life logged. All of it is dirty from now on: the store may
+ * have known it to be settled when its sums were not durable yet. */
+void
+doubt_begin(RelayCore *core)
+{
+    const Bitmap *logged = core->log.logged;
+    struct ClusterRun run;
+
+    for (uint64_t at = 0; bitmap_next_run(logged, at, UINT64_MAX, &run);
+         at = run.first + run.count) {
+        uint64_t offset = run.first << core->cluster_bits;
+        uint64_t len = run.count << core->cluster_bits;
+        uint64_t room = core->size_bytes - offset;
+
+        disk_map_mark(core->config.map, offset, len < room ? len : room,
+                      core->now_us);
+        doubt_add(core, run);
+    }
+}
+
 bool
 doubt_grow(RelayCore *core)
 {
@@ -46,7 +65,7 @@ doubt_grow(RelayCore *core)
     if (size != core->size_bytes) {
         if (bitmap_grow(core->doubt.frozen, size) < 0 ||
             bitmap_grow(core->doubt.growing, size) < 0 ||
-            bitmap_grow(core->doubt.ripe, size) < 0) {
+            bitmap_grow(core->doubt.ripe, size) < 0 || !log_grow(core, size)) {
             return false;
         }
         core->size_bytes = size;
@@ -92,24 +111,6 @@ doubt_run(RelayCore *core)
     if (bitmap_count(doubt->frozen)) {
         core_at(core, doubt->frozen_us);
     }
-    if (doubt->all_us && core->now_us >= doubt->all_us) {
-        doubt->all_us = 0;
-    }
-    if (doubt->all_us) {
-        core_at(core, doubt->all_us);
-    }
-}
-
-/* A generation was drained: is it the one that had everything in it? */
-void
-doubt_retired(RelayCore *core)
-{
-    Doubt *doubt = &core->doubt;
-
-    if (doubt->all_seq &&
-        disk_map_settled_seq(core->config.map) >= doubt->all_seq) {
-        doubt->all_seq = 0;
-    }
 }
 
 /* Nothing that was sent before can execute any more. */
@@ -117,7 +118,6 @@ void
 doubt_new_process(RelayCore *core)
 {
     core->doubt.frozen_us = core->doubt.growing_us = core->now_us;
-    core->doubt.all_us = 0;
     core->pass.not_before_us = core->now_us;
 }
 
@@ -126,9 +126,7 @@ doubt_next_us(const RelayCore *core)
 {
     const Doubt *doubt = &core->doubt;
 
-    return doubt->all_us                 ? doubt->all_us
-           : bitmap_count(doubt->frozen) ? doubt->frozen_us
-                                         : core->now_us;
+    return bitmap_count(doubt->frozen) ? doubt->frozen_us : core->now_us;
 }
 
 static uint64_t
@@ -146,10 +144,6 @@ doubt_skip(RelayCore *core, struct ClusterRun *run)
     const Doubt *doubt = &core->doubt;
 
     if (mutant(MUTANT_NO_QUARANTINE)) {
-        return;
-    }
-    if (doubt->all_us) {
-        *run = (struct ClusterRun){bitmap_clusters(doubt->ripe), 0};
         return;
     }
     if (bitmap_get(doubt->frozen, run->first)) {
@@ -172,8 +166,7 @@ doubt_must_verify(const RelayCore *core, struct ClusterRun run)
 {
     const Doubt *doubt = &core->doubt;
 
-    return doubt->all_seq ||
-           (bitmap_count(doubt->ripe) && bitmap_count_run(doubt->ripe, run));
+    return bitmap_count(doubt->ripe) && bitmap_count_run(doubt->ripe, run);
 }
 
 void
@@ -189,8 +182,6 @@ doubt_count(const RelayCore *core)
 {
     const Doubt *doubt = &core->doubt;
 
-    return doubt->all_seq
-               ? bitmap_clusters(doubt->ripe)
-               : bitmap_count(doubt->frozen) + bitmap_count(doubt->growing) +
-                     bitmap_count(doubt->ripe);
+    return bitmap_count(doubt->frozen) + bitmap_count(doubt->growing) +
+           bitmap_count(doubt->ripe);
 }

@@ -3,8 +3,9 @@
  * core-internal.h - what the files of the relay core share
  *
  * Purpose: core.c steps and owns the state, core-pass.c drains generations,
- *          core-ops.c lives an op, core-slots.c counts them, core-link.c connects, core-check.c decides
- *          whether a target is ours, core-doubt.c keeps quarantines,
+ *          core-ops.c lives an op, core-slots.c counts them,
+ *          core-link.c connects, core-check.c decides whether a target is
+ *          ours, core-doubt.c keeps quarantines, core-log.c the sent-log,
  *          core-window.c says how much may be in flight.
  * Threads: the relay thread's.
  * Units:   bytes, microseconds, clusters.
@@ -33,6 +34,7 @@ enum OpState {
     OP_SENDING,   /* ACKED, one for each segment */
     OP_ACKED,     /* FLUSHED of its connection; only ops to be read back */
     OP_VERIFYING, /* STATUS or COMPARED */
+    OP_ENDING,    /* NOTED, which its buffer has to wait for; it has failed */
 };
 
 enum OpJob {
@@ -55,11 +57,18 @@ typedef struct Op {
     bool is_compared;
     unsigned hops;    /* JOB_READBACK: holes passed over so far */
     bool has_failed;  /* ends when the last answer is there */
+    bool is_noting;   /* NOTED is outstanding ... */
+    bool is_noted;    /* ... or was there */
+    bool is_answered; /* all else is there: acknowledged as soon as it comes */
+    bool is_suspect;  /* was in the sent-log before: its sums say nothing */
+    bool is_by_sum;   /* JOB_READBACK: there is no content to compare with */
     unsigned pending; /* answers outstanding */
     unsigned writes;  /* ... of those to requests that change the target */
     unsigned conn;
     uint32_t epoch;
     uint64_t flush_need; /* OP_ACKED: number of the flush that covers it */
+    uint64_t log_need;   /* number of the log's commit that covers it */
+    unsigned sums_life;  /* of the sums that it was compared with */
     uint64_t serial;
     uint64_t cost; /* its bytes in the window */
     int64_t deadline_us;
@@ -68,6 +77,7 @@ typedef struct Op {
     uint64_t delivered; /* window's counter when it was sent */
     int64_t delivered_us;
     uint64_t zero[RELAY_OP_CLUSTERS_MAX / 64];
+    uint64_t equal[RELAY_OP_CLUSTERS_MAX / 64]; /* not to be sent */
 } Op;
 
 /* Runs that were acknowledged and wait for a flush. */
@@ -121,9 +131,26 @@ typedef struct Doubt {
     Bitmap *growing; /* ... at growing_us, which each loss moves */
     Bitmap *ripe;    /* over: rewrite and read back */
     int64_t frozen_us, growing_us;
-    int64_t all_us;   /* until then everything is; 0 when not */
-    uint64_t all_seq; /* everything is read back until this is settled */
 } Doubt;
+
+/* The sent-log as it has to be; see core-log.c. */
+typedef struct Log {
+    Bitmap *logged;   /* begun, or claimed to be, and not settled for good */
+    Bitmap *leaving;  /* of those: settled, their sums written */
+    Bitmap *syncing;  /* ... covered by the sync under way */
+    Bitmap *unnoted;  /* their sums could not be written: they stay */
+    uint64_t commit;  /* number of the last one asked for ... */
+    uint64_t durable; /* ... and of the last one answered */
+    bool is_committing;
+    bool is_stale;     /* something has left since the last commit */
+    int64_t commit_us; /* when the last one was asked for */
+    int64_t retry_us;  /* after a failure: not before */
+    bool is_syncing;
+    int64_t sync_us;    /* of the last one */
+    unsigned sums_life; /* counts what made all sums unknown */
+    bool is_forgetting; /* FORGOTTEN is outstanding */
+    bool is_forgotten;  /* no sum was noted since then */
+} Log;
 
 /* The extent of the local disk that was seen last, in clusters. */
 struct Extent {
@@ -148,6 +175,8 @@ struct Check {
     enum OpJob job;
     uint64_t next; /* byte (LOOK) or number (SAMPLE, READBACK) */
     bool is_asked_all;
+    unsigned n_same, n_other; /* by their sums, of which one may be damaged */
+    uint64_t other_at;
 };
 
 struct RelayCore {
@@ -184,6 +213,8 @@ struct RelayCore {
     struct Pass pass;
     struct Extent extent;
     Doubt doubt;
+    Log log;
+    bool is_recovering; /* no target so far: compare what is dirty by sums */
     Window window;
     bool is_token_blocked;
 
@@ -225,8 +256,25 @@ void pass_flush(RelayCore *core);
 void pass_flushed(RelayCore *core, Conn *conn);
 void pass_flush_failed(RelayCore *core, Conn *conn);
 void pass_settle(RelayCore *core, struct ClusterRun run);
+/* Not uploaded, since the target is known to hold it. */
+void pass_settle_known(RelayCore *core, struct ClusterRun run);
 void pass_failure(RelayCore *core);
 void run_list_add(struct RunList *list, struct ClusterRun run);
+
+/* core-log.c */
+bool log_init(RelayCore *core);
+void log_deinit(RelayCore *core);
+bool log_grow(RelayCore *core, uint64_t size_bytes);
+/* @op's run joins the log: true if part of it was there already. */
+bool log_claim(RelayCore *core, Op *op);
+/* Nothing of it left, so nothing has to be logged. */
+void log_unclaim(RelayCore *core, const Op *op);
+bool log_covers(const RelayCore *core, const Op *op);
+void log_settled(RelayCore *core, struct ClusterRun run);
+void log_unnoted(RelayCore *core, const Op *op);
+void log_run(RelayCore *core);
+bool log_forget(RelayCore *core);
+void log_event(RelayCore *core, const struct RelayEvent *event);
 
 /* core-slots.c */
 Op *op_new(RelayCore *core, enum OpJob job, struct ClusterRun run);
@@ -240,13 +288,28 @@ unsigned op_index(const RelayCore *core, const Op *op);
 /* core-ops.c */
 void op_load(RelayCore *core, Op *op);
 void op_ready(RelayCore *core, Op *op);
-void op_send_ready(RelayCore *core);
+void op_write(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
+              uint64_t len);
+void op_note(RelayCore *core, Op *op);
+void op_acked(RelayCore *core, Op *op);
 void op_verify(RelayCore *core, Op *op);
 void op_fail(RelayCore *core, Op *op);
 void op_map(RelayCore *core, Op *op);
 void op_ask(RelayCore *core, Op *op); /* from its cursor on */
 void op_compare(RelayCore *core, Op *op, uint64_t len, bool is_zero_run);
 void op_event(RelayCore *core, const struct RelayEvent *event);
+static inline bool
+op_has_bit(const uint64_t *words, uint64_t cluster)
+{
+    return words[cluster / 64] >> (cluster % 64) & 1;
+}
+
+/* core-send.c */
+void op_send_ready(RelayCore *core);
+void op_hole_step(RelayCore *core, Op *op);
+/* The target's extent at the cursor; what is zero there needs no sending. */
+void op_hole_asked(RelayCore *core, Op *op, uint64_t len, bool is_zero);
+uint64_t op_payload(const RelayCore *core, const Op *op);
 
 /* core-link.c */
 void link_run(RelayCore *core);
@@ -265,7 +328,7 @@ bool check_caps(RelayCore *core);
 void check_begin(RelayCore *core);
 void check_run(RelayCore *core);
 void check_mapped(RelayCore *core, Op *op, const struct RelayEvent *event);
-void check_loaded(RelayCore *core, Op *op);
+void check_loaded(RelayCore *core, Op *op, const struct RelayEvent *event);
 void check_event(RelayCore *core, Op *op, const struct RelayEvent *event);
 
 /* core-doubt.c */
@@ -274,7 +337,7 @@ void doubt_deinit(RelayCore *core);
 bool doubt_grow(RelayCore *core);
 void doubt_add(RelayCore *core, struct ClusterRun run);
 void doubt_run(RelayCore *core);
-void doubt_retired(RelayCore *core);
+void doubt_begin(RelayCore *core);
 void doubt_new_process(RelayCore *core);
 /* Shortens @run to what may be written now; or moves it behind what may not:
  * then count is 0 and first is where to go on. */

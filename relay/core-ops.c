@@ -4,14 +4,19 @@
  *
  *   state      | entered by                 | left by
  *   -----------+----------------------------+-------------------------------
- *   LOADING    | a run of local data        | READ -> READY
- *   READY      | read, or a hole claimed    | a connection, tokens
+ *   LOADING    | a run of local data        | READ -> READY; equal: settled
+ *   READY      | read, or a hole claimed    | the log, a connection, tokens
  *   ASKING     | a hole, block status there | zero: next extent, at the end
  *              |                            | ACKED; else SENDING or LOADING
  *   COMPARING  | target-accept=same         | equal: ACKED; else READY
  *   SENDING    | segments of data and zeroes| all answered: ACKED
  *   ACKED      | (if to be read back)       | flushed: VERIFYING
  *   VERIFYING  | flushed                    | equal: settled; else dirty
+ *   ENDING     | failed, its sums under way | NOTED
+ *
+ * Clusters whose content is what their sums say the target holds are not sent
+ * (core-log.c says when sums are believed). While an op is sent its own sums
+ * are written beside it; it is acknowledged when both are done.
  *
  * All requests of an op go over one connection, the one with the least in
  * flight when it is sent. A run that needs no reading back gives its slot up
@@ -20,10 +25,7 @@
  * Whatever fails leaves the run as dirty as it was in the DiskMap; an op that
  * failed with answers outstanding stays until they are there or the
  * connection is lost, because until then its writes may execute.
- *
- * Holes go as WRITE_ZEROES in large pieces. A target that has none is given
- * TRIM where its block status can confirm the zeroes, else the zeroes as
- * data; these ops are no larger than a buffer.
+ * core-send.c has what is sent.
  */
 #include "bitmap/mutant.h"
 #include "core-internal.h"
@@ -95,7 +97,7 @@ op_request(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
     return action;
 }
 
-static void
+void
 op_write(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
          uint64_t len)
 {
@@ -110,11 +112,28 @@ void
 op_compare(RelayCore *core, Op *op, uint64_t len, bool is_zero_run)
 {
     uint64_t piece = core->caps.max_payload;
+    struct RelayAction *action;
 
     piece = piece < RELAY_OP_BYTES_MAX ? piece : RELAY_OP_BYTES_MAX;
     op->asked = len < piece ? len : piece;
-    op_request(core, op, RELAY_SEND_COMPARE, op->cursor, op->asked)
-        ->is_zero_run = is_zero_run;
+    action = op_request(core, op, RELAY_SEND_COMPARE, op->cursor, op->asked);
+    action->is_zero_run = is_zero_run;
+    action->is_sum = op->is_by_sum;
+}
+
+/* What the target will hold when this op is settled, for remote-sums. */
+void
+op_note(RelayCore *core, Op *op)
+{
+    if (!op->is_noting && !op->is_noted) {
+        struct RelayAction *action = core_emit(core, RELAY_NOTE);
+
+        action->op = op_index(core, op);
+        action->offset = op->offset;
+        action->len = op->len;
+        action->is_zero_run = op->is_hole;
+        op->is_noting = true;
+    }
 }
 
 void
@@ -132,22 +151,37 @@ void
 op_fail(RelayCore *core, Op *op)
 {
     op->has_failed = true;
-    if (op->pending) {
+    if (op->pending || op->state == OP_ENDING) {
         return;
     }
     if (op->job == JOB_DRAIN && op->sent_us) {
         core->figures.resent_clusters += op->run.count;
+    } else if (op->job == JOB_DRAIN && op->log_need) {
+        log_unclaim(core, op);
+    }
+    if (op->is_noting) {
+        op_move(core, op, OP_ENDING);
+        op_release_cost(core, op);
+        op_unbind(core, op);
+        return;
     }
     op_free(core, op);
 }
 
-static void
+void
 op_acked(RelayCore *core, Op *op)
 {
     Conn *conn = &core->conns[op->conn];
     bool is_settled =
         core_ack_settles(core) || mutant(MUTANT_CLEAR_BEFORE_FLUSH);
 
+    if (op->is_noting) {
+        op->is_answered = true;
+        return;
+    }
+    if (mutant(MUTANT_SUM_EARLY)) {
+        log_settled(core, op->run);
+    }
     if (op->is_hole) {
         core->figures.zeroed_bytes += op->len;
     } else {
@@ -171,179 +205,6 @@ op_acked(RelayCore *core, Op *op)
         conn->acked_bytes += op->is_hole ? 0 : op->len;
     }
     op_free(core, op);
-}
-
-/*
- * Holes
- */
-static void
-op_hole_step(RelayCore *core, Op *op)
-{
-    if (op->cursor == op->len || mutant(MUTANT_TRUST_HOLES)) {
-        op_acked(core, op);
-    } else if (core_has_status(core)) {
-        op_move(core, op, OP_ASKING);
-        op_ask(core, op);
-    } else if (core_can_zero(core)) {
-        uint64_t at = op->cursor;
-        op_move(core, op, OP_SENDING);
-        op->cursor = op->len;
-        op_write(core, op, RELAY_SEND_ZERO, at, op->len - at);
-    } else if (op->len > RELAY_OP_BYTES_MAX) {
-        op_fail(core, op); /* made for a target that could zero */
-    } else {
-        op_unbind(core, op);
-        op->is_hole = false;
-        op->cursor = 0;
-        core->n_holes--;
-        op_load(core, op);
-    }
-}
-
-/* The target's extent at the cursor; what is zero there needs no sending. */
-static void
-op_hole_asked(RelayCore *core, Op *op, uint64_t len, bool is_zero)
-{
-    uint64_t at = op->cursor;
-
-    if (is_zero) {
-        op->cursor += len;
-        op_hole_step(core, op);
-    } else if (core_can_zero(core)) {
-        op_move(core, op, OP_SENDING);
-        op->cursor += len;
-        op_write(core, op, RELAY_SEND_ZERO, at, len);
-    } else if (core->caps.can_trim && !op->is_trimmed) {
-        op_move(core, op, OP_SENDING);
-        op->is_trimmed = true;
-        op->cursor = 0; /* all of it is asked again */
-        op_write(core, op, RELAY_SEND_TRIM, 0, op->len);
-    } else if (op->len > RELAY_OP_BYTES_MAX) {
-        op_fail(core, op);
-    } else {
-        op_unbind(core, op);
-        op->is_hole = false;
-        op->cursor = 0;
-        core->n_holes--;
-        op_load(core, op);
-    }
-}
-
-/*
- * Data
- */
-static bool
-op_is_zero(const Op *op, uint64_t cluster)
-{
-    return op->zero[cluster / 64] >> (cluster % 64) & 1;
-}
-
-/* Bytes behind @at that are all zero clusters, or all not. */
-static uint64_t
-op_segment(const RelayCore *core, const Op *op, uint64_t at, bool *is_zero)
-{
-    uint64_t first = at >> core->cluster_bits;
-    uint64_t i = first;
-
-    *is_zero = core_can_zero(core) && op_is_zero(op, first);
-    while (i < op->run.count &&
-           (core_can_zero(core) && op_is_zero(op, i)) == *is_zero) {
-        i++;
-    }
-    uint64_t end = i << core->cluster_bits;
-    return (end < op->len ? end : op->len) - at;
-}
-
-static uint64_t
-op_payload(const RelayCore *core, const Op *op)
-{
-    uint64_t bytes = 0;
-    bool is_zero;
-
-    for (uint64_t at = 0, len; at < op->len; at += len) {
-        len = op_segment(core, op, at, &is_zero);
-        bytes += is_zero ? 0 : len;
-    }
-    return bytes;
-}
-
-static void
-op_send_data(RelayCore *core, Op *op)
-{
-    bool is_zero;
-
-    op_move(core, op, OP_SENDING);
-    for (uint64_t at = 0, len; at < op->len; at += len) {
-        len = op_segment(core, op, at, &is_zero);
-        if (!is_zero && len > core->caps.max_payload) {
-            len = core->caps.max_payload;
-        }
-        op_write(core, op, is_zero ? RELAY_SEND_ZERO : RELAY_SEND_DATA, at,
-                 len);
-    }
-    op->cursor = op->len;
-}
-
-static bool
-op_compares_first(const RelayCore *core, const Op *op)
-{
-    return core->same_seq && !op->is_compared && !core_ack_settles(core);
-}
-
-/* False: no tokens for it now. */
-static bool
-op_send(RelayCore *core, Op *op)
-{
-    bool is_free = op->is_hole || op_compares_first(core, op);
-
-    if (!is_free && !rate_bucket_take(core->config.bucket, op_payload(core, op),
-                                      core->now_us)) {
-        return false;
-    }
-    op_bind(core, op, link_pick(core));
-    op->is_doubtful = doubt_must_verify(core, op->run);
-    op->cursor = 0;
-    window_sent(core, op);
-    if (op->is_hole) {
-        op_hole_step(core, op);
-    } else if (op_compares_first(core, op)) {
-        op_move(core, op, OP_COMPARING);
-        op_compare(core, op, op->len, false);
-    } else {
-        op_send_data(core, op);
-    }
-    return true;
-}
-
-static Op *
-op_oldest_ready(RelayCore *core)
-{
-    Op *oldest = NULL;
-
-    for (unsigned i = 0; core->n_ready && i < RELAY_OPS; i++) {
-        Op *op = &core->ops[i];
-        if (op->state == OP_READY && op->job == JOB_DRAIN &&
-            (!core->is_token_blocked || op->is_hole) &&
-            (!oldest || op->serial < oldest->serial)) {
-            oldest = op;
-        }
-    }
-    return oldest;
-}
-
-/* Send what waits, oldest first, as far as there are tokens. */
-void
-op_send_ready(RelayCore *core)
-{
-    Op *op;
-
-    core->is_token_blocked = false;
-    while (core_may_write(core) && (op = op_oldest_ready(core))) {
-        core->is_token_blocked |= !op_send(core, op);
-    }
-    if (core->is_token_blocked) {
-        core_at(core, rate_bucket_next_us(core->config.bucket, core->now_us));
-    }
 }
 
 /*
@@ -400,6 +261,71 @@ op_compared(RelayCore *core, Op *op, bool is_equal)
     } else {
         core->figures.equal_bytes += op->len;
         op_release_cost(core, op); /* says nothing about sending */
+        op_acked(core, op);
+    }
+}
+
+/*
+ * Sums
+ */
+/* Which clusters are equal, if the sums may be believed at all. */
+static bool
+op_take_equal(RelayCore *core, Op *op, const uint64_t *equal)
+{
+    bool is_believed =
+        !op->is_suspect && op->sums_life == core->log.sums_life &&
+        core->contact == CONTACT_KNOWN && !doubt_must_verify(core, op->run);
+    uint64_t n = 0;
+
+    memset(op->equal, 0, sizeof(op->equal));
+    for (uint64_t i = 0; is_believed && i < op->run.count; i++) {
+        if (op_has_bit(equal, i)) {
+            op->equal[i / 64] |= UINT64_C(1) << i % 64;
+            n++;
+        }
+    }
+    return n == op->run.count;
+}
+
+/* There is nobody to send the rest to. */
+static void
+op_settle_equal(RelayCore *core, Op *op)
+{
+    for (uint64_t i = 0; i < op->run.count; i++) {
+        if (op_has_bit(op->equal, i)) {
+            pass_settle_known(core, (struct ClusterRun){op->run.first + i, 1});
+        }
+    }
+    log_unclaim(core, op);
+    op_free(core, op);
+}
+
+static void
+op_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
+{
+    bool is_all_equal = op_take_equal(core, op, event->equal);
+
+    memcpy(op->zero, event->zero, sizeof(op->zero));
+    if (is_all_equal || (core->is_recovering && !core_may_write(core))) {
+        op_settle_equal(core, op);
+    } else {
+        op_ready(core, op);
+    }
+}
+
+static void
+op_was_noted(RelayCore *core, Op *op, const struct RelayEvent *event)
+{
+    assert(op->is_noting);
+    op->is_noting = false;
+    op->is_noted = true;
+    if (event->error) {
+        log_unnoted(core, op);
+    }
+    if (op->state == OP_ENDING) {
+        op_free(core, op);
+    } else if (op->is_answered) {
+        op->is_answered = false;
         op_acked(core, op);
     }
 }
@@ -492,10 +418,9 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         }
         op_fail(core, op);
     } else if (op->job == JOB_DRAIN) {
-        memcpy(op->zero, event->zero, sizeof(op->zero));
-        op_ready(core, op);
+        op_loaded(core, op, event);
     } else {
-        check_loaded(core, op);
+        check_loaded(core, op, event);
     }
 }
 
@@ -533,6 +458,8 @@ op_event(RelayCore *core, const struct RelayEvent *event)
         event->kind == RELAY_READ || event->kind == RELAY_READ_FAILED) {
         assert(op->state == OP_MAPPING || op->state == OP_LOADING);
         op_local_event(core, op, event);
+    } else if (event->kind == RELAY_NOTED) {
+        op_was_noted(core, op, event);
     } else if (op->state != OP_FREE) {
         op_remote_event(core, op, event);
     }

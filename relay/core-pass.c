@@ -15,6 +15,10 @@
  * look at the file system. It is forgotten with each seal: an extent seen
  * before may have been a hole that a write of this generation filled.
  *
+ * After an unclean end more is dirty than differs. While there is no target to
+ * write, one pass is made all the same, in which what is equal by its sum is
+ * settled and the rest left for the next one.
+ *
  * FLUSH (rule 2): a connection has two lists of acknowledged runs, those
  * since its last flush was sent and those that the flush under way covers.
  * Only the latter settle when it is acknowledged.
@@ -59,6 +63,17 @@ pass_settle(RelayCore *core, struct ClusterRun run)
     core->figures.settled_bytes += run.count << core->cluster_bits;
     disk_map_settle(core->config.map, run);
     doubt_settled(core, run);
+    log_settled(core, run);
+}
+
+void
+pass_settle_known(RelayCore *core, struct ClusterRun run)
+{
+    uint64_t bytes = run.count << core->cluster_bits;
+
+    core->figures.settled_bytes += bytes;
+    core->figures.skipped_bytes += bytes;
+    disk_map_settle(core->config.map, run);
 }
 
 static void
@@ -219,6 +234,7 @@ claim_run(RelayCore *core, struct ClusterRun run)
     core->pass.n_claimed++;
     op->is_hole = core->extent.is_hole;
     core->n_holes += op->is_hole;
+    op->is_suspect = log_claim(core, op);
     if (op->is_hole) {
         op_ready(core, op);
     } else {
@@ -241,6 +257,33 @@ load_may_begin(RelayCore *core, uint64_t bytes)
     return !core->loading_bytes && core->now_us >= core->load_rest_us;
 }
 
+/* Recovering: what the sums can say nothing of waits for the target. */
+static bool
+claim_is_for_later(RelayCore *core, struct ClusterRun *run)
+{
+    const Bitmap *logged = core->log.logged;
+    uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
+    uint64_t next;
+
+    if (core_may_write(core)) {
+        return false;
+    }
+    if (bitmap_get(logged, run->first)) {
+        next = bitmap_next_clean(logged, run->first);
+    } else if (extent_covers(core, run->first) && core->extent.is_hole) {
+        next = core->extent.run.first + core->extent.run.count;
+    } else {
+        next = bitmap_count(logged) ? bitmap_next_dirty(logged, run->first)
+                                    : UINT64_MAX;
+        run->count =
+            next - run->first < run->count ? next - run->first : run->count;
+        return false;
+    }
+    core->pass.cursor = next < clusters ? next : clusters;
+    core->pass.is_at_end = next >= clusters;
+    return true;
+}
+
 /* Claim the next run; false when nothing more can be done now. */
 static bool
 claim_next(RelayCore *core)
@@ -258,6 +301,9 @@ claim_next(RelayCore *core)
         pass->is_at_end =
             run.first >= clusters_for(core->size_bytes, core->cluster_bits);
         pass->cursor = run.first;
+        return !pass->is_at_end;
+    }
+    if (claim_is_for_later(core, &run)) {
         return !pass->is_at_end;
     }
     if (!extent_covers(core, run.first)) {
@@ -345,6 +391,7 @@ pass_seal(RelayCore *core)
 
         disk_map_figures(map, &figures);
         if (!figures.dirty_clusters) {
+            core->is_recovering = false;
             return false;
         }
         if (core->seal_us && core->now_us < due_us &&
@@ -363,7 +410,7 @@ pass_seal(RelayCore *core)
     core->sealed_seq = seq;
     core->extent = (struct Extent){0};
     core->pass = (struct Pass){.backoff_us = core->pass.backoff_us};
-    if (core->size_bytes > core->caps.size_bytes) {
+    if (core_may_write(core) && core->size_bytes > core->caps.size_bytes) {
         link_drop(core); /* the check after the connect has the words */
         return false;
     }
@@ -381,7 +428,7 @@ pass_retired(RelayCore *core)
         disk_map_settled_seq(core->config.map) >= core->same_seq) {
         core->same_seq = 0;
     }
-    doubt_retired(core);
+    core->is_recovering = false;
 }
 
 /* One thing that a pass can do; false when there is none. */
@@ -398,6 +445,11 @@ pass_step(RelayCore *core)
             pass_retired(core);
             return true;
         }
+        if (!core_may_write(core)) {
+            core->is_recovering = false; /* all that can be known is */
+            core->pass = (struct Pass){0};
+            return false;
+        }
         pass_restart(core);
     }
     if (core->now_us < pass->not_before_us) {
@@ -408,10 +460,19 @@ pass_step(RelayCore *core)
            claim_next(core);
 }
 
+static bool
+pass_may_go_on(const RelayCore *core)
+{
+    return (core_may_write(core) && !core->is_paused) || core->is_recovering;
+}
+
 void
 pass_run(RelayCore *core)
 {
-    while (core_may_write(core) && !core->is_paused && pass_step(core)) {
+    if (core->is_stopped) {
+        core->is_recovering = false;
+    }
+    while (pass_may_go_on(core) && pass_step(core)) {
     }
     if (!core->is_paused) {
         op_send_ready(core);

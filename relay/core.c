@@ -13,12 +13,14 @@
  *        -> link_widen further connections           (core-link.c)
  *        -> doubt_run  quarantines                  (core-doubt.c)
  *        -> pass_run   seal, claim, send, flush     (core-pass.c, core-ops.c)
+ *        -> log_run    the sent-log, the sums       (core-log.c)
  *
  * What must hold after each step, and is asserted by the simulation: no
  * cluster in two ops; nothing is cleared in the DiskMap but by pass_settle(),
  * which runs when a FLUSH is acknowledged that was sent, on the same epoch of
  * the same connection, after the last write of the run was.
  */
+#include "bitmap/mutant.h"
 #include "core-internal.h"
 
 #include <stdio.h>
@@ -127,7 +129,8 @@ relay_core_new(const struct RelayCoreConfig *config)
         core->free_ops[i] = RELAY_OPS - 1 - i;
     }
     window_init(core);
-    if (!doubt_init(core)) {
+    core->is_recovering = config->recovers && core->is_contact_kept;
+    if (!doubt_init(core) || !log_init(core)) {
         relay_core_free(core);
         return NULL;
     }
@@ -145,20 +148,18 @@ relay_core_free(RelayCore *core)
         free(core->conns[i].flushing.list);
     }
     doubt_deinit(core);
+    log_deinit(core);
     free(core);
 }
 
-/* What needs a clock. What is dirty now is in doubt after an unclean end (the
- * store marked all of it then), and after one with uploads under way: then it
- * is exactly what was not settled, and nothing else is sent again. */
+/* What needs a clock. */
 static void
 core_begin(RelayCore *core)
 {
     core->has_begun = true;
     window_init(core);
-    if (core->config.all_in_doubt) {
-        core->doubt.all_seq = disk_map_open_seq(core->config.map);
-        core->doubt.all_us = core->now_us + 4 * core->config.deadline_us;
+    if (core->config.is_in_doubt && !mutant(MUTANT_NO_LOG_DOUBT)) {
+        doubt_begin(core);
     }
 }
 
@@ -184,7 +185,14 @@ core_event(RelayCore *core, const struct RelayEvent *event)
     case RELAY_FAILED:
     case RELAY_STATUS:
     case RELAY_COMPARED:
+    case RELAY_NOTED:
         op_event(core, event);
+        break;
+    case RELAY_LOGGED:
+    case RELAY_LOG_FAILED:
+    case RELAY_SYNCED:
+    case RELAY_FORGOTTEN:
+        log_event(core, event);
         break;
     case RELAY_EVENT_KINDS:
         break;
@@ -209,6 +217,7 @@ relay_core_step(RelayCore *core, int64_t now_us, const struct RelayEvent *event,
     link_widen(core);
     doubt_run(core);
     pass_run(core);
+    log_run(core);
     core->actions = NULL;
     if (core->link == RELAY_STOPPED) {
         core->next_us = CORE_NEVER;
@@ -353,6 +362,7 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->inflight_bytes = core->inflight_bytes;
     figures->unanswered = count_unanswered(core);
     figures->doubt_clusters = doubt_count(core);
+    figures->is_recovering = core->is_recovering;
     figures->window_bytes = core->window.bytes;
     figures->rtt_us = window_latency_us(core);
     figures->retry_us = is_waiting ? core->retry_us : 0;

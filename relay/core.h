@@ -22,10 +22,15 @@
  *
  * Life of an op:
  *
- *   MAP --------> READ ------> WAIT (tokens, window) --> SEND --> ACKED
- *    | hole                      ^                                  | flush
- *    +--> STATUS (zero there?) --+                                  v
- *           | yes: nothing to send, ACKED                  [VERIFY] --> settled
+ *   MAP -------> READ -----> WAIT (log, tokens, window) --> SEND --> ACKED
+ *    | hole       | equal      ^                                      | flush
+ *    |            v by its sum |                                      v
+ *    |          settled        |                             [VERIFY] -> settled
+ *    +--> STATUS (zero there?)-+
+ *           | yes: nothing to send, ACKED
+ *
+ * Before a byte of a run leaves, the run is durably in the sent-log; it leaves
+ * that when it is settled and its new sums are durable (core-log.c).
  *
  * A run in which something fails goes back to dirty (it never stopped being
  * dirty in the DiskMap); if the connection died with a write of it
@@ -82,8 +87,11 @@ struct RelayCoreConfig {
     enum TargetContact contact;
     enum TargetAccept accept;
     bool accept_unflushed; /* the user says a server without flush is safe */
-    bool all_in_doubt;     /* what is dirty at the start is rewritten and read
-                              back: uploads of an earlier life may still come */
+    const Bitmap *logged;  /* what the sent-log held at the start, or NULL */
+    bool is_in_doubt;      /* uploads of an earlier life may still come: what
+                              is logged is rewritten and read back */
+    bool recovers;         /* more is dirty than differs: compare it with its
+                              sums, also while there is no target */
     unsigned max_conns;    /* 1 .. RELAY_CONNS */
     int64_t settle_us;     /* settle interval, 1 s */
     int64_t deadline_us;   /* of a request, 15 s; quarantine is 4 times that */
@@ -102,7 +110,8 @@ enum RelayEventKind {
                            bad URI ...): only the user can mend it */
     RELAY_MAPPED,       /* op; len, is_hole: the extent at the op's offset */
     RELAY_MAP_FAILED,   /* op; the local disk: treated as data */
-    RELAY_READ,         /* op; local read is in the buffer, zero[] is set */
+    RELAY_READ,         /* op; local read is in the buffer; zero[], known[],
+                           equal[] are set */
     RELAY_READ_FAILED,  /* op; error: local */
     RELAY_ACKED,        /* op, conn: one SEND_* of the op was acknowledged */
     RELAY_FAILED,       /* op, conn, error, text: ... was answered by an error;
@@ -111,6 +120,11 @@ enum RelayEventKind {
     RELAY_FLUSH_FAILED, /* conn, error, text */
     RELAY_STATUS,       /* op, conn; len, is_zero: extent at the offset asked */
     RELAY_COMPARED,     /* op, conn; is_equal */
+    RELAY_LOGGED,       /* the sent-log holds what was logged at RELAY_LOG */
+    RELAY_LOG_FAILED,   /* error, text */
+    RELAY_NOTED,        /* op; error 0, or the sums were not written */
+    RELAY_SYNCED,       /* error 0: sums noted before RELAY_SYNC are durable */
+    RELAY_FORGOTTEN,    /* error 0: no sum is believed any more, durably */
     RELAY_EVENT_KINDS
 };
 
@@ -123,8 +137,11 @@ struct RelayEvent {
     bool is_hole, is_zero, is_equal;
     int error; /* positive errno */
     struct TargetCaps caps;
-    /* RELAY_READ: bit i: cluster i of the op is all zeroes */
+    /* RELAY_READ: bit i: cluster i of the op is all zeroes; there is a sum of
+     * what the target holds there; that is the content which was read */
     uint64_t zero[RELAY_OP_CLUSTERS_MAX / 64];
+    uint64_t known[RELAY_OP_CLUSTERS_MAX / 64];
+    uint64_t equal[RELAY_OP_CLUSTERS_MAX / 64];
     char text[RELAY_TEXT];
 };
 
@@ -138,14 +155,21 @@ enum RelayActionKind {
                           flight on it is forgotten by the loop */
     RELAY_MAP,         /* op, offset, len -> MAPPED, MAP_FAILED */
     RELAY_LOAD,        /* op, offset, len -> READ, READ_FAILED: local read into
-                          the op's buffer */
+                          the op's buffer, and the sums of the clusters */
+    RELAY_LOG,         /* -> LOGGED, LOG_FAILED: what relay_core_logged() says
+                          now, durably into the sent-log */
+    RELAY_NOTE,        /* op, offset, len -> NOTED: the sums of what was loaded
+                          (is_zero_run: "unknown") into remote-sums */
+    RELAY_SYNC,        /* -> SYNCED: remote-sums durable */
+    RELAY_FORGET,      /* -> FORGOTTEN: all of remote-sums unknown */
     RELAY_SEND_DATA,   /* op, conn, offset, len, buf_offset -> ACKED, FAILED */
     RELAY_SEND_ZERO,   /* op, conn, offset, len -> ACKED, FAILED: WRITE_ZEROES*/
     RELAY_SEND_TRIM,   /* op, conn, offset, len -> ACKED, FAILED: TRIM */
     RELAY_SEND_STATUS, /* op, conn, offset, len -> STATUS, FAILED */
     RELAY_SEND_COMPARE, /* op, conn, offset, len, buf_offset -> COMPARED,
                           FAILED: NBD READ, compared with the op's buffer
-                          (is_zero_run: with zeroes) */
+                          (is_zero_run: with zeroes; is_sum: its hash with the
+                          sum of the cluster) */
     RELAY_SEND_FLUSH,   /* conn -> FLUSHED, FLUSH_FAILED */
     RELAY_ACTION_KINDS
 };
@@ -159,6 +183,7 @@ struct RelayAction {
     uint64_t len;
     uint64_t buf_offset;
     bool is_zero_run;
+    bool is_sum;
     bool is_fua;         /* SEND_DATA, SEND_ZERO: with NBD_CMD_FLAG_FUA */
     int64_t deadline_us; /* absolute; the loop reports LINK_LOST when an NBD
                             action is unanswered then */
@@ -201,6 +226,13 @@ void relay_core_retarget(RelayCore *core, enum TargetAccept accept,
 /* The contact of figures (KNOWN) is kept: nothing is written to a target before
  * the store remembers that it is ours. Followed by a TICK. */
 void relay_core_contact_kept(RelayCore *core);
+/* Clusters whose upload began and is not settled, or may have: what the
+ * sent-log has to hold. */
+const Bitmap *relay_core_logged(const RelayCore *core);
+/* At the end, with nothing in flight: the same into @into, less what leaves if
+ * the sums noted so far are durable. */
+void relay_core_last_log(const RelayCore *core, bool sums_are_durable,
+                         Bitmap *into);
 /* No new ops; connections are dropped. What is dirty stays dirty. */
 void relay_core_stop(RelayCore *core);
 /* Is nothing in flight (so that the loop may go)? */
@@ -231,6 +263,9 @@ struct RelayCoreFigures {
     uint64_t settled_bytes;   /* clusters settled, ever (holes count) */
     uint64_t zeroed_bytes;    /* sent as zeroes */
     uint64_t equal_bytes;     /* found equal at the target, not sent */
+    uint64_t skipped_bytes;   /* equal by their sums, not sent */
+    uint64_t log_commits;     /* writes of the sent-log */
+    bool is_recovering;       /* compares what the last end left dirty */
     uint64_t resent_clusters; /* sent again after a failure */
     uint64_t connects, losses, errors, flushes;
     int64_t rtt_us;         /* smallest of late, 0 unknown */

@@ -51,26 +51,34 @@ map_buffers(void)
 }
 
 RelayDisk *
-relay_disk_new(Relay *relay, const struct RelayDiskConfig *config)
+relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
+               GError **error)
 {
     RelayDisk *disk = g_new0(RelayDisk, 1);
 
-    disk->buffers = map_buffers();
-    if (!disk->buffers) {
-        g_free(disk);
-        return NULL;
-    }
     disk->relay = relay;
     disk->name = g_strdup(config->name);
+    disk->buffers = map_buffers();
+    if (!disk->buffers) {
+        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED,
+                    "%s: no memory for its buffers", config->name);
+        relay_disk_free(disk);
+        return NULL;
+    }
     disk->fd = config->fd;
     disk->map_fd = config->map_fd;
     disk->dio_align = MAX(config->dio_align, 1);
     disk->map = config->map;
     disk->contact = config->contact;
-    disk->all_in_doubt = config->all_in_doubt;
+    disk->is_in_doubt = config->is_in_doubt;
+    disk->recovers = config->recovers;
     disk->accept = config->accept;
     disk->accept_unflushed = config->accept_unflushed;
     disk->insecure = config->insecure;
+    if (!books_open(disk, config, error)) {
+        relay_disk_free(disk);
+        return NULL;
+    }
     return disk;
 }
 
@@ -78,7 +86,10 @@ void
 relay_disk_free(RelayDisk *disk)
 {
     if (disk) {
-        munmap(disk->buffers, BUFFERS_BYTES);
+        books_close(disk);
+        if (disk->buffers) {
+            munmap(disk->buffers, BUFFERS_BYTES);
+        }
         target_uri_unref(disk->uri);
         target_uri_unref(disk->next_uri);
         g_free(disk->name);
@@ -100,7 +111,9 @@ begin_core(RelayDisk *disk)
         .contact = disk->contact,
         .accept = disk->accept,
         .accept_unflushed = disk->accept_unflushed,
-        .all_in_doubt = disk->all_in_doubt,
+        .logged = disk->logged,
+        .is_in_doubt = disk->is_in_doubt,
+        .recovers = disk->recovers,
         .max_conns = relay->max_conns,
         .settle_us = SETTLE_US,
         .deadline_us = relay->config.deadline_us,
@@ -200,7 +213,7 @@ set_target(RelayDisk *disk, TargetUri *uri)
 bool
 relay_disk_is_busy(const RelayDisk *disk)
 {
-    return disk->n_reading || disk->n_mapping;
+    return disk->n_local > 0;
 }
 
 /* What waited for a stopped core to be idle. */
@@ -208,10 +221,14 @@ static void
 follow_up(RelayDisk *disk)
 {
     if (disk->core && disk->is_stopping && !relay_disk_is_busy(disk)) {
+        struct RelayCoreFigures last;
+
+        relay_core_figures(disk->core, &last);
         relay_disk_end(disk);
         take_uri(disk, NULL);
         disk->is_stopping = false;
-        disk->all_in_doubt = false;
+        disk->is_in_doubt = last.doubt_clusters > 0;
+        disk->recovers = false;
     }
     if (!disk->core && disk->next_uri) {
         take_uri(disk, g_steal_pointer(&disk->next_uri));
@@ -226,6 +243,9 @@ relay_disk_end(RelayDisk *disk)
     relay_thread_assert();
     assert(!relay_disk_is_busy(disk));
     perform_drop_all(disk);
+    if (disk->core) {
+        books_end(disk);
+    }
     relay_core_free(disk->core);
     disk->core = NULL;
     free(disk->actions.list);

@@ -131,11 +131,16 @@ take_completion(Relay *relay, const struct io_uring_cqe *cqe)
     case TAG_NBD:
         perform_socket(disk, slot, (uint32_t)data, cqe->res);
         break;
-    case TAG_READ:
-        perform_read_done(disk, slot, cqe->res);
-        break;
     case TAG_SERVER:
         perform_server_died(disk, (uint32_t)data);
+        break;
+    case TAG_DATA:
+    case TAG_SUMS:
+    case TAG_NOTE:
+    case TAG_COMMIT:
+    case TAG_SYNC:
+    case TAG_FORGET:
+        perform_local_done(disk, (enum RelayTag)(data >> 56), slot, cqe->res);
         break;
     case TAG_IGNORE:
         break;

@@ -5,8 +5,10 @@
  * Purpose: the relay's structs.
  * Threads: as each part of a struct says; the main thread sees only what is
  *          set at creation, guarded, or atomic.
- * Shapes:  per disk RELAY_OPS buffers of RELAY_OP_BYTES_MAX, anonymous memory
- *          that is touched where it is used and given back when idle.
+ * Shapes:  per disk RELAY_OPS buffers of RELAY_OP_BYTES_MAX, and for each two
+ *          of RELAY_SUMS_BYTES: the sums that the file has, and those of what
+ *          was loaded. Anonymous memory that is touched where it is used and
+ *          given back when idle.
  */
 #pragma once
 
@@ -16,10 +18,13 @@
 #include "inbox.h"
 #include "mapper.h"
 #include "relay.h"
+#include "sent-log.h"
 #include "server.h"
+#include "sums.h"
 #include "target.h"
 
-#define RELAY_DISKS 4096
+#define RELAY_DISKS      4096
+#define RELAY_SUMS_BYTES (RELAY_OP_CLUSTERS_MAX * SUMS_BYTES) /* of an op */
 
 /* Messages to the relay thread. */
 enum RelayMsgKind {
@@ -60,13 +65,27 @@ struct RelayConn {
     uint32_t poll_seq; /* of that poll; never used twice in this slot */
 };
 
-/* A local read or a question to the mapper, for one op of the core. */
+/* Local I/O for one op of the core. */
 struct RelaySlot {
-    bool is_reading;
+    unsigned n_reading; /* of the two reads of a load */
     bool is_mapping;
-    struct StoreReq req; /* what is left to read */
-    uint64_t len;        /* asked by the core */
+    int error;            /* of the load */
+    struct StoreReq data; /* what is left to read */
+    struct StoreReq sums; /* read with it */
+    struct StoreReq note; /* written later */
+    uint64_t offset, len; /* asked by the core */
     struct MapRequest map;
+};
+
+/* remote-sums and sent-log of a disk, and what is under way there. */
+struct RelayBooks {
+    Sums sums;
+    SentLog log;
+    uint8_t *entries; /* 2 RELAY_SUMS_BYTES per op */
+    struct StoreReq commit, sync, forget;
+    unsigned n_notes;
+    bool forget_waits; /* for the notes */
+    bool is_punching;  /* second step of a forget */
 };
 
 struct RelayDisk {
@@ -77,7 +96,8 @@ struct RelayDisk {
     uint32_t dio_align;
     DiskMap *map;
     enum TargetContact contact; /* of the first core */
-    bool all_in_doubt;          /* ... too */
+    Bitmap *logged;             /* ... too: by the last life */
+    bool is_in_doubt, recovers; /* ... too */
     uint8_t *buffers;
 
     bool has_target;      /* main thread only ... */
@@ -98,7 +118,8 @@ struct RelayDisk {
     bool accept_unflushed, insecure;
     struct RelayConn conns[RELAY_CONNS];
     struct RelaySlot slots[RELAY_OPS];
-    unsigned n_reading, n_mapping;
+    struct RelayBooks books;     /* opened by the main thread */
+    unsigned n_local;            /* local requests in flight */
     uint64_t data_from, data_to; /* known to be data, until data_us */
     int64_t data_us;
     struct RelayActions actions;
@@ -156,12 +177,24 @@ struct Relay {
 void *relay_loop(void *user);
 int64_t relay_now_us(void);
 struct io_uring_sqe *relay_sqe(Relay *relay);
-enum RelayTag { TAG_IGNORE, TAG_INBOX, TAG_NBD, TAG_READ, TAG_SERVER };
+enum RelayTag {
+    TAG_IGNORE,
+    TAG_INBOX,
+    TAG_NBD,
+    TAG_SERVER,
+    TAG_DATA, /* the rest is local I/O: see perform-local.c */
+    TAG_SUMS,
+    TAG_NOTE,
+    TAG_COMMIT,
+    TAG_SYNC,
+    TAG_FORGET,
+};
 uint64_t relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot,
                          uint32_t seq);
 
 /* disk.c: a disk's life, its messages, its figures */
-RelayDisk *relay_disk_new(Relay *relay, const struct RelayDiskConfig *config);
+RelayDisk *relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
+                          GError **error);
 void relay_disk_free(RelayDisk *disk); /* main thread, after the end */
 void relay_disk_begin(RelayDisk *disk);
 void relay_disk_message(RelayDisk *disk, struct RelayMsg *msg);
@@ -173,11 +206,31 @@ void relay_disk_end(RelayDisk *disk);
 bool relay_disk_is_busy(const RelayDisk *disk); /* local I/O is in flight */
 int64_t relay_disk_next_us(const RelayDisk *disk);
 
+/* perform-local.c: the part of it that is local */
+void perform_map(RelayDisk *disk, const struct RelayAction *action);
+void perform_mapped(RelayDisk *disk, struct MapRequest *request);
+void perform_load(RelayDisk *disk, const struct RelayAction *action);
+void perform_note(RelayDisk *disk, const struct RelayAction *action);
+void perform_commit(RelayDisk *disk);
+void perform_sync(RelayDisk *disk);
+void perform_forget(RelayDisk *disk);
+void perform_local_done(RelayDisk *disk, enum RelayTag tag, unsigned slot,
+                        int res);
+uint8_t *perform_buffer(const RelayDisk *disk, unsigned op);
+/* The sums that the file had when the op was loaded. */
+const uint8_t *perform_known(const RelayDisk *disk, unsigned op);
+
+/* books.c: opening and ending remote-sums and sent-log */
+bool books_open(RelayDisk *disk, const struct RelayDiskConfig *config,
+                GError **error);
+/* The core ends: what the next one, or the next life, has to know. */
+void books_end(RelayDisk *disk);
+void books_stamp(RelayDisk *disk, uint64_t epoch);
+void books_close(RelayDisk *disk);
+
 /* perform.c: actions become I/O, I/O becomes events */
 void perform_action(RelayDisk *disk, const struct RelayAction *action);
 struct RelayEvent *perform_event(RelayDisk *disk, enum RelayEventKind kind);
-void perform_mapped(RelayDisk *disk, struct MapRequest *request);
-void perform_read_done(RelayDisk *disk, unsigned op, int res);
 void perform_connected(RelayDisk *disk, struct ConnectResult *result);
 void perform_socket(RelayDisk *disk, unsigned conn, uint32_t poll_seq, int res);
 void perform_collect(RelayDisk *disk); /* answers and losses to events */

@@ -4,8 +4,7 @@
  *
  *   action                  goes to            comes back by
  *   CONNECT                 a ConnectJob       perform_connected(), deadline
- *   MAP                     the mapper         perform_mapped()
- *   LOAD                    the ring           perform_read_done()
+ *   MAP, LOAD, NOTE, LOG..  perform-local.c    events from there
  *   SEND_*                  the Target         perform_collect()
  *   DISCONNECT              here               nothing
  *
@@ -14,10 +13,6 @@
  *
  * An action that names a connection of another epoch is dropped without a
  * word: that connection was lost, and its LINK_LOST is in the queue already.
- *
- * The file system is asked about holes for each op, but "this is data" is
- * remembered for a second: a hole that is called data costs a read, no more.
- * "This is a hole" is never remembered, for it may be written at any time.
  */
 #include <errno.h>
 #include <poll.h>
@@ -27,8 +22,6 @@
 
 #include "loop.h"
 #include "thread-role.h"
-
-#define DATA_KNOWN_US 1000000
 
 struct RelayEvent *
 perform_event(RelayDisk *disk, enum RelayEventKind kind)
@@ -189,7 +182,7 @@ perform_connected(RelayDisk *disk, struct ConnectResult *result)
             event->caps.is_new_process = server_take_newness(disk->server);
         }
         disk->target_size = result->caps.size_bytes;
-        conn->target = target_new(result->nbd);
+        conn->target = target_new(result->nbd, &disk->books.sums);
         result->nbd = NULL;
     }
     connect_result_free(result);
@@ -214,162 +207,6 @@ perform_server_died(RelayDisk *disk, uint32_t life)
 }
 
 /*
- * Local disk
- */
-
-static uint8_t *
-op_buffer(const RelayDisk *disk, unsigned op)
-{
-    return disk->buffers + (size_t)op * RELAY_OP_BYTES_MAX;
-}
-
-static void
-perform_map(RelayDisk *disk, const struct RelayAction *action)
-{
-    struct RelaySlot *slot = &disk->slots[action->op];
-
-    if (disk->relay->now_us < disk->data_us + DATA_KNOWN_US &&
-        action->offset >= disk->data_from && action->offset < disk->data_to) {
-        struct RelayEvent *event = perform_event(disk, RELAY_MAPPED);
-
-        event->op = action->op;
-        event->len = MIN(action->len, disk->data_to - action->offset);
-        return;
-    }
-    assert(!slot->is_mapping);
-    slot->is_mapping = true;
-    disk->n_mapping++;
-    slot->map = (struct MapRequest){
-        .msg.kind = MSG_MAPPED,
-        .disk = disk->index,
-        .op = action->op,
-        .fd = disk->map_fd,
-        .offset = action->offset,
-        .want = action->len,
-    };
-    mapper_ask(disk->relay->mapper, &slot->map);
-}
-
-void
-perform_mapped(RelayDisk *disk, struct MapRequest *request)
-{
-    struct RelayEvent *event =
-        perform_event(disk, request->error ? RELAY_MAP_FAILED : RELAY_MAPPED);
-
-    event->op = request->op;
-    event->len = MIN(request->len, request->want);
-    event->is_hole = request->is_hole;
-    event->error = -request->error;
-    disk->slots[request->op].is_mapping = false;
-    disk->n_mapping--;
-    if (!request->error && !request->is_hole) {
-        disk->data_from = request->offset;
-        disk->data_to = request->offset + request->len;
-        disk->data_us = disk->relay->now_us;
-    }
-}
-
-static void
-submit_read(RelayDisk *disk, unsigned op)
-{
-    StoreIo *io = disk->relay->config.io;
-    struct io_uring_sqe *sqe = relay_sqe(disk->relay);
-
-    io->ops->prep(io, sqe, &disk->slots[op].req);
-    io_uring_sqe_set_data64(sqe, relay_user_data(TAG_READ, disk->index, op, 0));
-}
-
-static void
-perform_load(RelayDisk *disk, const struct RelayAction *action)
-{
-    struct RelaySlot *slot = &disk->slots[action->op];
-    uint64_t align = disk->dio_align;
-
-    assert(!slot->is_reading && action->len <= RELAY_OP_BYTES_MAX);
-    slot->is_reading = true;
-    disk->n_reading++;
-    slot->len = action->len;
-    /* The file is larger than the disk where that ends unaligned. */
-    slot->req = (struct StoreReq){
-        .op = STORE_READ,
-        .fd = disk->fd,
-        .buf = op_buffer(disk, action->op),
-        .offset = action->offset,
-        .len = (action->len + align - 1) / align * align,
-    };
-    disk->has_memory = true;
-    disk->memory_us = disk->relay->now_us;
-    submit_read(disk, action->op);
-}
-
-static bool
-is_all_zero(const uint8_t *data, size_t len)
-{
-    return !data[0] && !memcmp(data, data + 1, len - 1);
-}
-
-static void
-find_zeroes(const RelayDisk *disk, struct RelayEvent *event, uint64_t len)
-{
-    uint64_t cluster = UINT64_C(1) << disk_map_cluster_bits(disk->map);
-    const uint8_t *data = op_buffer(disk, event->op);
-    unsigned index = 0;
-
-    for (uint64_t at = 0; at < len; at += cluster, index++) {
-        if (is_all_zero(data + at, MIN(cluster, len - at))) {
-            event->zero[index / 64] |= UINT64_C(1) << index % 64;
-        }
-    }
-}
-
-/* A part was read: go on, unless the file ends here. */
-static bool
-read_goes_on(RelayDisk *disk, unsigned op, int res)
-{
-    struct StoreReq *req = &disk->slots[op].req;
-    uint64_t got = (uint64_t)res;
-
-    req->buf = (uint8_t *)req->buf + got;
-    req->offset += got;
-    req->len -= got;
-    if (!req->len) {
-        return false;
-    }
-    if (!got || got % disk->dio_align) {
-        memset(req->buf, 0, req->len); /* beyond the end of the file */
-        return false;
-    }
-    submit_read(disk, op);
-    return true;
-}
-
-void
-perform_read_done(RelayDisk *disk, unsigned op, int res)
-{
-    StoreIo *io = disk->relay->config.io;
-    struct RelaySlot *slot = &disk->slots[op];
-    struct RelayEvent *event;
-
-    res = io->ops->done(io, &slot->req, res);
-    if (res == -EINTR || res == -EAGAIN) {
-        submit_read(disk, op);
-        return;
-    }
-    if (res >= 0 && read_goes_on(disk, op, res)) {
-        return;
-    }
-    slot->is_reading = false;
-    disk->n_reading--;
-    event = perform_event(disk, res < 0 ? RELAY_READ_FAILED : RELAY_READ);
-    event->op = op;
-    if (res < 0) {
-        event->error = -res;
-        return;
-    }
-    find_zeroes(disk, event, slot->len);
-}
-
-/*
  * The target
  */
 
@@ -380,7 +217,9 @@ perform_send(RelayDisk *disk, const struct RelayAction *action)
 
     if (conn->epoch == action->epoch && conn->target) {
         target_send(conn->target, action,
-                    op_buffer(disk, action->op) + action->buf_offset);
+                    action->is_sum ? perform_known(disk, action->op)
+                                   : perform_buffer(disk, action->op) +
+                                         action->buf_offset);
     }
 }
 
@@ -401,6 +240,18 @@ perform_action(RelayDisk *disk, const struct RelayAction *action)
         return;
     case RELAY_LOAD:
         perform_load(disk, action);
+        return;
+    case RELAY_LOG:
+        perform_commit(disk);
+        return;
+    case RELAY_NOTE:
+        perform_note(disk, action);
+        return;
+    case RELAY_SYNC:
+        perform_sync(disk);
+        return;
+    case RELAY_FORGET:
+        perform_forget(disk);
         return;
     case RELAY_SEND_DATA:
     case RELAY_SEND_ZERO:

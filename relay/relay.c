@@ -78,10 +78,8 @@ relay_add_disk(Relay *relay, const struct RelayDiskConfig *config,
                     config->name);
         return FALSE;
     }
-    disk = relay_disk_new(relay, config);
+    disk = relay_disk_new(relay, config, error);
     if (!disk) {
-        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED,
-                    "%s: no memory for its buffers", config->name);
         return FALSE;
     }
     if (config->target) {
@@ -138,15 +136,25 @@ drop_orders(Relay *relay)
 }
 
 void
+relay_stop(Relay *relay, uint64_t epoch)
+{
+    if (relay->is_running) {
+        post(relay, MSG_QUIT, &(struct RelayMsg){0});
+        pthread_join(relay->thread, NULL);
+        relay->is_running = false;
+    }
+    for (guint i = 0; epoch && i < relay->disks->len; i++) {
+        books_stamp(relay->disks->pdata[i], epoch);
+    }
+}
+
+void
 relay_free(Relay *relay)
 {
     if (!relay) {
         return;
     }
-    if (relay->is_running) {
-        post(relay, MSG_QUIT, &(struct RelayMsg){0});
-        pthread_join(relay->thread, NULL);
-    }
+    relay_stop(relay, 0);
     drop_orders(relay); /* of a relay that never ran */
     g_ptr_array_set_free_func(relay->disks, (GDestroyNotify)relay_disk_free);
     g_ptr_array_unref(relay->disks);

@@ -38,7 +38,14 @@ struct RelayDiskConfig {
     enum TargetAccept accept;
     bool accept_unflushed;
     bool insecure; /* plain TCP beyond loopback is fine (rule 28) */
-    bool all_in_doubt;
+
+    /* remote-sums and sent-log */
+    int dir_fd; /* the disk's directory; borrowed */
+    uint8_t uuid[16];
+    uint64_t epoch_before; /* what they must at least be of; 0: never served */
+    uint64_t epoch;        /* ... and become of */
+    bool is_in_doubt;      /* uploads of an earlier life may still execute */
+    bool recovers;         /* the map has more than what differs */
 };
 
 struct RelayConfig {
@@ -67,8 +74,9 @@ Relay *relay_new(const struct RelayConfig *config, GError **error);
 gboolean relay_add_disk(Relay *relay, const struct RelayDiskConfig *disk,
                         GError **error); /* before or after the start */
 gboolean relay_start(Relay *relay, GError **error); /* thread is ready */
-/* Stops sending, joins the thread, frees. Bounded by local reads, never by
- * the target. */
+/* Stops sending, joins the thread. Bounded by local I/O, never by the target.
+ * @epoch: if not 0, remote-sums and sent-log are stamped with it. */
+void relay_stop(Relay *relay, uint64_t epoch);
 void relay_free(Relay *relay);
 
 /* The guest is at work: once for each request that moves data, and whenever

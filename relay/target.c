@@ -36,7 +36,6 @@
 
 #include "thread-role.h"
 
-#define PAYLOAD_MAX  (32u << 20) /* of a server that does not say */
 #define NOTIFY_MAX   16 /* replies taken per turn before others get a turn */
 #define SOCKET_BYTES (4 << 20) /* so that a request needs few wake-ups */
 
@@ -59,6 +58,7 @@ struct TargetCmd {
 
 struct Target {
     struct nbd_handle *nbd;
+    const Sums *sums;
     TargetCmd *inflight;
     TargetCmd *done, *done_tail;
     TargetCmd *spare;
@@ -71,7 +71,7 @@ struct Target {
  * @nbd: taken.
  */
 Target *
-target_new(struct nbd_handle *nbd)
+target_new(struct nbd_handle *nbd, const Sums *sums)
 {
     Target *target = g_new0(Target, 1);
     int fd = nbd_aio_get_fd(nbd);
@@ -79,6 +79,7 @@ target_new(struct nbd_handle *nbd)
 
     relay_thread_assert();
     target->nbd = nbd;
+    target->sums = sums;
     target->cmds = g_ptr_array_new_with_free_func(g_free);
     /* FORCE needs CAP_NET_ADMIN; either may be refused: only speed. */
     if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes))) {
@@ -250,6 +251,10 @@ issue(TargetCmd *cmd)
     case RELAY_DISCONNECT:
     case RELAY_MAP:
     case RELAY_LOAD:
+    case RELAY_LOG:
+    case RELAY_NOTE:
+    case RELAY_SYNC:
+    case RELAY_FORGET:
     case RELAY_ACTION_KINDS:
         break;
     }
@@ -370,6 +375,10 @@ action_verb(enum RelayActionKind kind)
     case RELAY_DISCONNECT:
     case RELAY_MAP:
     case RELAY_LOAD:
+    case RELAY_LOG:
+    case RELAY_NOTE:
+    case RELAY_SYNC:
+    case RELAY_FORGET:
     case RELAY_ACTION_KINDS:
         break;
     }
@@ -400,14 +409,23 @@ is_all_zero(const uint8_t *data, size_t len)
     return !len || (!data[0] && !memcmp(data, data + 1, len - 1));
 }
 
+static bool
+chunk_is_equal(const TargetCmd *cmd)
+{
+    if (cmd->action.is_sum) { /* a cluster, in one chunk */
+        return sums_match(cmd->target->sums, cmd->action.offset, cmd->scratch,
+                          cmd->chunk, cmd->buf);
+    }
+    return cmd->action.is_zero_run
+               ? is_all_zero(cmd->scratch, cmd->chunk)
+               : !memcmp(cmd->scratch, cmd->buf + cmd->compared, cmd->chunk);
+}
+
 /* One chunk was read. True: the comparison has its answer. */
 static bool
 compare_step(TargetCmd *cmd, struct RelayEvent *event)
 {
-    bool is_equal =
-        cmd->action.is_zero_run
-            ? is_all_zero(cmd->scratch, cmd->chunk)
-            : !memcmp(cmd->scratch, cmd->buf + cmd->compared, cmd->chunk);
+    bool is_equal = chunk_is_equal(cmd);
 
     cmd->compared += cmd->chunk;
     event->kind = RELAY_COMPARED;
@@ -440,6 +458,10 @@ fill_event(const TargetCmd *cmd, struct RelayEvent *event)
     case RELAY_DISCONNECT:
     case RELAY_MAP:
     case RELAY_LOAD:
+    case RELAY_LOG:
+    case RELAY_NOTE:
+    case RELAY_SYNC:
+    case RELAY_FORGET:
     case RELAY_ACTION_KINDS:
         break;
     }
@@ -540,43 +562,4 @@ target_deadline_us(const Target *target)
         earliest = MIN(earliest, cmd->action.deadline_us);
     }
     return earliest;
-}
-
-/*
- * A handle's words
- */
-
-void
-target_caps(struct nbd_handle *nbd, struct TargetCaps *caps)
-{
-    int64_t size = nbd_get_size(nbd);
-    int64_t min_block = nbd_get_block_size(nbd, LIBNBD_SIZE_MINIMUM);
-    int64_t payload = nbd_get_block_size(nbd, LIBNBD_SIZE_MAXIMUM);
-
-    *caps = (struct TargetCaps){
-        .size_bytes = size > 0 ? (uint64_t)size : 0,
-        .is_read_only = nbd_is_read_only(nbd) != 0,
-        .can_flush = nbd_can_flush(nbd) == 1,
-        .can_fua = nbd_can_fua(nbd) == 1,
-        .can_zero = nbd_can_zero(nbd) == 1,
-        .can_trim = nbd_can_trim(nbd) == 1,
-        .can_multi_conn = nbd_can_multi_conn(nbd) == 1,
-        .has_block_status =
-            nbd_can_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1,
-        .min_block = min_block > 1 ? (uint32_t)min_block : 1,
-        .max_payload =
-            payload > 0 ? (uint32_t)MIN(payload, UINT32_MAX) : PAYLOAD_MAX,
-    };
-}
-
-void
-target_error_text(char *text)
-{
-    const char *error = nbd_get_error();
-    const char *colon = error ? strstr(error, ": ") : NULL;
-
-    if (colon && !strncmp(error, "nbd_", 4)) {
-        error = colon + 2;
-    }
-    g_strlcpy(text, error ? error : "unknown error", RELAY_TEXT);
 }

@@ -18,15 +18,18 @@
 #include <libnbd.h>
 
 #include "core.h"
+#include "sums.h"
 
 typedef struct Target Target;
 
-/* Takes @nbd, which is ready for commands. */
-Target *target_new(struct nbd_handle *nbd);
+/* Takes @nbd, which is ready for commands. @sums: for SEND_COMPARE with is_sum;
+ * borrowed, may be NULL where there is none. */
+Target *target_new(struct nbd_handle *nbd, const Sums *sums);
 /* Drops the connection; forgets what is in flight. Does not wait. */
 void target_free(Target *target);
 
-/* @buf: what SEND_DATA sends, and SEND_COMPARE compares with. */
+/* @buf: what SEND_DATA sends, and SEND_COMPARE compares with: content, or with
+ * is_sum the cluster's entry. */
 void target_send(Target *target, const struct RelayAction *action,
                  const void *buf);
 

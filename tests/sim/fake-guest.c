@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #define LAND_US  20000
 #define THINK_US 400000
@@ -74,8 +75,9 @@ guest_new(Sim *sim)
         .is_discard = sim_chance(sim, 250),
         .first = first,
         .count = count,
-        .value = ++sim->value,
+        .value = sim_chance(sim, 250) ? sim->synced[first] : ++sim->value,
     };
+    hold->value = hold->value ? hold->value : ++sim->value;
     hold->hold.kind = hold->is_discard ? RANGE_PUNCH : RANGE_WRITE;
     sim_log(sim, hold->is_discard ? "guest discards" : "guest writes", first,
             count, hold->value);
@@ -102,6 +104,9 @@ guest_event(Sim *sim, const struct SimEvent *event)
 
     if (event->kind == SIM_GUEST) {
         if (!sim->is_quiet) {
+            if (sim_chance(sim, 100)) {
+                memcpy(sim->synced, sim->disk, sizeof(sim->synced));
+            }
             guest_new(sim);
             int64_t pause = sim_chance(sim, 50) ? 8 * SIM_SECOND : THINK_US;
             sim_at(sim, sim->now_us + sim_delay(sim, pause), SIM_GUEST, 0, 0);
@@ -132,6 +137,17 @@ guest_finish(Sim *sim)
             }
         }
         hold->is_used = false;
+    }
+}
+
+void
+guest_power_cut(Sim *sim)
+{
+    for (unsigned i = 0; i < sim->cells; i++) {
+        if (sim->disk[i] != sim->synced[i] && sim_chance(sim, 500)) {
+            sim->disk[i] = sim->synced[i];
+            sim->is_hole[i] &= !sim->disk[i];
+        }
     }
 }
 
@@ -171,6 +187,7 @@ local_perform(Sim *sim, const struct RelayAction *action)
         sim_fail(sim, "op %u is larger than a buffer", op);
     }
     int64_t last = sim->now_us;
+    books_look(sim, op);
     for (unsigned part = 0; part < SIM_PARTS; part++) {
         int64_t at = sim->now_us + sim_delay(sim, READ_US);
         sim_at(sim, at, SIM_READ_PART, op, part);
@@ -215,6 +232,7 @@ local_read(Sim *sim, unsigned op)
             event.zero[cluster / 64] |= UINT64_C(1) << cluster % 64;
         }
     }
+    books_compare(sim, op, &event);
     if (!sim->is_quiet && sim_chance(sim, sim->rates.read_error)) {
         event = (struct RelayEvent){
             .kind = RELAY_READ_FAILED, .op = op, .error = EIO};

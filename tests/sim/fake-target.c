@@ -170,8 +170,11 @@ req_send(Sim *sim, const struct RelayAction *action)
     if (req->is_writing) {
         count_writes(sim, req, target->pending, 1);
     }
-    if (action->kind == RELAY_SEND_DATA ||
-        (action->kind == RELAY_SEND_COMPARE && !action->is_zero_run)) {
+    if (action->is_sum) {
+        memcpy(req->values, sim->local[action->op].known[0].values,
+               sizeof(sim->local[action->op].known[0].values));
+    } else if (action->kind == RELAY_SEND_DATA ||
+               (action->kind == RELAY_SEND_COMPARE && !action->is_zero_run)) {
         memcpy(req->values,
                sim->local[action->op].values + cell_of(sim, action->buf_offset),
                cell_of(sim, action->len) * sizeof(*req->values));

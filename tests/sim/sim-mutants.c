@@ -24,6 +24,11 @@ static const struct {
     {"no-epoch", MUTANT_NO_EPOCH},
     {"two-in-flight", MUTANT_TWO_IN_FLIGHT},
     {"trust-holes", MUTANT_TRUST_HOLES},
+    {"no-log", MUTANT_NO_LOG},
+    {"trust-logged", MUTANT_TRUST_LOGGED},
+    {"sum-early", MUTANT_SUM_EARLY},
+    {"drop-unsynced", MUTANT_DROP_UNSYNCED},
+    {"no-log-doubt", MUTANT_NO_LOG_DOUBT},
 };
 
 bool

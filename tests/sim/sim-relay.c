@@ -36,23 +36,63 @@ daemon_start(Sim *sim)
     }
 }
 
-/* It is killed: RAM is gone, what was under way becomes what it may. */
+/* What the store knows after a crash: all that was dirty, all that may have
+ * been lost with the power, and some more. */
+static DiskMap *
+recovered_map(Sim *sim)
+{
+    uint64_t bytes = sim->cells * sim->cell_bytes;
+    uint64_t cluster = UINT64_C(1) << sim->cluster_bits;
+    DiskMap *map = disk_map_new(bytes, sim->cluster_bits);
+    unsigned more = sim_chance(sim, 300) ? 1000 : 200;
+    Bitmap *was = bitmap_new(bytes, sim->cluster_bits);
+
+    disk_map_union(sim->map, was);
+    disk_map_load(map, was, sim->now_us);
+    bitmap_free(was);
+    for (unsigned cell = 0; cell < sim->cells; cell++) {
+        if (sim->synced[cell] != sim->disk[cell] ||
+            (cell % SIM_CELLS == 0 && sim_chance(sim, more))) {
+            uint64_t at = cell * sim->cell_bytes & ~(cluster - 1);
+            uint64_t room = bytes - at;
+            disk_map_mark(map, at, room < cluster ? room : cluster,
+                          sim->now_us);
+        }
+    }
+    return map;
+}
+
+/* It is killed, or the power goes: RAM is gone, what was under way becomes
+ * what it may. */
 static void
 daemon_crash(Sim *sim)
 {
-    sim_log(sim, "daemon crashes", 0, 0, 0);
+    bool is_power_cut = sim_chance(sim, 500);
+    DiskMap *map;
+
+    sim_log(sim, "daemon crashes", is_power_cut, 0, 0);
     sim->life++;
     guest_finish(sim);
     target_crashed(sim);
+    map = recovered_map(sim);
+    if (is_power_cut) {
+        guest_power_cut(sim);
+    }
+    books_crashed(sim, is_power_cut);
+    memcpy(sim->synced, sim->disk, sizeof(sim->synced));
     relay_core_free(sim->core);
     disk_map_free(sim->map);
     sim->actions.count = 0;
-    sim->map = disk_map_new(sim->cells * sim->cell_bytes, sim->cluster_bits);
-    disk_map_mark_all(sim->map, sim->now_us);
+    sim->map = map;
+    if (!sim->is_contact_kept) {
+        disk_map_mark_all(map, sim->now_us);
+    }
     sim->config.map = sim->map;
     sim->config.contact = sim->is_contact_kept ? CONTACT_KNOWN : CONTACT_NONE;
     sim->is_keeping = false;
-    sim->config.all_in_doubt = true;
+    sim->config.logged = sim->logged;
+    sim->config.is_in_doubt = true;
+    sim->config.recovers = true;
     sim->bucket = (RateBucket){0};
     daemon_start(sim);
 }
@@ -62,6 +102,11 @@ perform(Sim *sim, const struct RelayAction *action)
 {
     if (action->kind == RELAY_MAP || action->kind == RELAY_LOAD) {
         local_perform(sim, action);
+        return;
+    }
+    if (action->kind == RELAY_LOG || action->kind == RELAY_NOTE ||
+        action->kind == RELAY_SYNC || action->kind == RELAY_FORGET) {
+        books_perform(sim, action);
         return;
     }
     sim_log(sim, "action", action->kind, action->conn,
@@ -242,6 +287,8 @@ sim_begin(Sim *sim)
         .backoff_max_us = 2 * SIM_SECOND,
     };
     draw_contents(sim);
+    memcpy(sim->synced, sim->disk, sizeof(sim->synced));
+    books_begin(sim);
     daemon_start(sim);
     sim_at(sim, sim->now_us, SIM_GUEST, 0, 0);
     sim_at(sim, sim->now_us + SIM_SECOND, SIM_TROUBLE, 0, 0);
@@ -264,6 +311,12 @@ dispatch(Sim *sim, const struct SimEvent *event)
     case SIM_READ_PART:
     case SIM_READ:
         local_event(sim, event);
+        break;
+    case SIM_NOTED:
+    case SIM_SYNCED:
+    case SIM_LOGGED:
+    case SIM_FORGOTTEN:
+        books_event(sim, event);
         break;
     case SIM_USER:
         user_event(sim);
@@ -357,6 +410,7 @@ sim_free(Sim *sim)
 {
     relay_core_free(sim->core);
     disk_map_free(sim->map);
+    books_end(sim);
     free(sim->actions.list);
     free(sim->events);
     free(sim);

@@ -40,6 +40,10 @@ enum SimEventKind {
     SIM_MAPPED,    /* a: op */
     SIM_READ_PART, /* a: op, b: part */
     SIM_READ,      /* a: op */
+    SIM_NOTED,     /* a: op: its sums are written */
+    SIM_SYNCED,    /* sums are durable */
+    SIM_LOGGED,    /* the sent-log is */
+    SIM_FORGOTTEN, /* all sums are */
     SIM_EXECUTE,   /* a: request, b: its life: the target does it */
     SIM_ANSWER,    /* a: request, b: its life */
     SIM_CONNECTED, /* a: conn, b: epoch */
@@ -113,6 +117,13 @@ struct SimTarget {
     struct SimReq reqs[SIM_REQS];
 };
 
+/* Of one cluster: its content, which is the best hash there is. */
+struct SimSum {
+    bool is_known;
+    unsigned count; /* cells: the last cluster is partial */
+    uint32_t values[SIM_CELLS];
+};
+
 struct Sim {
     uint64_t seed, random;
     int64_t now_us;
@@ -134,7 +145,8 @@ struct Sim {
     unsigned cells, cells_last; /* now, and after the last growth */
     uint32_t disk[SIM_CELLS_MAX];
     bool is_hole[SIM_CELLS_MAX];
-    uint32_t value; /* last one used */
+    uint32_t synced[SIM_CELLS_MAX]; /* what a loss of power cannot take */
+    uint32_t value;                 /* last one used */
     struct SimHold holds[SIM_HOLDS];
 
     /* the relay */
@@ -150,7 +162,16 @@ struct Sim {
         bool is_busy;
         uint64_t offset, len;
         uint32_t values[SIM_CELLS_MAX];
-    } local[RELAY_OPS]; /* buffers */
+        struct SimSum known[SIM_CLUSTERS_MAX];
+        bool is_noting;
+        bool is_forgetful; /* the note under way says "unknown" */
+    } local[RELAY_OPS];    /* buffers */
+
+    /* remote-sums and sent-log: as written, as synced, as being synced */
+    struct SimSum sums[SIM_CLUSTERS_MAX], durable[SIM_CLUSTERS_MAX],
+        syncing[SIM_CLUSTERS_MAX];
+    Bitmap *sent_log, *log_next; /* durable, and the commit under way */
+    Bitmap *logged;              /* what the last life left */
 
     struct SimTarget target;
     struct {
@@ -179,9 +200,21 @@ void sim_check_equal(Sim *sim);
 /* fake-guest.c */
 void guest_event(Sim *sim, const struct SimEvent *event);
 void guest_finish(Sim *sim);
+void guest_power_cut(Sim *sim); /* unsynced cells may be what they were */
 bool guest_is_idle(const Sim *sim);
 void local_perform(Sim *sim, const struct RelayAction *action);
 void local_event(Sim *sim, const struct SimEvent *event);
+
+/* fake-books.c: the relay's own files */
+void books_begin(Sim *sim);
+void books_end(Sim *sim);
+void books_perform(Sim *sim, const struct RelayAction *action);
+void books_event(Sim *sim, const struct SimEvent *event);
+/* At a load: what the file says; at its end: what the core is told. */
+void books_look(Sim *sim, unsigned op);
+void books_compare(Sim *sim, unsigned op, struct RelayEvent *event);
+/* The daemon died; and maybe the power went. Sets sim->logged. */
+void books_crashed(Sim *sim, bool is_power_cut);
 
 /* fake-target.c */
 void target_init(Sim *sim);

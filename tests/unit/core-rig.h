@@ -94,6 +94,18 @@ answer(struct Rig *rig, const struct RelayAction *action)
     case RELAY_SEND_FLUSH:
         event.kind = RELAY_FLUSHED;
         break;
+    case RELAY_LOG:
+        event.kind = RELAY_LOGGED;
+        break;
+    case RELAY_NOTE:
+        event.kind = RELAY_NOTED;
+        break;
+    case RELAY_SYNC:
+        event.kind = RELAY_SYNCED;
+        break;
+    case RELAY_FORGET:
+        event.kind = RELAY_FORGOTTEN;
+        break;
     case RELAY_DISCONNECT:
     case RELAY_ACTION_KINDS:
         return;

@@ -100,6 +100,9 @@ rig_setup(void **state)
             disk->fd = open(disk->raw, O_RDONLY | O_CLOEXEC);
         }
         disk->map_fd = open(disk->raw, O_RDONLY | O_CLOEXEC);
+        disk->dir = g_strdup_printf("%s/%s", rig.dir, disk->name);
+        assert_int_equal(g_mkdir(disk->dir, 0700), 0);
+        disk->dir_fd = open(disk->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         disk->map = disk_map_new(DISK_BYTES, CLUSTER_BITS);
         disk_map_mark_all(disk->map, rig_now_us());
     }
@@ -122,6 +125,11 @@ rig_teardown(void **state)
 
         close(disk->fd);
         close(disk->map_fd);
+        (void)unlinkat(disk->dir_fd, "remote-sums", 0);
+        (void)unlinkat(disk->dir_fd, "sent-log", 0);
+        close(disk->dir_fd);
+        assert_int_equal(g_rmdir(disk->dir), 0);
+        g_free(disk->dir);
         disk_map_free(disk->map);
         g_free(disk->raw);
         g_free(disk->target);
@@ -169,6 +177,8 @@ rig_add_disk(unsigned index, const char *target)
         .dio_align = 4096,
         .map = disk->map,
         .target = target,
+        .dir_fd = disk->dir_fd,
+        .epoch = 1,
     };
 
     assert_true(relay_add_disk(rig.relay, &config, NULL));

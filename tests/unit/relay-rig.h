@@ -27,8 +27,8 @@
 
 struct Disk {
     char name[8];
-    char *raw, *target;
-    int fd, map_fd;
+    char *raw, *target, *dir;
+    int fd, map_fd, dir_fd;
     DiskMap *map;
 };
 

@@ -74,6 +74,13 @@ perform(struct Line *line, const struct RelayAction *action)
         event.kind = RELAY_READ;
         at = 50 + through(&line->disk_free_us, line->now_us, action->len,
                           pipe->disk_bps);
+    } else if (action->kind == RELAY_LOG) {
+        event.kind = RELAY_LOGGED;
+        at += 130; /* a synchronous write of a page */
+    } else if (action->kind == RELAY_NOTE) {
+        event.kind = RELAY_NOTED;
+    } else if (action->kind == RELAY_SYNC) {
+        event.kind = RELAY_SYNCED;
     } else if (action->kind == RELAY_SEND_DATA) {
         event.kind = RELAY_ACKED;
         pipe->op_bytes = action->len;

@@ -47,7 +47,7 @@ serve(char *const words[])
     nbd_set_pread_initialize(nbd, false);
     nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION);
     assert_int_equal(nbd_connect_socket(nbd, fds[0]), 0);
-    return target_new(nbd);
+    return target_new(nbd, NULL);
 }
 
 static void
