@@ -31,13 +31,14 @@
 
 static const uint8_t no_uuid[16];
 
-static void
-checksum(const struct BitmapFileSector *sector, const uint8_t uuid[16],
-         uint8_t sum[16])
+void
+bitmap_file_checksum(const void *sector, const uint8_t uuid[16],
+                     uint8_t sum[16])
 {
-    struct BitmapFileSector copy = *sector;
+    struct BitmapFileSector copy;
     XXH128_canonical_t canonical;
 
+    memcpy(&copy, sector, sizeof(copy));
     memcpy(copy.checksum, uuid, sizeof(copy.checksum));
     XXH128_canonicalFromHash(&canonical, XXH3_128bits(&copy, sizeof(copy)));
     _Static_assert(sizeof(canonical) == 16, "checksum");
@@ -55,7 +56,7 @@ bitmap_file_is_sound(const struct BitmapFileSector *sector,
         sector->sector != index || le64toh(sector->page) != number) {
         return false;
     }
-    checksum(sector, uuid, sum);
+    bitmap_file_checksum(sector, uuid, sum);
     return !memcmp(sum, sector->checksum, sizeof(sum));
 }
 
@@ -75,7 +76,7 @@ bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
         sector->zero = 0;
         sector->page = htole64(number);
         sector->sequence = htole64(sequence);
-        checksum(sector, uuid, sector->checksum);
+        bitmap_file_checksum(sector, uuid, sector->checksum);
     }
     n = io->ops->pwrite(io, fd, page, sizeof(*page), at);
     if (n < 0) {
@@ -85,24 +86,23 @@ bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
 }
 
 void
-bitmap_file_get_page(StoreIo *io, int fd, uint64_t at,
-                     struct BitmapFilePage *page)
+bitmap_file_get_page(StoreIo *io, int fd, uint64_t at, void *page)
 {
+    const size_t len = sizeof(struct BitmapFileSector);
     ssize_t n;
 
-    memset(page, 0, sizeof(*page));
-    n = io->ops->pread(io, fd, page, sizeof(*page), at);
+    memset(page, 0, BITMAP_FILE_PAGE);
+    n = io->ops->pread(io, fd, page, BITMAP_FILE_PAGE, at);
     if (n >= 0) {
         return;
     }
     /* One bad sector fails the page; the others are still to be had. */
-    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
-        struct BitmapFileSector *sector = &page->sectors[i];
+    for (size_t i = 0; i < BITMAP_FILE_PAGE; i += len) {
+        char *sector = (char *)page + i;
 
-        n = io->ops->pread(io, fd, sector, sizeof(*sector),
-                           at + i * sizeof(*sector));
-        if (n != (ssize_t)sizeof(*sector)) {
-            memset(sector, 0, sizeof(*sector));
+        n = io->ops->pread(io, fd, sector, len, at + i);
+        if (n != (ssize_t)len) {
+            memset(sector, 0, len);
         }
     }
 }

@@ -37,9 +37,12 @@ int bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
                          struct BitmapFilePage *page, enum BitmapFileType type,
                          uint64_t number, uint64_t sequence,
                          const uint8_t uuid[16]);
-/* What is not there reads as zeroes: no sector of it will be sound. */
-void bitmap_file_get_page(StoreIo *io, int fd, uint64_t at,
-                          struct BitmapFilePage *page);
+/* BITMAP_FILE_PAGE bytes of sectors. What is not there reads as zeroes: no
+ * sector of it will be sound. */
+void bitmap_file_get_page(StoreIo *io, int fd, uint64_t at, void *page);
+/* Of a sector of 512 bytes, whose last 16 are for the checksum. */
+void bitmap_file_checksum(const void *sector, const uint8_t uuid[16],
+                          uint8_t sum[16]);
 bool bitmap_file_is_sound(const struct BitmapFileSector *sector,
                           enum BitmapFileType type, uint64_t number,
                           unsigned index, const uint8_t uuid[16]);
