@@ -12,6 +12,8 @@
  * A hold that had to wait is marked when it is granted, by whoever dropped the
  * one in its way and at that moment, before its owner hears of it.
  *
+ * Extents that are hot, and how they get cold: disk-map-heat.c.
+ *
  * The lock is held for the words that a call touches. What goes over a whole
  * disk (mark_all, load, union, next_clean) goes in slices and lets others in
  * between: each cluster is then seen at an instant of its own during the call.
@@ -21,47 +23,14 @@
  * Memory is taken and given back outside the lock: a seal finds the spare
  * bitmap there, a retired bitmap is emptied before it becomes the spare one.
  */
-#include "disk-map.h"
-
-#include "generations.h"
+#include "disk-map-private.h"
 #include "mutant.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 /* 64 Ki clusters: 8 KiB of bits per generation, some ten microseconds. */
 #define SLICE_CLUSTERS (UINT64_C(1) << 16)
-
-struct DiskMap {
-    /* set at creation */
-    unsigned cluster_bits;
-
-    pthread_mutex_t lock;
-    /* guarded by lock */
-    uint64_t size_bytes;
-    Generations gens;
-    RangeTable ranges;
-    int64_t grant_us; /* now, for holds granted by the drop in progress */
-    Bitmap *spare;    /* all clean, of this size; may be NULL */
-    Bitmap *begun;    /* mutant: writes begun since the last seal */
-};
-
-static void
-lock(DiskMap *map)
-{
-    int r = pthread_mutex_lock(&map->lock);
-
-    assert(r == 0);
-}
-
-static void
-unlock(DiskMap *map)
-{
-    int r = pthread_mutex_unlock(&map->lock);
-
-    assert(r == 0);
-}
 
 static void
 mark_locked(DiskMap *map, uint64_t offset, uint64_t len, int64_t now_us)
@@ -86,6 +55,7 @@ begin_marks_locked(DiskMap *map, const RangeHold *hold, int64_t now_us)
     if (mutant(MUTANT_CLEAR_BY_GENERATION)) {
         bitmap_set_bytes(map->begun, hold->offset, hold->len);
     }
+    disk_map_touch_locked(map, hold->offset, hold->len);
 }
 
 static void
@@ -132,6 +102,8 @@ disk_map_free(DiskMap *map)
     generations_deinit(&map->gens);
     bitmap_free(map->spare);
     bitmap_free(map->begun);
+    bitmap_free(map->hot);
+    bitmap_free(map->touched);
     pthread_mutex_destroy(&map->lock);
     free(map);
 }
@@ -141,9 +113,9 @@ disk_map_size_bytes(DiskMap *map)
 {
     uint64_t size;
 
-    lock(map);
+    disk_map_lock(map);
     size = map->size_bytes;
-    unlock(map);
+    disk_map_unlock(map);
     return size;
 }
 
@@ -158,9 +130,9 @@ disk_map_clusters(DiskMap *map)
 {
     uint64_t clusters;
 
-    lock(map);
+    disk_map_lock(map);
     clusters = generations_clusters(&map->gens);
-    unlock(map);
+    disk_map_unlock(map);
     return clusters;
 }
 
@@ -171,62 +143,67 @@ disk_map_grow(DiskMap *map, uint64_t size_bytes, int64_t now_us)
     uint64_t old;
     int r = 0;
 
-    lock(map);
+    disk_map_lock(map);
     old = map->size_bytes;
     assert(size_bytes >= old);
     if (map->begun) {
         r = bitmap_grow(map->begun, size_bytes);
     }
+    r = r < 0 ? r : disk_map_reserve_heat_locked(map, size_bytes);
+    r = r < 0 ? r : generations_grow(&map->gens, size_bytes);
     if (r == 0) {
-        r = generations_grow(&map->gens, size_bytes);
-    }
-    if (r == 0) {
+        disk_map_grow_heat_locked(map, size_bytes);
         map->size_bytes = size_bytes;
         /* In one step with the size, or the relay would see a clean tail. */
         mark_locked(map, old, size_bytes - old, now_us);
         spare = map->spare;
         map->spare = NULL;
     }
-    unlock(map);
+    disk_map_unlock(map);
     bitmap_free(spare);
     return r;
 }
 
-bool
+enum DiskMapBegin
 disk_map_begin(DiskMap *map, RangeHold *hold, int64_t now_us)
 {
-    bool taken;
+    enum DiskMapBegin begin = DISK_MAP_PARKED;
     uint64_t end;
 
-    lock(map);
+    disk_map_lock(map);
     assert(range_end(hold->offset, hold->len, map->size_bytes, &end));
-    taken = range_table_take(&map->ranges, hold);
-    if (taken) {
+    if (range_kind_writes(hold->kind) && !mutant(MUTANT_NO_INTENT) &&
+        !disk_map_is_hot_locked(map, hold->offset, hold->len)) {
+        begin = DISK_MAP_COLD;
+    } else if (range_table_take(&map->ranges, hold)) {
         begin_marks_locked(map, hold, now_us);
+        begin = DISK_MAP_BEGUN;
     }
-    unlock(map);
-    return taken;
+    disk_map_unlock(map);
+    return begin;
 }
 
 void
 disk_map_end(DiskMap *map, RangeHold *hold, int64_t now_us)
 {
-    lock(map);
-    if (range_kind_writes(hold->kind) && !hold->is_parked &&
-        !mutant(MUTANT_NO_SECOND_MARKING)) {
-        mark_locked(map, hold->offset, hold->len, now_us);
+    disk_map_lock(map);
+    if (range_kind_writes(hold->kind) && !hold->is_parked) {
+        if (!mutant(MUTANT_NO_SECOND_MARKING)) {
+            mark_locked(map, hold->offset, hold->len, now_us);
+        }
+        disk_map_touch_locked(map, hold->offset, hold->len);
     }
     map->grant_us = now_us;
     range_table_drop(&map->ranges, hold);
-    unlock(map);
+    disk_map_unlock(map);
 }
 
 void
 disk_map_mark(DiskMap *map, uint64_t offset, uint64_t len, int64_t now_us)
 {
-    lock(map);
+    disk_map_lock(map);
     mark_locked(map, offset, len, now_us);
-    unlock(map);
+    disk_map_unlock(map);
 }
 
 /* The next slice of the disk, or false at its end or at @end. */
@@ -252,12 +229,12 @@ disk_map_mark_all(DiskMap *map, int64_t now_us)
     bool more;
 
     do {
-        lock(map);
+        disk_map_lock(map);
         more = slice_locked(map, slice.first + slice.count, UINT64_MAX, &slice);
         if (more) {
             generations_mark(&map->gens, slice, now_us);
         }
-        unlock(map);
+        disk_map_unlock(map);
     } while (more);
 }
 
@@ -269,19 +246,19 @@ provide_spare(DiskMap *map, Bitmap *bits)
     uint64_t size;
     bool is_wanted;
 
-    lock(map);
+    disk_map_lock(map);
     size = map->size_bytes;
     is_wanted = !map->spare;
-    unlock(map);
+    disk_map_unlock(map);
     if (is_wanted && !bits) {
         bits = bitmap_new(size, map->cluster_bits);
     }
-    lock(map);
+    disk_map_lock(map);
     if (bits && !map->spare && bitmap_size_bytes(bits) == map->size_bytes) {
         map->spare = bits;
         bits = NULL;
     }
-    unlock(map);
+    disk_map_unlock(map);
     bitmap_free(bits);
 }
 
@@ -291,7 +268,7 @@ disk_map_seal(DiskMap *map)
     uint64_t seq = 0;
 
     provide_spare(map, NULL);
-    lock(map);
+    disk_map_lock(map);
     if (map->spare && generations_can_seal(&map->gens)) {
         seq = generations_seal(&map->gens, map->spare);
         map->spare = NULL;
@@ -299,7 +276,7 @@ disk_map_seal(DiskMap *map)
             bitmap_clear_all(map->begun);
         }
     }
-    unlock(map);
+    disk_map_unlock(map);
     return seq;
 }
 
@@ -308,9 +285,9 @@ disk_map_open_seq(DiskMap *map)
 {
     uint64_t seq;
 
-    lock(map);
+    disk_map_lock(map);
     seq = map->gens.open.seq;
-    unlock(map);
+    disk_map_unlock(map);
     return seq;
 }
 
@@ -319,9 +296,9 @@ disk_map_settled_seq(DiskMap *map)
 {
     uint64_t seq;
 
-    lock(map);
+    disk_map_lock(map);
     seq = generations_settled_seq(&map->gens);
-    unlock(map);
+    disk_map_unlock(map);
     return seq;
 }
 
@@ -330,9 +307,9 @@ disk_map_sealed_seq(DiskMap *map)
 {
     uint64_t seq;
 
-    lock(map);
+    disk_map_lock(map);
     seq = map->gens.n_sealed ? map->gens.sealed[0].seq : 0;
-    unlock(map);
+    disk_map_unlock(map);
     return seq;
 }
 
@@ -342,10 +319,10 @@ disk_map_next_sealed(DiskMap *map, uint64_t from, uint64_t max,
 {
     bool found;
 
-    lock(map);
+    disk_map_lock(map);
     found = map->gens.n_sealed &&
             bitmap_next_run(map->gens.sealed[0].bits, from, max, run);
-    unlock(map);
+    disk_map_unlock(map);
     return found;
 }
 
@@ -367,12 +344,12 @@ clear_open_locked(DiskMap *map, struct ClusterRun run)
 void
 disk_map_settle(DiskMap *map, struct ClusterRun run)
 {
-    lock(map);
+    disk_map_lock(map);
     generations_settle(&map->gens, run);
     if (mutant(MUTANT_CLEAR_BY_GENERATION)) {
         clear_open_locked(map, run);
     }
-    unlock(map);
+    disk_map_unlock(map);
 }
 
 bool
@@ -380,9 +357,9 @@ disk_map_retire(DiskMap *map)
 {
     Bitmap *bits;
 
-    lock(map);
+    disk_map_lock(map);
     bits = generations_retire(&map->gens);
-    unlock(map);
+    disk_map_unlock(map);
     if (!bits) {
         return false;
     }
@@ -410,12 +387,12 @@ disk_map_is_clean(DiskMap *map, uint64_t offset, uint64_t len)
     uint64_t end;
     bool is_clean;
 
-    lock(map);
+    disk_map_lock(map);
     assert(range_end(offset, len, map->size_bytes, &end));
     run = run_outward(offset, len, map->cluster_bits);
     is_clean =
         generations_is_clean(&map->gens, run) && !has_writer_locked(map, run);
-    unlock(map);
+    disk_map_unlock(map);
     return is_clean;
 }
 
@@ -426,13 +403,13 @@ disk_map_next_clean(DiskMap *map, uint64_t from)
     bool found = false;
 
     while (!found && from != UINT64_MAX) {
-        lock(map);
+        disk_map_lock(map);
         if (slice_locked(map, from, UINT64_MAX, &slice)) {
             from = generations_next_clean(&map->gens, slice, &found);
         } else {
             from = UINT64_MAX;
         }
-        unlock(map);
+        disk_map_unlock(map);
     }
     return from;
 }
@@ -441,7 +418,7 @@ void
 disk_map_figures(DiskMap *map, struct DiskMapFigures *figures)
 {
     *figures = (struct DiskMapFigures){0};
-    lock(map);
+    disk_map_lock(map);
     figures->dirty_clusters = map->gens.dirty_clusters;
     figures->sealed_clusters = generations_sealed_clusters(&map->gens);
     figures->dirtied_clusters = map->gens.dirtied_clusters;
@@ -450,8 +427,9 @@ disk_map_figures(DiskMap *map, struct DiskMapFigures *figures)
         figures->holds += map->ranges.n_held[k];
     }
     figures->parked = map->ranges.n_parked;
+    figures->hot_extents = map->hot ? bitmap_count(map->hot) : 0;
     figures->oldest_mark_us = generations_oldest_mark_us(&map->gens);
-    unlock(map);
+    disk_map_unlock(map);
 }
 
 void
@@ -462,13 +440,13 @@ disk_map_union(DiskMap *map, Bitmap *into)
 
     bitmap_clear_all(into);
     do {
-        lock(map);
+        disk_map_lock(map);
         more = slice_locked(map, slice.first + slice.count,
                             bitmap_clusters(into), &slice);
         if (more) {
             generations_merge(&map->gens, into, slice);
         }
-        unlock(map);
+        disk_map_unlock(map);
     } while (more);
 }
 
@@ -482,12 +460,12 @@ disk_map_load(DiskMap *map, const Bitmap *from, int64_t now_us)
 
     assert(bitmap_cluster_bits(from) == map->cluster_bits);
     while (more && at < end) {
-        lock(map);
+        disk_map_lock(map);
         more = slice_locked(map, at, end, &slice);
         if (more) {
             generations_load(&map->gens, from, slice, now_us);
         }
-        unlock(map);
+        disk_map_unlock(map);
         /* To the word that has the next one: what is clean is not read. */
         at = bitmap_next_dirty(from, slice.first + slice.count);
         at = at == UINT64_MAX ? at : at & ~UINT64_C(63);

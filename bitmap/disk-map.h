@@ -36,12 +36,43 @@ uint64_t disk_map_clusters(DiskMap *map);
 int disk_map_grow(DiskMap *map, uint64_t size_bytes, int64_t now_us);
 
 /*
- * The guest's side. begin: takes the range and marks what it touches (rule 1);
- * false if it is parked (it is marked when it is granted). end: marks again
- * and drops the range, in one step. Reads take nothing.
+ * The guest's side. begin: takes the range and marks what it touches (rule 1),
+ * or parks it (it is marked when it is granted). If some extent of a range to
+ * be written is cold nothing is taken or marked, and nobody is called back. A
+ * hold that was parked may find its range cold when it is granted; its owner
+ * looks with disk_map_is_hot(), and drops it then. While it is held it stays
+ * hot. end: marks again and drops the range, in one step. Reads take nothing.
  */
-bool disk_map_begin(DiskMap *map, RangeHold *hold, int64_t now_us);
+enum DiskMapBegin {
+    DISK_MAP_BEGUN,
+    DISK_MAP_PARKED,
+    DISK_MAP_COLD,
+};
+enum DiskMapBegin disk_map_begin(DiskMap *map, RangeHold *hold, int64_t now_us);
 void disk_map_end(DiskMap *map, RangeHold *hold, int64_t now_us);
+
+/*
+ * Extents (intent.h) that may be written without asking anybody. Off until
+ * disk_map_track(): then everything counts as hot, and the functions about
+ * extents, but for is_hot and is_tracked, must not be called.
+ */
+
+/* Takes @hot, extents of this size. 0 or -ENOMEM, then @hot is the caller's. */
+int disk_map_track(DiskMap *map, Bitmap *hot);
+bool disk_map_is_tracked(DiskMap *map);
+bool disk_map_is_hot(DiskMap *map, uint64_t offset, uint64_t len);
+/* They are in the intent file, durably. */
+void disk_map_heat(DiskMap *map, struct ClusterRun extents);
+/* Words of hot extents from word @first on; fewer at the end of the disk. */
+size_t disk_map_hot_words(DiskMap *map, uint64_t first, uint64_t *words,
+                          size_t count);
+
+/* Which extents might become cold: disk-map-heat.c says what has to happen
+ * between the two. Bitmaps of extents; a disk that grew meanwhile does not
+ * matter. Both return how many they found. */
+uint64_t disk_map_cool_begin(DiskMap *map, Bitmap *candidates);
+uint64_t disk_map_cool_end(DiskMap *map, const Bitmap *candidates,
+                           Bitmap *cooled);
 
 /* Mark without holding: imports, target changes. */
 void disk_map_mark(DiskMap *map, uint64_t offset, uint64_t len, int64_t now_us);
@@ -87,6 +118,7 @@ struct DiskMapFigures {
     unsigned sealed;           /* sealed generations */
     unsigned holds;            /* ranges held now */
     unsigned parked;           /* ... and parked */
+    uint64_t hot_extents;      /* 0 when they are not tracked */
     int64_t oldest_mark_us;    /* first mark of the oldest generation that is
                                  not empty, 0 when all is clean */
 };

@@ -31,6 +31,10 @@ enum WeirMutant {
     MUTANT_SUM_EARLY,     /* ... leave it without waiting for the flush */
     MUTANT_DROP_UNSYNCED, /* ... or for their sums to be durable */
     MUTANT_NO_LOG_DOUBT,  /* what the last life logged is not in doubt */
+    MUTANT_NO_INTENT,     /* cold extents are written like hot ones */
+    MUTANT_COOL_TOUCHED,  /* an extent gets cold though it was written
+                                 while its checkpoint was made */
+    MUTANT_COOL_WITHOUT_SYNC, /* ... before its data is durable */
 };
 
 #ifndef WEIR_MUTANT

@@ -51,7 +51,8 @@ face_hold(FaceReq *req, enum RangeKind kind, uint64_t offset, uint64_t len,
     req->go_on = go_on;
     req->hold = (RangeHold){
         .offset = offset, .len = len, .kind = kind, .granted = hold_granted};
-    if (disk_map_begin(req->disk->disk->map, &req->hold, face_now_us())) {
+    if (disk_map_begin(req->disk->disk->map, &req->hold, face_now_us()) ==
+        DISK_MAP_BEGUN) {
         req->face->config.dirtied(req->face->config.user);
         go_on(req);
     }

@@ -253,7 +253,8 @@ face_zero_run(FaceDisk *disk)
                                    .len = disk->slice.len,
                                    .kind = RANGE_PUNCH,
                                    .granted = punch_granted};
-    if (disk_map_begin(disk->disk->map, &disk->punch_hold, face_now_us())) {
+    if (disk_map_begin(disk->disk->map, &disk->punch_hold, face_now_us()) ==
+        DISK_MAP_BEGUN) {
         face_zero_granted(disk);
     }
 }

@@ -11,6 +11,7 @@
  */
 #include "bitmap/bitmap-file.h"
 #include "bitmap/disk-map.h"
+#include "bitmap/intent.h"
 #include "tests/lib/seed.h"
 
 #include <fcntl.h>
@@ -132,6 +133,31 @@ measure_writes(DiskMap *map, uint64_t within, const char *what)
     print_each(what, since);
 }
 
+/* The same with tracking on, and a round of the keeper's over all of it. */
+static void
+measure_tracked(DiskMap *untracked)
+{
+    DiskMap *map = disk_map_new(disk_map_size_bytes(untracked), BITS);
+    Bitmap *hot = bitmap_new(SIZE, INTENT_EXTENT_BITS);
+    Bitmap *candidates = bitmap_new(SIZE, INTENT_EXTENT_BITS);
+    Bitmap *cooled = bitmap_new(SIZE, INTENT_EXTENT_BITS);
+    double since;
+
+    bitmap_set_all(hot);
+    if (disk_map_track(map, hot) == 0) {
+        measure_writes(map, UINT64_C(1) << 30, "write, hot, tracked");
+        since = now_ns();
+        disk_map_cool_begin(map, candidates);
+        print_once("cool_begin", since);
+        since = now_ns();
+        disk_map_cool_end(map, candidates, cooled);
+        print_once("cool_end", since);
+    }
+    bitmap_free(candidates);
+    bitmap_free(cooled);
+    disk_map_free(map);
+}
+
 static void
 measure_disk_map(void)
 {
@@ -139,6 +165,7 @@ measure_disk_map(void)
     double since;
 
     measure_writes(map, UINT64_C(1) << 30, "write, hot");
+    measure_tracked(map);
     measure_writes(map, SIZE / 64, "write, random on 1 TiB of it");
     measure_writes(map, SIZE, "write, random");
     disk_map_seal(map);

@@ -81,7 +81,7 @@ guest_new(Sim *sim)
     hold->hold.kind = hold->is_discard ? RANGE_PUNCH : RANGE_WRITE;
     sim_log(sim, hold->is_discard ? "guest discards" : "guest writes", first,
             count, hold->value);
-    if (disk_map_begin(sim->map, &hold->hold, sim->now_us)) {
+    if (disk_map_begin(sim->map, &hold->hold, sim->now_us) == DISK_MAP_BEGUN) {
         hold_begin(sim, hold);
         check_marked(sim, hold);
     }

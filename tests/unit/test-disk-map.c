@@ -222,7 +222,8 @@ step_hold(struct Model *m)
     if (t->hold.len > m->size - t->hold.offset) {
         t->hold.len = m->size - t->hold.offset;
     }
-    t->is_parked = !disk_map_begin(m->map, &t->hold, m->now_us);
+    t->is_parked =
+        disk_map_begin(m->map, &t->hold, m->now_us) == DISK_MAP_PARKED;
     if (!t->is_parked && range_kind_writes(t->hold.kind)) {
         model_mark(m, t->hold.offset, t->hold.len);
     }
@@ -406,7 +407,7 @@ guest_thread(void *user)
                               .len = count * CLUSTER,
                               .kind = i % 16 ? RANGE_WRITE : RANGE_PUNCH,
                               .granted = on_signalled};
-        if (!disk_map_begin(g->stage->map, &g->hold, 1)) {
+        if (disk_map_begin(g->stage->map, &g->hold, 1) == DISK_MAP_PARKED) {
             while (sem_wait(&g->granted) < 0) {
             }
         }

@@ -133,7 +133,8 @@ test_guest_write_wakes_the_relay(void **state)
     rig_start(1, disk->target);
     rig_drain();
     /* No hurry here: the settle interval alone has to bring it out. */
-    assert_true(disk_map_begin(disk->map, &hold, rig_now_us()));
+    assert_true(disk_map_begin(disk->map, &hold, rig_now_us()) ==
+                DISK_MAP_BEGUN);
     assert_int_equal(pwrite(fd, data, CLUSTER, 5 * CLUSTER), CLUSTER);
     fsync(fd);
     close(fd);
