@@ -22,8 +22,9 @@
  * is not believed costs its 3776 clusters (of bits) or its 59 pages (of the
  * table), which are then dirty and counted.
  *
- * Every page has a sequence of its own in the table so that a later checkpoint
- * may leave out what has not changed since an earlier one.
+ * Every page has a sequence of its own in the table, so that a checkpoint
+ * leaves out what has not changed since an earlier one: a page whose image is
+ * in its slot already, every sector of it sound, stays where it is.
  */
 #include "bitmap-file.h"
 
@@ -71,28 +72,70 @@ page_run(uint64_t page)
  * Saving
  */
 
-static int
-save_bits(const struct Saving *s, uint64_t page, unsigned slot)
+/* The bits of @page; the rest of its sectors is zero. */
+static void
+encode_bits(const struct Saving *s, uint64_t page, struct BitmapFilePage *image)
 {
-    struct BitmapFilePage image;
     uint64_t first = page * BITMAP_FILE_PAGE_WORDS;
     size_t n_words;
     const uint64_t *words = bitmap_words(s->file->map, &n_words);
 
-    memset(&image, 0, sizeof(image));
+    memset(image, 0, sizeof(*image));
     for (unsigned i = 0; i < BITMAP_FILE_PAGE_WORDS; i++) {
         if (first + i < n_words) {
-            image.sectors[i / BITMAP_FILE_WORDS].words[i % BITMAP_FILE_WORDS] =
+            image->sectors[i / BITMAP_FILE_WORDS].words[i % BITMAP_FILE_WORDS] =
                 htole64(words[first + i]);
         }
     }
+}
+
+/* Is @image what the checkpoint before has in the slot that @was names? */
+static bool
+is_saved(const struct Saving *s, uint64_t page, uint64_t was,
+         const struct BitmapFilePage *image)
+{
+    struct BitmapFilePage old;
+
+    bitmap_file_get_page(
+        s->io, s->fd,
+        bitmap_file_bits_at(page, (was & 3) == BITMAP_FILE_SLOT_1), &old);
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        const struct BitmapFileSector *sector = &old.sectors[i];
+
+        if (le64toh(sector->sequence) != was >> 2 ||
+            !bitmap_file_is_sound(sector, BITMAP_FILE_BITS, page, i,
+                                  s->file->uuid) ||
+            memcmp(sector->words, image->sectors[i].words,
+                   sizeof(sector->words)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* @page is mixed: its entry for the table, where @was is the one before. */
+static int
+save_bits(const struct Saving *s, uint64_t page, uint64_t was, uint64_t *entry)
+{
+    unsigned slot = (was & 3) == BITMAP_FILE_SLOT_0;
+    struct BitmapFilePage image;
+
+    encode_bits(s, page, &image);
+    if (((was & 3) == BITMAP_FILE_SLOT_0 || (was & 3) == BITMAP_FILE_SLOT_1) &&
+        is_saved(s, page, was, &image)) {
+        *entry = was;
+        return 0;
+    }
+    *entry =
+        s->sequence << 2 | (slot ? BITMAP_FILE_SLOT_1 : BITMAP_FILE_SLOT_0);
     return bitmap_file_put_page(s->io, s->fd, bitmap_file_bits_at(page, slot),
                                 &image, BITMAP_FILE_BITS, page, s->sequence,
                                 s->file->uuid);
 }
 
+/* CLEAN or DIRTY if the page is that as a whole, else SLOT_0. */
 static enum BitmapFileState
-page_state(const Bitmap *map, uint64_t page, unsigned free_slot)
+page_state(const Bitmap *map, uint64_t page)
 {
     struct ClusterRun run = clip(page_run(page), bitmap_clusters(map));
     uint64_t end = run.first + run.count;
@@ -103,7 +146,7 @@ page_state(const Bitmap *map, uint64_t page, unsigned free_slot)
     if (bitmap_next_clean(map, run.first) >= end) {
         return BITMAP_FILE_DIRTY;
     }
-    return free_slot ? BITMAP_FILE_SLOT_1 : BITMAP_FILE_SLOT_0;
+    return BITMAP_FILE_SLOT_0;
 }
 
 /* Entry @i of a table page as the checkpoint before has it, 0 if it has none
@@ -134,19 +177,18 @@ save_group(const struct Saving *s, uint64_t group, uint64_t pages)
     bitmap_file_get_page(s->io, s->fd,
                          bitmap_file_table_at(group, s->found.slot), &old);
     for (unsigned i = 0; i < BITMAP_FILE_PAGE_WORDS && first + i < pages; i++) {
-        uint64_t was = old_entry(s, &old, group, i);
-        unsigned slot = (was & 3) == BITMAP_FILE_SLOT_0;
-        enum BitmapFileState state = page_state(s->file->map, first + i, slot);
+        enum BitmapFileState state = page_state(s->file->map, first + i);
+        uint64_t entry = s->sequence << 2 | state;
         int r = 0;
 
-        if (state == BITMAP_FILE_SLOT_0 || state == BITMAP_FILE_SLOT_1) {
-            r = save_bits(s, first + i, slot);
+        if (state == BITMAP_FILE_SLOT_0) {
+            r = save_bits(s, first + i, old_entry(s, &old, group, i), &entry);
         }
         if (r < 0) {
             return r;
         }
         new.sectors[i / BITMAP_FILE_WORDS].words[i % BITMAP_FILE_WORDS] =
-            htole64(s->sequence << 2 | state);
+            htole64(entry);
     }
     return bitmap_file_put_page(
         s->io, s->fd, bitmap_file_table_at(group, s->slot), &new,

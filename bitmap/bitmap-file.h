@@ -35,7 +35,8 @@ struct BitmapFileReport {
 };
 
 /* Write all of @set as checkpoint @sequence (larger than any before, else
- * -EINVAL), pages first, then headers; durable when 0 comes back. On error
+ * -EINVAL), pages first, then headers; durable when 0 comes back. Pages of
+ * bits that are as they were cost a read and no write. On error
  * each file still holds the checkpoint that it held, or this one. */
 int bitmap_file_save(StoreIo *io, int dirfd, struct BitmapFile *set,
                      size_t count, uint64_t sequence);

@@ -90,6 +90,50 @@ test_uniform_64_tib_is_written_and_read_without_its_bits(void **state)
     bitmap_free(map);
 }
 
+static unsigned writes;
+
+static ssize_t
+counting_pwrite(StoreIo *io, int fd, const void *buf, size_t len,
+                uint64_t offset)
+{
+    writes++;
+    return store_io_kernel()->ops->pwrite(io, fd, buf, len, offset);
+}
+
+/* Both pages are mixed; what changes is written, and found as it was. */
+static void
+test_unchanged_pages_are_left_out(void **state)
+{
+    struct Fixture *f = *state;
+    struct StoreIoOps ops = *f->io->ops;
+    StoreIo counting = {&ops};
+    Bitmap *map = bitmap_new(SIZE, BITS);
+    unsigned fixed;
+
+    ops.pwrite = counting_pwrite;
+    bitmap_set_run(map, (struct ClusterRun){7, 3});
+    bitmap_set_run(map, (struct ClusterRun){35000, 3});
+    assert_int_equal(save(f, &counting, map, 1), 0);
+    writes = 0;
+    assert_int_equal(save(f, &counting, map, 2), 0);
+    fixed = writes;
+    assert_loads_exactly(f, map, 2);
+    for (unsigned sequence = 3; sequence < 40; sequence++) {
+        struct ClusterRun run = {seed_below(&f->seed, 2) ? 8 : 35001,
+                                 1 + sequence % 2};
+        bool changes = seed_below(&f->seed, 2);
+
+        if (changes && !bitmap_clear_run(map, run)) {
+            bitmap_set_run(map, run);
+        }
+        writes = 0;
+        assert_int_equal(save(f, &counting, map, sequence), 0);
+        assert_int_equal(writes, fixed + changes);
+        assert_loads_exactly(f, map, sequence);
+    }
+    bitmap_free(map);
+}
+
 static void
 test_larger_map_has_a_dirty_tail(void **state)
 {
@@ -207,6 +251,7 @@ main(int argc, char **argv)
         TEST(test_round_trips_are_exact),
         TEST(test_every_size_at_the_edge_of_a_sector_page_or_group_round_trips),
         TEST(test_uniform_64_tib_is_written_and_read_without_its_bits),
+        TEST(test_unchanged_pages_are_left_out),
         TEST(test_larger_map_has_a_dirty_tail),
         TEST(test_file_of_something_else_is_all_dirty),
         TEST(test_unknown_feature_is_refused_and_left_alone),
