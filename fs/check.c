@@ -260,8 +260,7 @@ static bool
 is_disk_name(const struct Check *check, const char *name)
 {
     (void)check;
-    return !strcmp(name, STORE_RAW) || !strcmp(name, STORE_DIRTY) ||
-           !strcmp(name, STORE_ZEROES);
+    return store_is_disk_file(name);
 }
 
 static bool

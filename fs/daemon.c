@@ -287,7 +287,7 @@ settle_zeroes(Daemon *daemon, GError **error)
     Store *store = daemon->store;
 
     for (unsigned i = 0; daemon->face == NULL && i < store->n_disks; i++) {
-        int res = face_settle_zeroes(store->io, store->disks[i]);
+        int res = face_settle_zeroes(store, store->disks[i]);
 
         if (res < 0) {
             g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,

@@ -19,6 +19,7 @@
 #pragma once
 
 #include "bitmap/disk-map.h"
+#include "bitmap/intent.h"
 #include "face.h"
 #include "zero-list.h"
 
@@ -93,6 +94,7 @@ typedef struct FaceReq FaceReq;
 typedef struct FaceDisk FaceDisk;
 typedef struct FaceIo FaceIo;
 struct FaceQuiesce;
+struct FaceCool;
 
 /* One storage request on the ring. */
 struct FaceIo {
@@ -100,6 +102,16 @@ struct FaceIo {
     unsigned fixed; /* its file's place among the ring's own, 0: none */
     Face *face;
     void (*done)(FaceIo *io, int res);
+};
+
+/* Somebody who needs hot extents, see face-heat.c. */
+typedef struct FaceHeatWait FaceHeatWait;
+struct FaceHeatWait {
+    FaceHeatWait *next;
+    uint64_t offset, len;  /* bytes to be written */
+    struct ClusterRun run; /* extents that the commit heats for them */
+    /* 0: they are hot now, try again. Else -errno. */
+    void (*go_on)(FaceHeatWait *wait, int error);
 };
 
 struct FaceReq {
@@ -126,6 +138,7 @@ struct FaceReq {
     /* How it goes on. */
     FaceDisk *disk;
     RangeHold hold;
+    FaceHeatWait heat;
     void (*go_on)(FaceReq *req); /* the hold is ours, the record written */
     uint64_t record_version;     /* of the zero list that must be written */
     FaceIo io[2];
@@ -139,6 +152,30 @@ struct FaceReq {
     int64_t seek_result;
     struct ZeroRange edge[2]; /* parts of clusters to punch at once */
     unsigned n_edge;
+};
+
+/* The disk's intent file. At most one write of a page is in flight. */
+#define FACE_HEAT_PAGES 16
+typedef struct FaceHeat FaceHeat;
+struct FaceHeatPage {
+    FaceIo io;
+    FaceHeat *heat;
+    uint64_t number;
+    bool is_busy;
+};
+struct FaceHeat {
+    int fd;               /* if there are pages */
+    unsigned char *pages; /* NULL: the disk is not tracked */
+    struct FaceHeatPage slots[FACE_HEAT_PAGES];
+    unsigned in_flight;
+    FaceHeatWait *waiting, *waiting_tail;
+    FaceHeatWait *committing; /* a commit is under way */
+    uint64_t next_page;       /* ... which has written those before */
+    int error;                /* ... -errno of a page of it */
+    unsigned group;           /* extents heated at a time, a power of two */
+    int64_t last_us;          /* the last commit began */
+    uint64_t last_end;        /* extent behind what it heated */
+    struct FaceCool *cool;
 };
 
 /* A disk as the face serves it. */
@@ -156,6 +193,7 @@ struct FaceDisk {
     FaceIo punch;
     RangeHold punch_hold;
     InboxMsg punch_msg;
+    FaceHeatWait punch_heat;
     bool is_punching;
     FaceReq *zero_waiting; /* dispatched again when a slice is punched */
     FaceIo record;
@@ -176,6 +214,8 @@ struct FaceDisk {
     int sync_error;
     uint64_t sync_version;
 
+    FaceHeat heat;
+
     /* Resizing: writers wait at the gate until the ones inside are out. */
     unsigned writers;
     bool is_gated;
@@ -189,6 +229,7 @@ enum FaceMsgKind {
     FACE_MSG_SOUGHT,        /* a FaceReq back from the seeker */
     FACE_MSG_ANSWER,        /* a FaceNote */
     FACE_MSG_QUIESCE,       /* a FaceQuiesce */
+    FACE_MSG_COOL,          /* a FaceCool */
     FACE_MSG_STOP,
 };
 
@@ -213,6 +254,7 @@ struct FaceCounters {
     _Atomic uint64_t read_requests, write_requests, sync_requests;
     _Atomic uint64_t punch_requests, read_bytes, written_bytes;
     _Atomic uint64_t rmw_requests, inflight, zeroes_bytes, errors;
+    _Atomic uint64_t intent_writes;
 };
 
 struct Face {
@@ -256,6 +298,16 @@ struct FaceQuiesce {
     FaceDisk *disk;
     void (*work)(void *user);
     void *user;
+    bool is_done; /* guarded by face->lock */
+};
+
+struct FaceCool {
+    InboxMsg msg;
+    FaceDisk *disk;
+    const Bitmap *candidates;
+    Bitmap *cooled;
+    bool is_begun;
+    uint64_t next_page;
     bool is_done; /* guarded by face->lock */
 };
 
@@ -316,9 +368,23 @@ void face_write(FaceReq *req);
 void face_hold(FaceReq *req, enum RangeKind kind, uint64_t offset, uint64_t len,
                void (*go_on)(FaceReq *));
 void face_hold_end(FaceReq *req);
+/* A hold that was parked has been granted. */
+void face_hold_granted(FaceReq *req);
 /* May a writer go in? If not it waits at the gate and is dispatched again. */
 bool face_writer_enter(FaceReq *req);
 void face_writer_leave(FaceReq *req);
+
+/* face-heat.c */
+int face_heat_open(FaceDisk *disk);
+void face_heat_close(FaceDisk *disk);
+/* @go_on runs when the bytes are in hot extents, or cannot be; not from here.
+ * Until then the caller holds nothing of the disk's map. */
+void face_heat_wait(FaceDisk *disk, FaceHeatWait *wait, uint64_t offset,
+                    uint64_t len, void (*go_on)(FaceHeatWait *, int));
+/* After each batch: start what waits, if nothing is under way. */
+void face_heat_run(FaceDisk *disk);
+bool face_heat_is_idle(const FaceDisk *disk);
+void face_heat_take_cool(struct FaceCool *cool);
 
 /* face-sync.c */
 void face_fsync(FaceReq *req);

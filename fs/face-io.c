@@ -6,9 +6,10 @@
  *           the guest's range begins in it; parts that are on the zero list
  *           are overlaid with zeroes as of the time of submission.
  *
- *   WRITE   gate -> clusters on the zero list are punched first -> take the
- *           range and mark it dirty (rule 1) -> write -> mark again and give
- *           the range back, in one step -> reply.
+ *   WRITE   gate -> clusters on the zero list are punched first -> wait for
+ *           cold extents to be hot -> take the range and mark it dirty (rule
+ *           1) -> write -> mark again and give the range back, in one step
+ *           -> reply.
  *
  *   WRITE that is not aligned to the disk's blocks (512 bytes, 4096 on a 4Kn
  *           disk): the range of whole blocks is taken alone (rule 10), the
@@ -44,6 +45,61 @@ hold_granted(RangeHold *hold)
     inbox_post(&req->face->inbox, &req->msg);
 }
 
+static void hold_take(FaceReq *req);
+
+/* The extents that it found cold are hot now, or cannot be. */
+static void
+hold_heated(FaceHeatWait *wait, int error)
+{
+    FaceReq *req = (FaceReq *)((char *)wait - offsetof(FaceReq, heat));
+
+    if (req->disk->disk->is_frozen) {
+        error = -EIO;
+    }
+    if (error) {
+        face_writer_leave(req);
+        req->face->count.errors++;
+        face_reply_error(req, -error);
+        return;
+    }
+    hold_take(req);
+}
+
+static void
+hold_heat(FaceReq *req)
+{
+    face_heat_wait(req->disk, &req->heat, req->hold.offset, req->hold.len,
+                   hold_heated);
+}
+
+static void
+hold_take(FaceReq *req)
+{
+    switch (disk_map_begin(req->disk->disk->map, &req->hold, face_now_us())) {
+    case DISK_MAP_BEGUN:
+        req->face->config.dirtied(req->face->config.user);
+        req->go_on(req);
+        break;
+    case DISK_MAP_PARKED:
+        break;
+    case DISK_MAP_COLD:
+        hold_heat(req);
+        break;
+    }
+}
+
+void
+face_hold_granted(FaceReq *req)
+{
+    if (disk_map_is_hot(req->disk->disk->map, req->hold.offset,
+                        req->hold.len)) {
+        req->go_on(req);
+    } else {
+        face_hold_end(req);
+        hold_heat(req);
+    }
+}
+
 void
 face_hold(FaceReq *req, enum RangeKind kind, uint64_t offset, uint64_t len,
           void (*go_on)(FaceReq *))
@@ -51,11 +107,7 @@ face_hold(FaceReq *req, enum RangeKind kind, uint64_t offset, uint64_t len,
     req->go_on = go_on;
     req->hold = (RangeHold){
         .offset = offset, .len = len, .kind = kind, .granted = hold_granted};
-    if (disk_map_begin(req->disk->disk->map, &req->hold, face_now_us()) ==
-        DISK_MAP_BEGUN) {
-        req->face->config.dirtied(req->face->config.user);
-        go_on(req);
-    }
+    hold_take(req);
 }
 
 void

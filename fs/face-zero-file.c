@@ -50,6 +50,17 @@ load_slots(StoreIo *io, const Disk *disk, int fd, unsigned char *page,
     return 0;
 }
 
+/* What is on the list reads as zero already, whatever the target has: it is
+ * dirty, and not only when it is punched. */
+static void
+mark_list(Disk *disk, const ZeroList *list)
+{
+    for (unsigned i = 0; i < list->count; i++) {
+        disk_map_mark(disk->map, list->range[i].offset, list->range[i].len,
+                      face_now_us());
+    }
+}
+
 int
 face_zero_open(FaceDisk *disk)
 {
@@ -66,6 +77,7 @@ face_zero_open(FaceDisk *disk)
     }
     res = load_slots(io, of, disk->zeroes_fd, disk->record_page, &disk->zeroes,
                      &disk->record_sequence);
+    mark_list(of, &disk->zeroes);
     if (res == 0) {
         /* Room for both slots now, so that a full disk cannot refuse one.
          * File systems that cannot promise room are taken as they are. */
@@ -96,19 +108,23 @@ face_zero_close(FaceDisk *disk)
 
 /* Punch all of @list, then say in the record that nothing is left. */
 static int
-settle_list(StoreIo *io, Disk *disk, int fd, const ZeroList *list,
+settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
             uint64_t sequence, unsigned char *page)
 {
     const ZeroList none = {0};
+    StoreIo *io = store->io;
     int res = 0;
 
     for (unsigned i = 0; res == 0 && i < list->count; i++) {
         const struct ZeroRange *range = &list->range[i];
 
-        res = io->ops->fallocate(io, disk->map_fd, PUNCH, range->offset,
-                                 range->len);
-        disk_map_mark(disk->map, range->offset, range->len, face_now_us());
+        res = store_heat(store, disk, range->offset, range->len);
+        if (res == 0) {
+            res = io->ops->fallocate(io, disk->map_fd, PUNCH, range->offset,
+                                     range->len);
+        }
     }
+    mark_list(disk, list);
     if (res == 0) {
         res = io->ops->fdatasync(io, disk->map_fd);
     }
@@ -123,8 +139,9 @@ settle_list(StoreIo *io, Disk *disk, int fd, const ZeroList *list,
 }
 
 int
-face_settle_zeroes(StoreIo *io, Disk *disk)
+face_settle_zeroes(Store *store, Disk *disk)
 {
+    StoreIo *io = store->io;
     unsigned char page[ZERO_RECORD_BYTES];
     uint64_t sequence;
     ZeroList list;
@@ -136,7 +153,7 @@ face_settle_zeroes(StoreIo *io, Disk *disk)
     int res = load_slots(io, disk, fd, page, &list, &sequence);
 
     if (res == 0 && list.count) {
-        res = settle_list(io, disk, fd, &list, sequence, page);
+        res = settle_list(store, disk, fd, &list, sequence, page);
     }
     io->ops->close(io, fd);
     return res;

@@ -16,7 +16,7 @@
  *
  * Life of a slice, and the order that must hold:
  *
- *   take its range alone -> punch -> fdatasync -> off the list -> record
+ *   its extents are hot -> take its range alone -> punch -> fdatasync -> off the list -> record
  *   written -> give the range back -> whoever waited is dispatched again
  *
  * The sync stands before the record: a record that no longer names a range
@@ -179,15 +179,21 @@ slice_synced(FaceIo *io, int res)
 }
 
 static void
+say_failed(FaceDisk *disk, int error)
+{
+    face_log(disk->face,
+             "%s.raw: punching %" G_GUINT64_FORMAT
+             " bytes failed: %s; they read as zero and are tried again",
+             disk->disk->name, disk->slice.len, g_strerror(-error));
+}
+
+static void
 slice_punched(FaceIo *io, int res)
 {
     FaceDisk *disk = (FaceDisk *)((char *)io - offsetof(FaceDisk, punch));
 
     if (res < 0) {
-        face_log(disk->face,
-                 "%s.raw: punching %" G_GUINT64_FORMAT
-                 " bytes failed: %s; they read as zero and are tried again",
-                 disk->disk->name, disk->slice.len, g_strerror(-res));
+        say_failed(disk, res);
         slice_end(disk, res);
         return;
     }
@@ -195,9 +201,45 @@ slice_punched(FaceIo *io, int res)
     face_submit(disk->face, &disk->punch, slice_synced);
 }
 
+static void slice_take(FaceDisk *disk);
+
+/* The slice's extents are hot now, or cannot be: then it stays on the list. */
+static void
+slice_heated(FaceHeatWait *wait, int error)
+{
+    FaceDisk *disk =
+        (FaceDisk *)((char *)wait - offsetof(FaceDisk, punch_heat));
+
+    if (error) {
+        say_failed(disk, error);
+        disk->is_punching = false;
+        run_waiting(disk, error);
+        return;
+    }
+    slice_take(disk);
+}
+
+/* All of the range that the slice is of: the other slices come next. */
+static void
+slice_heat(FaceDisk *disk)
+{
+    struct ZeroRange range = disk->slice;
+
+    zero_list_first(&disk->zeroes, disk->slice.offset,
+                    disk->disk->size_bytes - disk->slice.offset, &range);
+    face_heat_wait(disk, &disk->punch_heat, disk->slice.offset,
+                   MAX(range.len, disk->slice.len), slice_heated);
+}
+
 void
 face_zero_granted(FaceDisk *disk)
 {
+    if (!disk_map_is_hot(disk->disk->map, disk->slice.offset,
+                         disk->slice.len)) {
+        disk_map_end(disk->disk->map, &disk->punch_hold, face_now_us());
+        slice_heat(disk);
+        return;
+    }
     disk->punch.store = (StoreReq){.op = STORE_FALLOCATE,
                                    .fd = disk->disk->fd,
                                    .mode = PUNCH,
@@ -249,13 +291,25 @@ face_zero_run(FaceDisk *disk)
     }
     disk->is_punching = true;
     disk->slice = choose_slice(disk);
+    slice_take(disk);
+}
+
+static void
+slice_take(FaceDisk *disk)
+{
     disk->punch_hold = (RangeHold){.offset = disk->slice.offset,
                                    .len = disk->slice.len,
                                    .kind = RANGE_PUNCH,
                                    .granted = punch_granted};
-    if (disk_map_begin(disk->disk->map, &disk->punch_hold, face_now_us()) ==
-        DISK_MAP_BEGUN) {
+    switch (disk_map_begin(disk->disk->map, &disk->punch_hold, face_now_us())) {
+    case DISK_MAP_BEGUN:
         face_zero_granted(disk);
+        break;
+    case DISK_MAP_PARKED:
+        break;
+    case DISK_MAP_COLD:
+        slice_heat(disk);
+        break;
     }
 }
 

@@ -216,7 +216,7 @@ try_quiesce(FaceDisk *disk)
     quiesce->work(quiesce->user);
     pthread_mutex_lock(&face->lock);
     quiesce->is_done = true;
-    pthread_cond_signal(&face->cond);
+    pthread_cond_broadcast(&face->cond);
     pthread_mutex_unlock(&face->lock);
 
     FaceReq *req = disk->gate, *next;
@@ -233,12 +233,10 @@ static void
 take_message(Face *face, InboxMsg *msg)
 {
     struct FaceQuiesce *quiesce;
-    FaceReq *req;
 
     switch ((enum FaceMsgKind)msg->kind) {
     case FACE_MSG_GRANTED:
-        req = (FaceReq *)msg;
-        req->go_on(req);
+        face_hold_granted((FaceReq *)msg);
         break;
     case FACE_MSG_PUNCH_GRANTED:
         face_zero_granted(
@@ -254,6 +252,9 @@ take_message(Face *face, InboxMsg *msg)
         quiesce = (struct FaceQuiesce *)msg;
         quiesce->disk->quiesce = quiesce;
         quiesce->disk->is_gated = true;
+        break;
+    case FACE_MSG_COOL:
+        face_heat_take_cool((struct FaceCool *)msg);
         break;
     case FACE_MSG_STOP:
         face->is_stopping = true;
@@ -315,7 +316,10 @@ is_at_rest(const Face *face)
         return false;
     }
     for (unsigned i = 0; i < face->n_disks; i++) {
-        if (face->disks[i].is_punching || face->disks[i].is_recording) {
+        const FaceDisk *disk = &face->disks[i];
+
+        if (disk->is_punching || disk->is_recording ||
+            !face_heat_is_idle(disk)) {
             return false;
         }
     }
@@ -334,6 +338,7 @@ serve(Face *face)
         face->count.inflight = FACE_SLOTS - face->n_free;
         for (unsigned i = 0; i < face->n_disks; i++) {
             try_quiesce(&face->disks[i]);
+            face_heat_run(&face->disks[i]);
         }
         if (done || taken == FACE_BATCH) {
             io_uring_submit(&face->ring);
@@ -473,6 +478,17 @@ face_new(const struct FaceConfig *config, GError **error)
     return face;
 }
 
+static int
+open_heat(Face *face)
+{
+    int res = 0;
+
+    for (unsigned i = 0; res == 0 && i < face->n_disks; i++) {
+        res = face_heat_open(&face->disks[i]);
+    }
+    return res;
+}
+
 gboolean
 face_start(Face *face, GError **error)
 {
@@ -480,7 +496,8 @@ face_start(Face *face, GError **error)
     int res;
 
     fcntl(face->config.fuse_fd, F_SETFL, flags | O_NONBLOCK);
-    res = face_seeker_start(face);
+    res = open_heat(face);
+    res = res < 0 ? res : face_seeker_start(face);
     if (res == 0) {
         res = -pthread_create(&face->thread, NULL, face_run, face);
         if (res < 0) {
@@ -546,6 +563,7 @@ face_free(Face *face)
     }
     for (unsigned i = 0; i < face->n_disks; i++) {
         face_zero_close(&face->disks[i]);
+        face_heat_close(&face->disks[i]);
     }
     face_texts_free(face);
     munmap(face->buffers, (size_t)FACE_SLOTS * FACE_BUFFER);
@@ -573,5 +591,6 @@ face_figures(Face *face, struct FaceFigures *figures)
         .inflight = count->inflight,
         .zeroes_bytes = count->zeroes_bytes,
         .errors = count->errors,
+        .intent_writes = count->intent_writes,
     };
 }

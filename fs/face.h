@@ -5,7 +5,8 @@
  * Purpose: serves /dev/fuse for one mount: takes requests in batches, submits
  *          their storage I/O in one go, replies from completions, marks the
  *          dirty bitmaps.
- * Threads: face_* functions are the main thread's. `notify` and `dirtied` run
+ * Threads: face_* functions are the main thread's, face_cool() the
+ *          keeper's. `notify` and `dirtied` run
  *          on the fs thread and may only pass the news on.
  * Units:   bytes.
  * Shapes:  inode numbers are derived, see face-node.h (rule 35).
@@ -58,19 +59,26 @@ void face_answer(Face *face, FaceNote *note);
  * (resize); returns when it is done. It must not block for long. */
 void face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user);
 
+/* The keeper's: what of @candidates was not written meanwhile is cold from now
+ * on, in memory and in the intent file; @cooled is room for it. Waits for the
+ * fs thread, so it must not be called after face_free() has begun. */
+void face_cool(Face *face, Disk *disk, const Bitmap *candidates,
+               Bitmap *cooled);
+
 /* After FACE_NOTE_ENDED, or to give up a session that never served. */
 void face_free(Face *face);
 
 /* For a store that is served without a face: punch what the last end left on
  * the disk's zero list. Blocking. 0 or -errno. */
-int face_settle_zeroes(StoreIo *io, Disk *disk);
+int face_settle_zeroes(Store *store, Disk *disk);
 
 struct FaceFigures {
     uint64_t read_requests, write_requests, sync_requests, punch_requests;
     uint64_t read_bytes, written_bytes;
-    uint64_t rmw_requests; /* writes that were not aligned to the disk */
-    uint64_t inflight;     /* requests being worked on now */
-    uint64_t zeroes_bytes; /* zeroed, not yet punched (rule 25) */
-    uint64_t errors;       /* I/O errors given to the guest */
+    uint64_t rmw_requests;  /* writes that were not aligned to the disk */
+    uint64_t inflight;      /* requests being worked on now */
+    uint64_t zeroes_bytes;  /* zeroed, not yet punched (rule 25) */
+    uint64_t errors;        /* I/O errors given to the guest */
+    uint64_t intent_writes; /* pages of intent files written */
 };
 void face_figures(Face *face, struct FaceFigures *figures);

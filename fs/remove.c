@@ -142,8 +142,7 @@ check_dirty(const struct Removal *removal, GError **error)
 static bool
 is_disk_file(const char *name)
 {
-    return !strcmp(name, STORE_RAW) || !strcmp(name, STORE_DIRTY) ||
-           !strcmp(name, STORE_ZEROES) || g_str_has_suffix(name, ".tmp");
+    return store_is_disk_file(name) || g_str_has_suffix(name, ".tmp");
 }
 
 /* Delete the files of directory @name that weir knows, then itself. */

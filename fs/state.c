@@ -8,8 +8,13 @@
  * cluster counts as dirty and in doubt, and the live disk opens all the same
  * (rule 23).
  *
- *   clean=no                 being served, or the last end was a crash
- *   clean=yes, sequence=N    the bitmaps on disk are those of checkpoint N
+ *   clean=no     being served, or the last end was a crash
+ *   clean=yes    the bitmaps on disk are exact
+ *   epoch        of the serve; the intent files are of the same one
+ *
+ * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
+ * be believed. What earlier versions did not write has a value that leads to
+ * the same answer as "cannot be believed".
  *
  * Disks are known by the id that weir.conf gave them. A disk of weir.conf that
  * the state does not list was never served; one that the state lists with
@@ -173,6 +178,8 @@ parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
     disk->contact = is_known ? CONTACT_KNOWN : CONTACT_NONE;
     disk->target = g_key_file_get_string(file, group, "target", NULL);
     return parse_dirty(file, group, &disk->dirty) &&
+           get_later_number(file, group, "sequence", UINT64_MAX,
+                            &disk->sequence) &&
            parse_attr(file, group, &disk->attr) &&
            get_number(file, group, "raw-inode", UINT64_MAX, &disk->raw.inode) &&
            get_number(file, group, "raw-size", INT64_MAX,
@@ -214,6 +221,9 @@ parse_file(GKeyFile *file, struct State *state)
     for (char **group = groups; *group; group++) {
         if (!g_str_has_prefix(*group, "disk ")) {
             continue;
+        }
+        if (state->n_disks < STORE_DISKS_MAX) {
+            state->disks[state->n_disks].sequence = state->sequence;
         }
         if (state->n_disks == STORE_DISKS_MAX ||
             !parse_disk(file, *group, &state->disks[state->n_disks])) {
@@ -265,6 +275,7 @@ format_disk(GKeyFile *file, const struct StateDisk *disk)
     g_key_file_set_string(file, group, "known",
                           disk->contact == CONTACT_KNOWN ? "yes" : "no");
     g_key_file_set_string(file, group, "dirty", dirty_names[disk->dirty]);
+    g_key_file_set_uint64(file, group, "sequence", disk->sequence);
     g_key_file_set_string(file, group, "in-doubt",
                           disk->is_in_doubt ? "yes" : "no");
     g_key_file_set_uint64(file, group, "mode", disk->attr.mode);

@@ -25,9 +25,10 @@ struct RawStamp {
     struct timespec mtime;
 };
 
-/* Where a clean disk's dirty bitmap is. */
+/* Where a disk's dirty bitmap is. After an unclean end FILE means that the
+ * hot extents of STORE/NAME/intent are dirty as well. */
 enum StateDirty {
-    STATE_DIRTY_FILE, /* in STORE/NAME/dirty, as of State.sequence */
+    STATE_DIRTY_FILE, /* in STORE/NAME/dirty, as of sequence or later */
     STATE_DIRTY_ALL,  /* no file: every cluster is dirty */
     STATE_DIRTY_NONE, /* no file: no cluster is */
 };
@@ -39,7 +40,8 @@ struct StateDisk {
     char *target; /* that contact and bitmap are about; NULL: none */
     enum TargetContact contact;
     enum StateDirty dirty;
-    bool is_in_doubt; /* Disk.all_in_doubt */
+    uint64_t sequence; /* of the last checkpoint that was durable by then */
+    bool is_in_doubt;  /* Disk.all_in_doubt */
     struct DiskAttr attr;
     struct RawStamp raw;
 };

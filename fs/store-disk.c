@@ -12,7 +12,7 @@
  * Which clusters are dirty after opening:
  *
  *   no target                               all: no far side has anything
- *   unclean end, or no state to believe     all, and in doubt
+ *   no state to believe                     all, and in doubt
  *   never served (not in the state)         all
  *   other target than the state is about    all, first contact
  *   contact none                            all
@@ -20,6 +20,10 @@
  *                                           while the store was at rest
  *   clean                                   the checkpoint's, and what the
  *                                           disk has grown by since then
+ *   unclean, and it was tracked             that and the hot extents, in doubt
+ *   unclean, and it was not                 all, and in doubt
+ *
+ * (That disk.raw is as weir left it can be said after a clean end only.)
  *
  * Whatever is wrong with the checkpoint makes clusters dirty, never clean
  * (rule 23).
@@ -27,6 +31,7 @@
 #include "store-private.h"
 
 #include "bitmap/bitmap-file.h"
+#include "bitmap/intent.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -151,6 +156,9 @@ store_disk_free(StoreIo *io, Disk *disk)
     if (disk->map) {
         disk_map_free(disk->map);
     }
+    if (disk->hot) {
+        bitmap_free(disk->hot);
+    }
     g_free(disk->target);
     g_free(disk);
 }
@@ -210,7 +218,7 @@ is_raw_untouched(const Disk *disk, const struct StateDisk *known)
 
 /* Why no bitmap of before can be used, or NULL. */
 static const char *
-why_all_dirty(const Disk *disk, const struct StateDisk *known)
+why_all_dirty(const Disk *disk, const struct StateDisk *known, bool is_clean)
 {
     if (!disk->target) {
         return "it has no target";
@@ -228,15 +236,17 @@ why_all_dirty(const Disk *disk, const struct StateDisk *known)
         known->size_bytes > atomic_load(&disk->size_bytes)) {
         return "its size or cluster size was changed";
     }
-    if (!is_raw_untouched(disk, known)) {
+    if (is_clean && !is_raw_untouched(disk, known)) {
         return "disk.raw was written or replaced while the store was at rest";
     }
     return NULL;
 }
 
-/* The checkpoint into the map; everything if it cannot be read. */
+/* The checkpoint into the map; everything if it cannot be believed. @sequence:
+ * of the one found, 0 if there is none. */
 static gboolean
-load_file(Store *store, Disk *disk, GError **error)
+load_file(Store *store, Disk *disk, const struct StateDisk *known,
+          uint64_t *sequence, GError **error)
 {
     uint64_t size = atomic_load(&disk->size_bytes);
     Bitmap *bits = bitmap_new(size, disk->cluster_bits);
@@ -244,6 +254,7 @@ load_file(Store *store, Disk *disk, GError **error)
     struct BitmapFileReport report = {0};
     int err = bits ? 0 : -ENOMEM;
 
+    *sequence = 0;
     if (!err) {
         memcpy(file.uuid, store->uuid, sizeof(file.uuid));
         err = bitmap_file_load(store->io, disk->dir_fd, &file, &report);
@@ -251,7 +262,7 @@ load_file(Store *store, Disk *disk, GError **error)
     if (err == -ENOMEM || err == -EPROTONOSUPPORT) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "the bitmap of disk %s cannot be loaded", disk->name);
-    } else if (err || report.sequence != store->sequence) {
+    } else if (err || !report.sequence || report.sequence < known->sequence) {
         store_say(store,
                   "disk %s: the dirty bitmap is %s: all of it is sent "
                   "again",
@@ -271,6 +282,10 @@ load_file(Store *store, Disk *disk, GError **error)
         }
         disk_map_load(disk->map, bits, g_get_monotonic_time());
         disk->has_checkpoint = true;
+        *sequence = report.sequence;
+        atomic_store(&disk->checkpoint_sequence, report.sequence);
+        atomic_store(&store->sequence,
+                     MAX(atomic_load(&store->sequence), report.newest));
     }
     if (bits) {
         bitmap_free(bits);
@@ -284,10 +299,11 @@ load_clean(Store *store, Disk *disk, const struct StateDisk *known,
 {
     uint64_t size = atomic_load(&disk->size_bytes);
     int64_t now_us = g_get_monotonic_time();
+    uint64_t sequence;
 
     switch (known->dirty) {
     case STATE_DIRTY_FILE:
-        return load_file(store, disk, error);
+        return load_file(store, disk, known, &sequence, error);
     case STATE_DIRTY_NONE:
         if (known->size_bytes < size) {
             disk_map_mark(disk->map, known->size_bytes,
@@ -301,29 +317,67 @@ load_clean(Store *store, Disk *disk, const struct StateDisk *known,
     return TRUE;
 }
 
+/* The last checkpoint, and what may have been written since. */
+static gboolean
+load_unclean(Store *store, Disk *disk, const struct StateDisk *known,
+             GError **error)
+{
+    uint64_t sequence;
+    int err;
+
+    /* NONE: a clean state of before this serve, which made a file. */
+    if (known->dirty == STATE_DIRTY_ALL) {
+        disk_map_mark_all(disk->map, g_get_monotonic_time());
+        return TRUE;
+    }
+    if (!load_file(store, disk, known, &sequence, error)) {
+        return FALSE;
+    }
+    err = store_track_recover(store, disk, sequence);
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "the hot extents of disk %s cannot be loaded",
+                        disk->name);
+    }
+    return err == 0;
+}
+
 gboolean
 store_disk_load(Store *store, Disk *disk, const struct State *state,
                 GError **error)
 {
     const struct StateDisk *known = state ? state_disk(state, disk->id) : NULL;
-    bool is_clean = state && state->is_clean;
-    const char *why = why_all_dirty(disk, known);
+    bool is_clean = store->was_clean;
+    const char *why = why_all_dirty(disk, known, is_clean);
 
     if (known) {
         disk->attr = known->attr;
         disk->all_in_doubt = known->is_in_doubt;
         if (!g_strcmp0(known->target, disk->target)) {
-            disk->contact = known->contact;
+            disk->contact = disk->saved_contact = known->contact;
         }
     }
     if (!is_clean) {
         disk->all_in_doubt = disk->recovers = true;
-    } else if (!why) {
-        return load_clean(store, disk, known, error);
-    } else if (disk->target && known && known->contact == CONTACT_KNOWN) {
+    }
+    if (!why) {
+        return is_clean ? load_clean(store, disk, known, error)
+                        : load_unclean(store, disk, known, error);
+    }
+    if (is_clean && disk->target && known && known->contact == CONTACT_KNOWN) {
         store_say(store, "disk %s: %s: all of it is sent again", disk->name,
                   why);
     }
     disk_map_mark_all(disk->map, g_get_monotonic_time());
     return TRUE;
+}
+
+bool
+store_is_disk_file(const char *name)
+{
+    static const char *const own[] = {STORE_RAW,    STORE_DIRTY, INTENT_FILE,
+                                      STORE_ZEROES, STORE_SUMS,  STORE_SENT,
+                                      NULL};
+
+    return g_strv_contains(own, name);
 }

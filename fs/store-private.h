@@ -22,10 +22,12 @@
 #define STORE_RAW       "disk.raw"
 #define STORE_DIRTY     "dirty"
 #define STORE_ZEROES    "zeroes"
-#define STORE_NEW       ".new-"    /* a disk that is being made */
-#define STORE_OLD       ".old-"    /* a disk that is being removed */
-#define STORE_FILE_MAX  (4u << 20) /* weir.conf, state */
-#define STORE_BLOCK     4096       /* disk.raw's size is a multiple of it */
+#define STORE_SUMS      "remote-sums" /* the relay's */
+#define STORE_SENT      "sent-log"    /* likewise */
+#define STORE_NEW       ".new-"       /* a disk that is being made */
+#define STORE_OLD       ".old-"       /* a disk that is being removed */
+#define STORE_FILE_MAX  (4u << 20)    /* weir.conf, state */
+#define STORE_BLOCK     4096          /* disk.raw's size is a multiple of it */
 #define STORE_DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
 /* Size of disk.raw for a disk of @size_bytes. */
@@ -66,9 +68,22 @@ void store_to_conf(const Store *store, struct Conf *conf);
 Disk *store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
                       GError **error);
 void store_disk_free(StoreIo *io, Disk *disk);
+/* Is it the name of a file that weir keeps in a disk's directory? */
+bool store_is_disk_file(const char *name);
 /* Load or set the bitmap. @state is NULL if there is none to believe. */
 gboolean store_disk_load(Store *store, Disk *disk, const struct State *state,
                          GError **error);
+/* store-track.c */
+/* Largest epoch that the disk's intent file speaks of. 0 or -ENOMEM. */
+int store_track_newest(Store *store, Disk *disk, uint64_t *epoch);
+/* After an unclean end: the hot extents are dirty; they are kept for
+ * store_track_begin(). @sequence: of the checkpoint found. 0 or -ENOMEM. */
+int store_track_recover(Store *store, Disk *disk, uint64_t sequence);
+/* Checkpoint and intent file for this serve, durable; then the map tracks. */
+int store_track_begin(Store *store, Disk *disk);
+/* Before the map grows. 0 or -errno. */
+int store_track_grow(Store *store, Disk *disk, uint64_t size_bytes);
+
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);
 

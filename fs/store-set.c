@@ -11,9 +11,9 @@
  * about the old one and ends with it: nobody wants the yes to overwriting one
  * machine's disk to hold for the next machine's.
  *
- * Growing goes in the order in which each step can be the last: disk.raw is
- * longer (harmless), weir.conf says so (the checkpoint is shorter, so the new
- * part counts as dirty), and the map in memory follows.
+ * Growing goes in the order in which each step can be the last: disk.raw and
+ * the intent file are longer (harmless), weir.conf says so (the checkpoint is
+ * shorter, so the new part counts as dirty), and the map in memory follows.
  */
 #include "store-private.h"
 #include "store-target.h"
@@ -155,23 +155,44 @@ set_accept(Store *store, Disk *disk, const char *value, GError **error)
     return TRUE;
 }
 
+/* Before a target is changed while the store is served: were it changed back
+ * before the next state is saved, a crash would find the contact of before,
+ * and trust what it says of a target that anybody may have written since. */
+static gboolean
+forget_contact(Store *store, Disk *disk, GError **error)
+{
+    enum TargetContact before = disk->contact;
+
+    disk->contact = CONTACT_NONE;
+    if (store->is_served && before == CONTACT_KNOWN &&
+        !store_save_state(store, error)) {
+        disk->contact = before;
+        return FALSE;
+    }
+    return TRUE;
+}
+
 /* @text, or NULL, is the disk's target from now on. */
 static gboolean
 change_target(Store *store, Disk *disk, const char *text, GError **error)
 {
     char *old = disk->target;
     enum TargetAccept old_accept = disk->accept;
+    enum TargetContact old_contact = disk->contact;
 
+    if (!forget_contact(store, disk, error)) {
+        return FALSE;
+    }
     disk->target = g_strdup(text);
     disk->accept = ACCEPT_EMPTY;
     if (!store_save_conf(store, error)) {
         g_free(disk->target);
         disk->target = old;
         disk->accept = old_accept;
+        disk->contact = old_contact;
         return FALSE;
     }
     g_free(old);
-    disk->contact = CONTACT_NONE;
     disk_map_mark_all(disk->map, g_get_monotonic_time());
     return TRUE;
 }
@@ -334,6 +355,7 @@ store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
         return FALSE;
     }
     err = io->ops->fsync(io, disk->map_fd);
+    err = err ? err : store_track_grow(store, disk, size_bytes);
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "disk %s: its new size cannot be synced", disk->name);

@@ -5,12 +5,13 @@
  * Life of a store's state file, and what each end in between leaves:
  *
  *   open        lock, weir.conf, state, disks, bitmaps    nothing written
- *   serve       state "unclean", durable                  from here on every
+ *   serve       1 checkpoint and intent of each disk      see below
+ *               2 state "unclean", durable                from here on every
  *                                                         end but the last
  *                                                         is an unclean one
  *   (work)      guest writes, uploads, settings
  *   close_clean 1 sync every disk.raw      still unclean
- *               2 write every bitmap       still unclean
+ *               2 write the bitmaps        still unclean
  *               3 state "clean"            clean: the bitmaps are exact
  *
  * The order of the three is rule 3: a bit that is clear on disk says that the
@@ -18,10 +19,19 @@
  * sync is an fsync, as its time of last change has to be durable too: with it
  * the next opening sees whether somebody else wrote the image meanwhile.
  *
- * A bitmap that is all dirty or all clean is a word in the state and no file:
- * a new 64 TiB disk costs nothing to open. An old checkpoint that was not
- * read back is removed before a new one is written, so that no page of it can
- * pass for a newer one (rule 11).
+ * At a clean end a bitmap that is all dirty or all clean is a word in the
+ * state and no file: a new 64 TiB disk costs nothing to open. An old
+ * checkpoint that was not read back is removed before a new one is written, so
+ * that no page of it can pass for a newer one (rule 11).
+ *
+ * Epochs count serves that began clean, and intent files say of which they
+ * are. So a state that lags behind an intent file is seen:
+ *
+ *   clean, by one     a serve began and did not get to its state, or did and
+ *                     somebody put the state back. The files of that serve
+ *                     say all that matters: it counts as unclean.
+ *   anything else     an old state was put back, and nobody knows what was
+ *                     said since: it is of no use.
  *
  * What only resizes or sets something opens, works and closes cleanly without
  * serving: the state stays "clean" over it, and a crash in the middle leaves
@@ -29,8 +39,6 @@
  * the state's, which counts as all dirty.
  */
 #include "store-private.h"
-
-#include "bitmap/bitmap-file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -174,9 +182,8 @@ write_state(Store *store, bool is_clean, GError **error)
 {
     struct State state = {
         .is_clean = is_clean,
-        .sequence = store->sequence,
-        .epoch = store->is_served || !store->epoch_before ? store->epoch
-                                                          : store->epoch_before,
+        .sequence = atomic_load(&store->sequence),
+        .epoch = store->is_served ? store->epoch : store->saved_epoch,
         .n_disks = store->n_disks,
     };
     g_autofree char *text = NULL;
@@ -194,7 +201,10 @@ write_state(Store *store, bool is_clean, GError **error)
             .cluster_bits = disk->cluster_bits,
             .target = disk->target,
             .contact = disk->contact,
-            .dirty = dirty_kind(disk),
+            .dirty = is_clean           ? dirty_kind(disk)
+                     : disk->is_tracked ? STATE_DIRTY_FILE
+                                        : STATE_DIRTY_ALL,
+            .sequence = atomic_load(&disk->checkpoint_sequence),
             .is_in_doubt = disk->all_in_doubt,
             .attr = disk->attr,
         };
@@ -206,15 +216,44 @@ write_state(Store *store, bool is_clean, GError **error)
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "%s/" STORE_STATE " cannot be written", store->path);
+        return FALSE;
     }
-    return err == 0;
+    store->saved_epoch = state.epoch;
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        store->disks[i]->saved_contact = store->disks[i]->contact;
+    }
+    return TRUE;
+}
+
+/* A target is known from now on. What an earlier checkpoint says was about
+ * another target, or none; now everything is dirty, and that has to be what a
+ * crash finds before the state believes in it. */
+static gboolean
+keep_contacts(Store *store, GError **error)
+{
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        Disk *disk = store->disks[i];
+        int err = 0;
+
+        if (disk->is_tracked && disk->contact == CONTACT_KNOWN &&
+            disk->saved_contact != CONTACT_KNOWN) {
+            err = store_checkpoint(store, disk);
+        }
+        if (err) {
+            store_set_errno(error, STORE_ERROR_FAILED, err,
+                            "disk %s: the dirty bitmap cannot be saved",
+                            disk->name);
+            return FALSE;
+        }
+    }
+    return TRUE;
 }
 
 gboolean
 store_save_state(Store *store, GError **error)
 {
     assert(store->is_served);
-    return write_state(store, false, error);
+    return keep_contacts(store, error) && write_state(store, false, error);
 }
 
 gboolean
@@ -222,40 +261,20 @@ store_serve(Store *store, GError **error)
 {
     assert(!store->is_read_only);
     store_lock_sign(store->io, store->lock_fd);
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        Disk *disk = store->disks[i];
+        int err = disk->target ? store_track_begin(store, disk) : 0;
+
+        if (err) {
+            store_say(store,
+                      "disk %s: what is written cannot be kept track of (%s): "
+                      "after a crash all of it is compared or sent again",
+                      disk->name, g_strerror(-err));
+        }
+    }
     store->is_served = true;
     store->is_served = write_state(store, false, error);
     return store->is_served;
-}
-
-/* One disk's bits as checkpoint @sequence. */
-static int
-save_bitmap(Store *store, Disk *disk, uint64_t sequence)
-{
-    StoreIo *io = store->io;
-    struct BitmapFile file = {.name = STORE_DIRTY};
-    bool is_file = dirty_kind(disk) == STATE_DIRTY_FILE;
-    int err;
-
-    if (!disk->has_checkpoint || !is_file) {
-        disk->has_checkpoint = false;
-        err = io->ops->unlink(io, disk->dir_fd, STORE_DIRTY, 0);
-        if (err && err != -ENOENT) {
-            return err;
-        }
-    }
-    if (!is_file) {
-        return 0;
-    }
-    memcpy(file.uuid, store->uuid, sizeof(file.uuid));
-    file.map = bitmap_new(atomic_load(&disk->size_bytes), disk->cluster_bits);
-    if (!file.map) {
-        return -ENOMEM;
-    }
-    disk_map_union(disk->map, file.map);
-    err = bitmap_file_save(io, disk->dir_fd, &file, 1, sequence);
-    disk->has_checkpoint = !err;
-    bitmap_free(file.map);
-    return err;
 }
 
 static gboolean
@@ -280,11 +299,25 @@ sync_disk(Store *store, Disk *disk, GError **error)
     return err == 0;
 }
 
+/* The bitmap of a disk that is all dirty or all clean is in the state. What is
+ * still in the file must not be taken for it later. */
+static void
+drop_bitmaps(Store *store)
+{
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        Disk *disk = store->disks[i];
+
+        if (dirty_kind(disk) != STATE_DIRTY_FILE) {
+            disk->has_checkpoint = false;
+            (void)store->io->ops->unlink(store->io, disk->dir_fd, STORE_DIRTY,
+                                         0);
+        }
+    }
+}
+
 gboolean
 store_close_clean(Store *store, GError **error)
 {
-    uint64_t sequence = store->sequence + 1;
-
     assert(!store->is_read_only);
     for (unsigned i = 0; i < store->n_disks; i++) {
         if (!sync_disk(store, store->disks[i], error)) {
@@ -292,21 +325,24 @@ store_close_clean(Store *store, GError **error)
         }
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
-        int err = save_bitmap(store, store->disks[i], sequence);
+        Disk *disk = store->disks[i];
+        int err = dirty_kind(disk) == STATE_DIRTY_FILE
+                      ? store_checkpoint(store, disk)
+                      : 0;
 
         if (err) {
             store_set_errno(error, STORE_ERROR_FAILED, err,
                             "disk %s: the dirty bitmap cannot be saved, the "
                             "store is not ended cleanly",
-                            store->disks[i]->name);
+                            disk->name);
             return FALSE;
         }
     }
-    store->sequence = sequence;
     if (!write_state(store, true, error)) {
         return FALSE;
     }
     store->is_served = false;
+    drop_bitmaps(store);
     return TRUE;
 }
 
@@ -321,6 +357,90 @@ store_disk(Store *store, const char *name)
     return NULL;
 }
 
+/* One line about what a crash has left. */
+static void
+say_recovered(const Store *store)
+{
+    uint64_t hot = 0, dirty = 0;
+    g_autofree char *size = NULL;
+
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        Disk *disk = store->disks[i];
+        struct DiskMapFigures figures;
+
+        disk_map_figures(disk->map, &figures);
+        hot += disk->hot ? bitmap_count(disk->hot) : 0;
+        dirty += disk->target
+                     ? MIN(figures.dirty_clusters << disk->cluster_bits,
+                           atomic_load(&disk->size_bytes))
+                     : 0;
+    }
+    size = g_format_size_full(dirty, G_FORMAT_SIZE_IEC_UNITS);
+    store_say(store,
+              "store %s was not ended cleanly: %" G_GUINT64_FORMAT
+              " extents were hot, %s may differ and are compared in the "
+              "background",
+              store->path, hot, size);
+}
+
+/*
+ * Which epoch this is, and whether @state is still believed: @why it is not,
+ * or NULL. Needs the disks, opened.
+ */
+static gboolean
+find_epoch(Store *store, const struct State *state, const char **why,
+           GError **error)
+{
+    uint64_t newest = 0;
+
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        if (store_track_newest(store, store->disks[i], &newest)) {
+            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                        "no memory for the hot extents of disk %s",
+                        store->disks[i]->name);
+            return FALSE;
+        }
+    }
+    store->was_clean = state->is_clean && newest <= state->epoch;
+    store->epoch_before = state->epoch;
+    if (!*why && newest > state->epoch + (state->is_clean ? 1 : 0)) {
+        *why = "it is older than the intent files";
+    }
+    if (*why) {
+        store->was_clean = false;
+        store->epoch_before = 0;
+        store->epoch = MAX(state->epoch, newest) + 1;
+    } else if (store->was_clean) {
+        store->epoch = state->epoch + 1;
+    } else {
+        store->epoch = MAX(state->epoch, newest);
+    }
+    store->saved_epoch = store->was_clean ? state->epoch : store->epoch;
+    return TRUE;
+}
+
+static gboolean
+load_disks(Store *store, const struct State *state, const char *why,
+           GError **error)
+{
+    if (why) {
+        store_say(store,
+                  "store %s: the state is of no use (%s): everything is sent "
+                  "again",
+                  store->path, why);
+    }
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        if (!store_disk_load(store, store->disks[i], why ? NULL : state,
+                             error)) {
+            return FALSE;
+        }
+    }
+    if (!why && !store->was_clean) {
+        say_recovered(store);
+    }
+    return TRUE;
+}
+
 static gboolean
 open_disks(Store *store, const struct Conf *conf, unsigned flags,
            GError **error)
@@ -329,20 +449,7 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
     const char *why = store_load_state(store->io, store->dir_fd, conf, &state);
     gboolean ok = TRUE;
 
-    store->sequence = state.sequence;
-    store->was_clean = state.is_clean;
-    store->epoch_before = state.epoch;
-    store->epoch = state.epoch + (why || state.is_clean);
-    if (why) {
-        store_say(store,
-                  "store %s: the state is of no use (%s): everything is sent "
-                  "again",
-                  store->path, why);
-    } else if (!state.is_clean) {
-        store_say(store,
-                  "store %s was not ended cleanly: everything is sent again",
-                  store->path);
-    }
+    atomic_store(&store->sequence, state.sequence);
     for (unsigned i = 0; ok && i < conf->n_disks; i++) {
         Disk *disk = store_disk_open(store, &conf->disks[i], flags, error);
 
@@ -350,9 +457,10 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
         if (ok) {
             disk->index = store->n_disks;
             store->disks[store->n_disks++] = disk;
-            ok = store_disk_load(store, disk, why ? NULL : &state, error);
         }
     }
+    ok = ok && find_epoch(store, &state, &why, error) &&
+         load_disks(store, &state, why, error);
     state_deinit(&state);
     return ok;
 }
@@ -398,6 +506,7 @@ store_open(StoreIo *io, const char *path, unsigned flags, GError **error)
     Store *store = g_new0(Store, 1);
     char *real = realpath(path, NULL);
 
+    g_mutex_init(&store->checkpoint_lock);
     store->io = io;
     store->dir_fd = store->lock_fd = -1;
     store->is_read_only = flags & STORE_OPEN_READ;
@@ -433,6 +542,7 @@ store_free(Store *store)
     if (store->dir_fd >= 0) {
         io->ops->close(io, store->dir_fd);
     }
+    g_mutex_clear(&store->checkpoint_lock);
     g_free(store->settings.bwlimit);
     g_free(store->path);
     g_free(store);

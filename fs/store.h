@@ -16,7 +16,8 @@
  *          STORE/state       GKeyFile, replaced atomically: clean or not,
  *                            checkpoint sequence, per disk: how the target
  *                            was accepted, and the face's attributes
- *          STORE/NAME/disk.raw, STORE/NAME/dirty, STORE/NAME/zeroes
+ *          STORE/NAME/disk.raw, dirty (bitmap-file.h), intent (intent.h),
+ *          zeroes (zero-list.h)
  *          STORE/control.sock
  * Errors:  gboolean + GError of STORE_ERROR; store_exit_code() turns one into
  *          the documented exit code.
@@ -65,7 +66,12 @@ typedef struct Disk {
     int map_fd; /* disk.raw, read and write, page cache: lseek, odd fallocate */
     uint32_t offset_align, mem_align; /* of O_DIRECT on fd */
     DiskMap *map;
-    bool has_checkpoint; /* the store's own: `dirty` holds this run's past */
+    /* The store's own. `dirty` holds this run's past; `intent` says what is
+     * hot, which is in hot until the map takes it. */
+    bool has_checkpoint;
+    bool is_tracked; /* set by store_serve() */
+    bool is_intent_sound;
+    Bitmap *hot;
 
     /* changed by the fs thread (resize), read by any */
     _Atomic uint64_t size_bytes;
@@ -73,11 +79,14 @@ typedef struct Disk {
      * thread waiting for the answer */
     struct DiskAttr attr;
     atomic_bool is_frozen; /* a local sync failed: no more writes (rule 20) */
+    /* Of the last checkpoint of this disk that is durable. */
+    _Atomic uint64_t checkpoint_sequence;
 
     /* main thread */
     char *target; /* NULL: none */
     enum TargetAccept accept;
     enum TargetContact contact;
+    enum TargetContact saved_contact; /* in the state on disk */
     /* After opening: the last end was not clean, so what is dirty is more than
      * what differs; the relay compares before it sends. */
     bool recovers;
@@ -107,16 +116,19 @@ typedef struct Store {
     struct StoreSettings settings;
     Disk *disks[STORE_DISKS_MAX];
     unsigned n_disks;
-    bool is_read_only; /* STORE_OPEN_READ */
-    bool was_clean;    /* before this opening */
-    bool is_served;    /* marked unclean on disk: a daemon is at work */
-    uint64_t sequence; /* of the last checkpoint */
+    bool is_read_only;         /* STORE_OPEN_READ */
+    bool was_clean;            /* before this opening */
+    bool is_served;            /* marked unclean on disk: a daemon is at work */
+    GMutex checkpoint_lock;    /* one checkpoint at a time, on any thread */
+    _Atomic uint64_t sequence; /* of the last checkpoint that was begun */
+    _Atomic uint64_t checkpoints; /* made in this run */
     /* Epochs count the serves that began from a clean state. What a file of
      * the store says of the target or of hot extents is believed if its epoch
      * is at least epoch_before: that of the last serve, 0 if there was none or
      * nobody knows. Files are written with epoch: that of this serve, the same
      * one after an unclean end. Both are set at opening. */
     uint64_t epoch, epoch_before;
+    uint64_t saved_epoch; /* the store's own: of the state on disk */
 } Store;
 
 enum StoreOpenFlags {
@@ -130,7 +142,9 @@ enum StoreOpenFlags {
 Store *store_open(StoreIo *io, const char *path, unsigned flags,
                   GError **error);
 /* Before the first guest write or upload: the state says "unclean" until
- * store_close_clean(). */
+ * store_close_clean(). Disks with a target are tracked from here on, unless
+ * their metadata cannot be written, which is said and costs a comparison of
+ * all of the disk after a crash. */
 gboolean store_serve(Store *store, GError **error);
 /* Durable: data, then bitmaps, then state "clean" (rule 3). */
 gboolean store_close_clean(Store *store, GError **error);
@@ -140,6 +154,13 @@ Disk *store_disk(Store *store, const char *name);
 gboolean store_save_conf(Store *store, GError **error);
 /* While served: contact and attributes; stays "unclean". */
 gboolean store_save_state(Store *store, GError **error);
+/* What is dirty in the disk's map now becomes what is found after a crash,
+ * together with the hot extents. Any one thread; blocks for a sync of
+ * disk.raw, which if it fails freezes the disk. 0 or -errno. */
+int store_checkpoint(Store *store, Disk *disk);
+/* For who writes a tracked disk without a face: the range is hot, durably.
+ * Blocks. 0 or -errno. */
+int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);
 
 /* Names of stores, disks: [A-Za-z0-9._-]{1,64}, no leading dot (rule 36). */
 bool store_name_is_valid(const char *name);

@@ -7,6 +7,8 @@
  */
 #include "fake-session.h"
 
+#include "bitmap/intent.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -196,9 +198,26 @@ fake_session_restart(FakeSession *session)
 }
 
 void
+fake_session_track(FakeSession *session)
+{
+    struct IntentMark mark = {.epoch = 1};
+    Bitmap *hot = bitmap_new(session->disk.size_bytes, INTENT_EXTENT_BITS);
+    int res;
+
+    stop(session);
+    session->store.epoch = 1;
+    session->disk.is_tracked = true;
+    res = intent_save(store_io_kernel(), session->disk.dir_fd, hot, &mark);
+    assert(res == 0);
+    res = disk_map_track(session->disk.map, hot);
+    assert(res == 0);
+    start(session);
+}
+
+void
 fake_session_deinit(FakeSession *session)
 {
-    static const char *const files[] = {"disk.raw", "zeroes"};
+    static const char *const files[] = {"disk.raw", "zeroes", INTENT_FILE};
 
     stop(session);
     for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {

@@ -41,6 +41,8 @@ void fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
 void fake_session_deinit(FakeSession *session);
 /* Stop the face and start another one over the same files. */
 void fake_session_restart(FakeSession *session);
+/* The same with hot extents tracked from now on, all cold; epoch 1. */
+void fake_session_track(FakeSession *session);
 
 /* Send a request; returns its number. */
 uint64_t fake_send(FakeSession *session, uint32_t opcode, uint64_t node,

@@ -301,10 +301,9 @@ test_zeroes_are_settled_without_a_face(void **state)
 {
     FakeSession *session = *state;
     unsigned char buf[4096], zero[4096] = {0};
-    StoreIo *io = store_io_kernel();
 
     leave_record(session);
-    assert_int_equal(face_settle_zeroes(io, &session->disk), 0);
+    assert_int_equal(face_settle_zeroes(&session->store, &session->disk), 0);
     assert_int_equal(pread(session->disk.map_fd, buf, sizeof(buf), 8 * MIB),
                      4096);
     assert_memory_equal(buf, zero, sizeof(zero));
@@ -312,7 +311,7 @@ test_zeroes_are_settled_without_a_face(void **state)
     /* Once: what is written there later stays. */
     memset(buf, 4, sizeof(buf));
     assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
-    assert_int_equal(face_settle_zeroes(io, &session->disk), 0);
+    assert_int_equal(face_settle_zeroes(&session->store, &session->disk), 0);
     assert_int_equal(fake_read(session, zero, sizeof(zero), 8 * MIB), 4096);
     assert_memory_equal(buf, zero, sizeof(zero));
 }

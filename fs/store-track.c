@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-track.c - what a crash may cost: checkpoints, and hot extents
+ *
+ * After an end that was not clean
+ *
+ *     dirty = the last checkpoint, and every cluster of the hot extents
+ *
+ * and that is never less than what differs, because
+ *
+ *   - an extent is hot in `intent`, durably, before its first write;
+ *   - it gets cold on the strength of a checkpoint that was made after its
+ *     last write ended (disk-map-heat.c has the steps), and which its sector
+ *     names: an older one is not good enough for it;
+ *   - the relay clears bits in memory only, and what it cleared is clear in a
+ *     checkpoint after a sync of disk.raw only (rule 3).
+ *
+ * A serve begins, per disk with a target, in an order in which each step can
+ * be the last:
+ *
+ *   1. checkpoint of what was loaded     what is found is as before
+ *   2. intent file of the new epoch      newer than the state: store.c says
+ *                                        what that means at the next opening
+ *   3. (store.c) state "unclean, epoch"  from here on 1 and 2 count
+ *
+ * After an unclean end the epoch stays and so do the hot bits: 1 adds to the
+ * checkpoint what was recovered, and 2 mends sectors that were not believed.
+ *
+ * A disk without a target, or whose files cannot be written, is not tracked:
+ * the state says that all of it is dirty, and that holds until it is ended
+ * cleanly, whatever target and contact it gets meanwhile.
+ */
+#include "bitmap/bitmap-file.h"
+#include "bitmap/bitmap-page.h"
+#include "bitmap/intent.h"
+#include "bitmap/mutant.h"
+#include "store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+static Bitmap *
+new_extents(Disk *disk)
+{
+    return bitmap_new(atomic_load(&disk->size_bytes), INTENT_EXTENT_BITS);
+}
+
+static struct IntentMark
+mark_of(const Store *store, uint64_t epoch, uint64_t sequence)
+{
+    struct IntentMark mark = {.epoch = epoch, .sequence = sequence};
+
+    memcpy(mark.uuid, store->uuid, sizeof(mark.uuid));
+    return mark;
+}
+
+int
+store_track_newest(Store *store, Disk *disk, uint64_t *epoch)
+{
+    struct IntentMark want = mark_of(store, 0, UINT64_MAX);
+    struct IntentReport report;
+    Bitmap *hot = new_extents(disk);
+
+    if (!hot) {
+        return -ENOMEM;
+    }
+    intent_load(store->io, disk->dir_fd, hot, &want, &report);
+    bitmap_free(hot);
+    *epoch = MAX(*epoch, report.newest);
+    return 0;
+}
+
+/* Every cluster of the extents in @hot. */
+static void
+mark_extents(Disk *disk, const Bitmap *hot)
+{
+    uint64_t size = atomic_load(&disk->size_bytes);
+    int64_t now_us = g_get_monotonic_time();
+    struct ClusterRun run = {0, 0};
+
+    while (bitmap_next_run(hot, run.first + run.count, 1 << 16, &run)) {
+        uint64_t from = run.first << INTENT_EXTENT_BITS;
+        uint64_t len = run.count << INTENT_EXTENT_BITS;
+
+        disk_map_mark(disk->map, from, MIN(len, size - from), now_us);
+    }
+}
+
+int
+store_track_recover(Store *store, Disk *disk, uint64_t sequence)
+{
+    struct IntentMark want = mark_of(store, store->epoch, sequence);
+    struct IntentReport report;
+
+    disk->hot = new_extents(disk);
+    if (!disk->hot) {
+        return -ENOMEM;
+    }
+    intent_load(store->io, disk->dir_fd, disk->hot, &want, &report);
+    if (report.what) {
+        store_say(store,
+                  "disk %s: " INTENT_FILE ": %s: %" G_GUINT64_FORMAT
+                  " extents count as written",
+                  disk->name, report.what, report.damaged_extents);
+    }
+    disk->is_intent_sound = !report.what;
+    mark_extents(disk, disk->hot);
+    return 0;
+}
+
+/*
+ * Checkpoints
+ */
+
+/* Room for all of `dirty` now, so that a full disk cannot refuse a page of it.
+ * Where that is not to be had it is not insisted on. */
+static void
+reserve(Store *store, Disk *disk)
+{
+    StoreIo *io = store->io;
+    uint64_t pages = bitmap_file_pages(disk_map_clusters(disk->map));
+    int fd =
+        io->ops->open(io, disk->dir_fd, STORE_DIRTY, O_RDWR | O_CLOEXEC, 0);
+
+    if (fd >= 0) {
+        (void)io->ops->fallocate(io, fd, FALLOC_FL_KEEP_SIZE, 0,
+                                 bitmap_file_bits_at(pages, 0));
+        io->ops->close(io, fd);
+    }
+}
+
+/* Takes the sequence; the caller has the lock. */
+static int
+save_locked(Store *store, Disk *disk, Bitmap *bits)
+{
+    struct BitmapFile file = {.name = STORE_DIRTY, .map = bits};
+    StoreIo *io = store->io;
+    uint64_t sequence = atomic_fetch_add(&store->sequence, 1) + 1;
+    int err;
+
+    /* One that was not read back is not built upon (rule 11). */
+    if (!disk->has_checkpoint) {
+        err = io->ops->unlink(io, disk->dir_fd, STORE_DIRTY, 0);
+        if (err && err != -ENOENT) {
+            return err;
+        }
+    }
+    memcpy(file.uuid, store->uuid, sizeof(file.uuid));
+    err = bitmap_file_save(io, disk->dir_fd, &file, 1, sequence);
+    if (err) {
+        return err;
+    }
+    disk->has_checkpoint = true;
+    atomic_store(&disk->checkpoint_sequence, sequence);
+    atomic_fetch_add(&store->checkpoints, 1);
+    return 0;
+}
+
+int
+store_checkpoint(Store *store, Disk *disk)
+{
+    Bitmap *bits;
+    int err = 0;
+
+    g_mutex_lock(&store->checkpoint_lock);
+    bits = bitmap_new(disk_map_size_bytes(disk->map), disk->cluster_bits);
+    if (bits) {
+        /* Before the sync: what is clear in it was written before. */
+        disk_map_union(disk->map, bits);
+        if (!mutant(MUTANT_COOL_WITHOUT_SYNC)) {
+            err = store->io->ops->fdatasync(store->io, disk->fd);
+        }
+        if (err) {
+            atomic_store(&disk->is_frozen, true);
+        }
+        if (atomic_load(&disk->is_frozen)) {
+            err = err ? err : -EIO;
+        } else {
+            err = save_locked(store, disk, bits);
+        }
+        bitmap_free(bits);
+    } else {
+        err = -ENOMEM;
+    }
+    g_mutex_unlock(&store->checkpoint_lock);
+    return err;
+}
+
+/*
+ * A serve begins
+ */
+
+int
+store_track_begin(Store *store, Disk *disk)
+{
+    Bitmap *hot = g_steal_pointer(&disk->hot);
+    int err = store_checkpoint(store, disk);
+    struct IntentMark mark =
+        mark_of(store, store->epoch, atomic_load(&disk->checkpoint_sequence));
+    bool is_sound = hot && disk->is_intent_sound;
+
+    if (!hot) {
+        hot = new_extents(disk);
+    }
+    if (!hot) {
+        return err ? err : -ENOMEM;
+    }
+    if (!err) {
+        reserve(store, disk);
+    }
+    if (!err && !is_sound) {
+        err = intent_save(store->io, disk->dir_fd, hot, &mark);
+    }
+    if (!err) {
+        err = disk_map_track(disk->map, hot);
+    }
+    if (err) {
+        bitmap_free(hot);
+    }
+    disk->is_tracked = !err;
+    return err;
+}
+
+int
+store_track_grow(Store *store, Disk *disk, uint64_t size_bytes)
+{
+    struct IntentMark mark =
+        mark_of(store, store->epoch, atomic_load(&disk->checkpoint_sequence));
+
+    if (!disk->is_tracked) {
+        return 0;
+    }
+    return intent_grow(
+        store->io, disk->dir_fd,
+        clusters_for(atomic_load(&disk->size_bytes), INTENT_EXTENT_BITS),
+        clusters_for(size_bytes, INTENT_EXTENT_BITS), &mark);
+}
+
+int
+store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len)
+{
+    struct ClusterRun run = run_outward(offset, len, INTENT_EXTENT_BITS);
+    struct IntentMark mark =
+        mark_of(store, store->epoch, atomic_load(&disk->checkpoint_sequence));
+    uint64_t words[INTENT_PAGE_WORDS];
+    struct IntentPage page;
+    StoreIo *io = store->io;
+    int err = 0, fd;
+
+    if (disk_map_is_hot(disk->map, offset, len)) {
+        return 0;
+    }
+    fd = io->ops->open(io, disk->dir_fd, INTENT_FILE, O_RDWR | O_CLOEXEC, 0);
+    for (uint64_t n = run.first / INTENT_PAGE_BITS;
+         fd >= 0 && !err && n * INTENT_PAGE_BITS < run.first + run.count; n++) {
+        ssize_t done;
+
+        intent_page_fill(&page, words,
+                         disk_map_hot_words(disk->map, n * INTENT_PAGE_WORDS,
+                                            words, INTENT_PAGE_WORDS));
+        intent_page_set(&page, n, run);
+        intent_page_seal(&page, n, &mark);
+        done = io->ops->pwrite(io, fd, &page, sizeof(page), n * INTENT_PAGE);
+        err = done == (ssize_t)sizeof(page) ? 0 : done < 0 ? (int)done : -EIO;
+    }
+    if (fd >= 0) {
+        err = err ? err : io->ops->fdatasync(io, fd);
+        io->ops->close(io, fd);
+    }
+    if (fd >= 0 && !err) {
+        disk_map_heat(disk->map, run);
+    }
+    return fd < 0 ? fd : err;
+}
