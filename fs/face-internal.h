@@ -199,6 +199,7 @@ struct FaceDisk {
     FaceIo record;
     unsigned char *record_page;
     bool is_recording;
+    bool is_recording_twice; /* the second slot */
     uint64_t record_sequence;
     uint64_t record_version;  /* of the list in record_page */
     uint64_t written_version; /* of the list in the file */

@@ -8,8 +8,8 @@
  * A store that is served without a face (drained at rest) settles the list
  * first: the relay reads the image itself and knows of no list.
  *
- * A file with no valid slot is a new one, or a damaged one: the list is empty
- * then. Damage can only cost ranges that were discarded within the last
+ * A file with no valid slot is a new one, a damaged one, or of before the last
+ * clean end, when nothing was left: the list is empty then. Damage can only cost ranges that were discarded within the last
  * seconds before a crash, and they read as what they held before.
  */
 #include "face-wire.h"
@@ -23,11 +23,29 @@
 #define FILE_BYTES (2 * ZERO_RECORD_BYTES)
 #define PUNCH      (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
+/* @list as the record of both slots, durably. */
+static int
+write_slots(StoreIo *io, int fd, const ZeroList *list, uint64_t sequence,
+            uint64_t epoch, unsigned char *page)
+{
+    int res = 0;
+
+    zero_record_encode(list, sequence, epoch, page);
+    for (unsigned i = 0; res == 0 && i < 2; i++) {
+        ssize_t n = io->ops->pwrite(io, fd, page, ZERO_RECORD_BYTES,
+                                    ((sequence + i) & 1) * ZERO_RECORD_BYTES);
+
+        res = n < 0 ? (int)n : io->ops->fdatasync(io, fd);
+    }
+    return res;
+}
+
 /* The newest valid slot, or an empty list. @page is room for one. */
 static int
-load_slots(StoreIo *io, const Disk *disk, int fd, unsigned char *page,
+load_slots(const Store *store, const Disk *disk, int fd, unsigned char *page,
            ZeroList *zeroes, uint64_t *newest)
 {
+    StoreIo *io = store->io;
     uint64_t sequence;
     ZeroList list;
 
@@ -41,7 +59,8 @@ load_slots(StoreIo *io, const Disk *disk, int fd, unsigned char *page,
             return (int)n;
         }
         if (n == ZERO_RECORD_BYTES &&
-            zero_record_decode(page, disk->size_bytes, &list, &sequence) &&
+            zero_record_decode(page, disk->size_bytes, store->epoch_before,
+                               &list, &sequence) &&
             sequence > *newest) {
             *newest = sequence;
             *zeroes = list;
@@ -75,8 +94,8 @@ face_zero_open(FaceDisk *disk)
     if (disk->zeroes_fd < 0) {
         return disk->zeroes_fd;
     }
-    res = load_slots(io, of, disk->zeroes_fd, disk->record_page, &disk->zeroes,
-                     &disk->record_sequence);
+    res = load_slots(disk->face->config.store, of, disk->zeroes_fd,
+                     disk->record_page, &disk->zeroes, &disk->record_sequence);
     mark_list(of, &disk->zeroes);
     if (res == 0) {
         /* Room for both slots now, so that a full disk cannot refuse one.
@@ -95,10 +114,16 @@ face_zero_open(FaceDisk *disk)
 void
 face_zero_close(FaceDisk *disk)
 {
-    StoreIo *io = disk->face->config.store->io;
+    Store *store = disk->face->config.store;
+    StoreIo *io = store->io;
 
     if (disk->zeroes_fd >= 0) {
-        if (disk->written_version != disk->durable_version) {
+        /* What could not be punched goes on after a clean end, too. */
+        if (disk->zeroes.count) {
+            (void)write_slots(io, disk->zeroes_fd, &disk->zeroes,
+                              disk->record_sequence + 1, store_end_epoch(store),
+                              disk->record_page);
+        } else if (disk->written_version != disk->durable_version) {
             io->ops->fdatasync(io, disk->zeroes_fd);
         }
         io->ops->close(io, disk->zeroes_fd);
@@ -129,11 +154,7 @@ settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
         res = io->ops->fdatasync(io, disk->map_fd);
     }
     if (res == 0) {
-        zero_record_encode(&none, sequence + 1, page);
-        ssize_t n = io->ops->pwrite(io, fd, page, ZERO_RECORD_BYTES,
-                                    ((sequence + 1) & 1) * ZERO_RECORD_BYTES);
-
-        res = n < 0 ? (int)n : io->ops->fdatasync(io, fd);
+        res = write_slots(io, fd, &none, sequence + 1, store->epoch, page);
     }
     return res;
 }
@@ -150,7 +171,7 @@ face_settle_zeroes(Store *store, Disk *disk)
     if (fd < 0) {
         return fd == -ENOENT ? 0 : fd;
     }
-    int res = load_slots(io, disk, fd, page, &list, &sequence);
+    int res = load_slots(store, disk, fd, page, &list, &sequence);
 
     if (res == 0 && list.count) {
         res = settle_list(store, disk, fd, &list, sequence, page);

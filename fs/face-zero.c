@@ -71,6 +71,12 @@ record_done(FaceIo *io, int res)
 {
     FaceDisk *disk = (FaceDisk *)((char *)io - offsetof(FaceDisk, record));
 
+    if (res == ZERO_RECORD_BYTES && !disk->is_recording_twice) {
+        disk->is_recording_twice = true;
+        disk->record.store.offset ^= ZERO_RECORD_BYTES;
+        face_submit(disk->face, &disk->record, record_done);
+        return;
+    }
     disk->is_recording = false;
     if (res != ZERO_RECORD_BYTES) {
         /* Its promises could not be kept over a crash: as a failed sync. */
@@ -95,8 +101,10 @@ list_changed(FaceDisk *disk)
     }
     disk->is_recording = true;
     disk->record_version = disk->zeroes.version;
+    disk->is_recording_twice = false;
     disk->record_sequence++;
-    zero_record_encode(&disk->zeroes, disk->record_sequence, disk->record_page);
+    zero_record_encode(&disk->zeroes, disk->record_sequence,
+                       disk->face->config.store->epoch, disk->record_page);
     disk->record.store = (StoreReq){
         .op = STORE_WRITE,
         .fd = disk->zeroes_fd,

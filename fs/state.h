@@ -50,7 +50,7 @@ struct State {
     uint8_t uuid[16]; /* of the store */
     bool is_clean;
     uint64_t sequence;
-    uint64_t epoch; /* of the last serve; 0: none, or a weir without epochs */
+    uint64_t epoch; /* of the last serve, or of its end; 0: none */
     unsigned n_disks;
     struct StateDisk disks[STORE_DISKS_MAX];
 };

@@ -24,8 +24,10 @@
  * checkpoint that was not read back is removed before a new one is written, so
  * that no page of it can pass for a newer one (rule 11).
  *
- * Epochs count serves that began clean, and intent files say of which they
- * are. So a state that lags behind an intent file is seen:
+ * Epochs count serves that began clean, and clean ends of them; files that say
+ * something of the disk or its target carry the one in which they were
+ * written. A copy of before the last clean end is seen by that, and so is a
+ * state that lags behind an intent file:
  *
  *   clean, by one     a serve began and did not get to its state, or did and
  *                     somebody put the state back. The files of that serve
@@ -183,7 +185,9 @@ write_state(Store *store, bool is_clean, GError **error)
     struct State state = {
         .is_clean = is_clean,
         .sequence = atomic_load(&store->sequence),
-        .epoch = store->is_served ? store->epoch : store->saved_epoch,
+        .epoch = !store->is_served ? store->saved_epoch
+                 : is_clean        ? store_end_epoch(store)
+                                   : store->epoch,
         .n_disks = store->n_disks,
     };
     g_autofree char *text = NULL;

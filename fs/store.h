@@ -122,14 +122,22 @@ typedef struct Store {
     GMutex checkpoint_lock;    /* one checkpoint at a time, on any thread */
     _Atomic uint64_t sequence; /* of the last checkpoint that was begun */
     _Atomic uint64_t checkpoints; /* made in this run */
-    /* Epochs count the serves that began from a clean state. What a file of
-     * the store says of the target or of hot extents is believed if its epoch
-     * is at least epoch_before: that of the last serve, 0 if there was none or
-     * nobody knows. Files are written with epoch: that of this serve, the same
-     * one after an unclean end. Both are set at opening. */
+    /* Epochs count the serves that began from a clean state, and their clean
+     * ends. What a file of the store says of the target, of hot extents or of
+     * zeroes is believed if its epoch is at least epoch_before: that of the
+     * last serve or of its end, 0 if there was none or nobody knows. Files are
+     * written with epoch: that of this serve, the same one after an unclean
+     * end. Both are set at opening. */
     uint64_t epoch, epoch_before;
     uint64_t saved_epoch; /* the store's own: of the state on disk */
 } Store;
+
+/* What files are written with last, before store_close_clean(). */
+static inline uint64_t
+store_end_epoch(const Store *store)
+{
+    return store->epoch + 1;
+}
 
 enum StoreOpenFlags {
     STORE_OPEN_READ = 1, /* without the lock, for status of a store at rest:

@@ -9,7 +9,9 @@
  * clusters are punched out of turn.
  *
  * The record is one page: the whole list each time, never a change to it, so
- * that the newest valid slot is all that recovery has to know.
+ * that the newest valid slot is all that recovery has to know. Both slots get
+ * the same one: were the newest there once, and rotten, the one before would
+ * zero what was written since.
  */
 #include "zero-list.h"
 
@@ -25,7 +27,7 @@ struct ZeroRecord {
     uint32_t version;
     uint32_t count;
     uint64_t sequence;
-    uint64_t zero;
+    uint64_t epoch;
     struct ZeroRange range[ZERO_LIST_MAX];
     unsigned char pad[ZERO_RECORD_BYTES - 32 - 16 * ZERO_LIST_MAX - 8];
     uint64_t sum;
@@ -153,7 +155,7 @@ zero_list_first(const ZeroList *list, uint64_t offset, uint64_t len,
 }
 
 void
-zero_record_encode(const ZeroList *list, uint64_t sequence,
+zero_record_encode(const ZeroList *list, uint64_t sequence, uint64_t epoch,
                    unsigned char page[ZERO_RECORD_BYTES])
 {
     struct ZeroRecord record = {
@@ -161,6 +163,7 @@ zero_record_encode(const ZeroList *list, uint64_t sequence,
         .version = RECORD_VERSION,
         .count = list->count,
         .sequence = sequence,
+        .epoch = epoch,
     };
 
     memcpy(record.range, list->range, list->count * sizeof(list->range[0]));
@@ -170,7 +173,8 @@ zero_record_encode(const ZeroList *list, uint64_t sequence,
 
 bool
 zero_record_decode(const unsigned char page[ZERO_RECORD_BYTES],
-                   uint64_t size_bytes, ZeroList *list, uint64_t *sequence)
+                   uint64_t size_bytes, uint64_t epoch_before, ZeroList *list,
+                   uint64_t *sequence)
 {
     struct ZeroRecord record;
     uint64_t end;
@@ -179,7 +183,7 @@ zero_record_decode(const unsigned char page[ZERO_RECORD_BYTES],
     if (memcmp(record.magic, RECORD_MAGIC, sizeof(record.magic)) ||
         record.version != RECORD_VERSION ||
         record.sum != XXH3_64bits(&record, RECORD_SUM_AT) ||
-        record.count > ZERO_LIST_MAX) {
+        record.count > ZERO_LIST_MAX || record.epoch < epoch_before) {
         return false;
     }
     *list = (ZeroList){0};

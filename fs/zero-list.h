@@ -9,14 +9,15 @@
  * Threads: none of its own.
  * Units:   bytes.
  * Shapes:  sorted, disjoint, not touching. The record file STORE/NAME/zeroes
- *          is two slots of ZERO_RECORD_BYTES:
+ *          is two slots of ZERO_RECORD_BYTES, written one after the other with
+ *          the same record, so that one that is damaged is not missed:
  *
  *            offset size
  *                 0    8  magic "WEIRZERO"
  *                 8    4  version, 1
  *                12    4  count of ranges
  *                16    8  sequence; the valid slot with the larger one counts
- *                24    8  zero
+ *                24    8  epoch of the store: an older record is of no use
  *                32 16*n  ranges: offset, length
  *              4088    8  XXH3-64 of bytes 0 .. 4087
  *
@@ -52,8 +53,9 @@ bool zero_list_remove(ZeroList *list, uint64_t offset, uint64_t len);
 bool zero_list_first(const ZeroList *list, uint64_t offset, uint64_t len,
                      struct ZeroRange *part);
 
-void zero_record_encode(const ZeroList *list, uint64_t sequence,
+void zero_record_encode(const ZeroList *list, uint64_t sequence, uint64_t epoch,
                         unsigned char page[ZERO_RECORD_BYTES]);
+/* False too for one of before @epoch_before. */
 bool zero_record_decode(const unsigned char page[ZERO_RECORD_BYTES],
-                        uint64_t size_bytes, ZeroList *list,
-                        uint64_t *sequence);
+                        uint64_t size_bytes, uint64_t epoch_before,
+                        ZeroList *list, uint64_t *sequence);

@@ -274,7 +274,7 @@ leave_record(FakeSession *session)
     assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
     fd = openat(session->disk.dir_fd, "zeroes", O_RDWR);
     assert_true(zero_list_add(&list, 8 * MIB, 2 * MIB));
-    zero_record_encode(&list, 1000, page);
+    zero_record_encode(&list, 1000, 0, page);
     assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
     close(fd);
 }

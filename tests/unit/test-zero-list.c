@@ -103,15 +103,16 @@ test_zero_record_survives_round_trip(void **state)
     for (unsigned i = 0; i < 100; i++) {
         assert_true(zero_list_add(&list, 3 * i * UNIT, 2 * UNIT));
     }
-    zero_record_encode(&list, 77, page);
-    assert_true(zero_record_decode(page, 300 * UNIT, &back, &sequence));
+    zero_record_encode(&list, 77, 4, page);
+    assert_true(zero_record_decode(page, 300 * UNIT, 4, &back, &sequence));
     assert_int_equal(sequence, 77);
     assert_int_equal(back.count, list.count);
     assert_int_equal(back.bytes, list.bytes);
     assert_memory_equal(back.range, list.range,
                         list.count * sizeof(list.range[0]));
     /* A smaller disk than the ranges need. */
-    assert_false(zero_record_decode(page, 200 * UNIT, &back, &sequence));
+    assert_false(zero_record_decode(page, 200 * UNIT, 4, &back, &sequence));
+    assert_false(zero_record_decode(page, 300 * UNIT, 5, &back, &sequence));
 }
 
 static void
@@ -123,12 +124,12 @@ test_zero_record_detects_every_flip(void **state)
 
     (void)state;
     assert_true(zero_list_add(&list, UNIT, UNIT));
-    zero_record_encode(&list, 5, page);
+    zero_record_encode(&list, 5, 4, page);
     for (unsigned i = 0; i < ZERO_RECORD_BYTES; i++) {
         for (unsigned bit = 0; bit < 8; bit++) {
             page[i] ^= (unsigned char)(1u << bit);
             assert_false(
-                zero_record_decode(page, 300 * UNIT, &back, &sequence));
+                zero_record_decode(page, 300 * UNIT, 4, &back, &sequence));
             page[i] ^= (unsigned char)(1u << bit);
         }
     }
