@@ -213,3 +213,22 @@ cli_was_asked(void)
     asked = 0;
     return was;
 }
+
+/* A server that weir starts for a target inherits stderr, and has much to say
+ * when it is ended; ours is kept where only we write to it. */
+void
+cli_keep_stderr(void)
+{
+    int kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    FILE *file = kept >= 0 ? fdopen(kept, "w") : NULL;
+
+    if (file != NULL && null >= 0) {
+        setvbuf(file, NULL, _IOLBF, 0);
+        stderr = file;
+        dup2(null, STDERR_FILENO);
+    }
+    if (null >= 0) {
+        close(null);
+    }
+}

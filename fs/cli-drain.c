@@ -15,9 +15,7 @@
 
 #include "daemon.h"
 
-#include <fcntl.h>
 #include <stdio.h>
-#include <unistd.h>
 
 static struct {
     gboolean wait;
@@ -91,25 +89,6 @@ show_progress(JsonObject *status, gpointer user)
     cli_progress_show(user, status);
 }
 
-/* A server that weir starts for a target inherits stderr, and has much to say
- * when it is ended; ours is kept where only we write to it. */
-static void
-keep_stderr(void)
-{
-    int kept = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    FILE *file = kept >= 0 ? fdopen(kept, "w") : NULL;
-
-    if (file != NULL && null >= 0) {
-        setvbuf(file, NULL, _IOLBF, 0);
-        stderr = file;
-        dup2(null, STDERR_FILENO);
-    }
-    if (null >= 0) {
-        close(null);
-    }
-}
-
 static int
 drain_at_rest(const char *store, gint64 timeout_us)
 {
@@ -122,7 +101,7 @@ drain_at_rest(const char *store, gint64 timeout_us)
     int code;
 
     cli_catch_signals();
-    keep_stderr();
+    cli_keep_stderr();
     code = daemon_run(&config, &error);
     cli_progress_free(progress);
     if (error != NULL) {

@@ -20,10 +20,8 @@
 #include <string.h>
 
 static const struct CliCommand *const groups[] = {
-    cli_store_commands,
-    cli_mount_commands,
-    cli_status_commands,
-    cli_drain_commands,
+    cli_store_commands, cli_mount_commands,  cli_status_commands,
+    cli_drain_commands, cli_verify_commands,
 };
 
 const struct CliCommand *

@@ -46,6 +46,7 @@ extern const struct CliCommand cli_store_commands[];  /* cli-store.c */
 extern const struct CliCommand cli_mount_commands[];  /* cli-mount.c */
 extern const struct CliCommand cli_status_commands[]; /* cli-status.c */
 extern const struct CliCommand cli_drain_commands[];  /* cli-drain.c */
+extern const struct CliCommand cli_verify_commands[]; /* cli-verify.c */
 
 /* cli-help.c */
 void cli_help_all(void);
@@ -73,6 +74,9 @@ JsonObject *cli_status(const char *store, GError **error);
 bool cli_is_locked(const char *store);
 
 void cli_print_json(JsonObject *object);
+
+/* For a command that starts servers: they do not get our stderr. */
+void cli_keep_stderr(void);
 
 /* SIGINT, SIGTERM and SIGUSR1 as flags, for commands that wait. */
 void cli_catch_signals(void);

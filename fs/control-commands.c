@@ -6,12 +6,13 @@
  *   weir-status                               status.json
  *   weir-metrics                              {"text": ...}
  *   weir-drain   [wait]                       {}: begun, or settled with wait
+ *   weir-verify  [disk] [repair] [rate]       what was found, when it is
  *   weir-pause, weir-resume                   {}: the relay, not the guest
  *   weir-set     settings{KEY: VALUE} [disk]  {}: live, and kept
  *   weir-resize  disk, size-bytes             {}: grow
  *
  * Each runs on the main thread and is answered at once; only a drain that
- * waits keeps its call. A setting is first checked and kept by the store, then
+ * waits and a verification keep their calls. A setting is first checked and kept by the store, then
  * handed to the relay: what is in weir.conf is what is in force.
  */
 #include "daemon-private.h"
@@ -95,6 +96,25 @@ run_drain(ControlCall *call, JsonObject *arguments, gpointer user)
     }
     relay_hurry(daemon->relay);
     answer_empty(call);
+}
+
+static void
+run_verify(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    gint64 rate = json_object_get_int_member_with_default(arguments, "rate", 0);
+    struct VerifyOrder order = {
+        .disk = text_argument(arguments, "disk"),
+        .repairs = json_object_get_boolean_member_with_default(arguments,
+                                                               "repair", FALSE),
+        .bytes_per_second = rate > 0 ? (guint64)rate : 0,
+    };
+
+    if (order.disk != NULL && store_disk(daemon->store, order.disk) == NULL) {
+        control_call_error(call, 1, "the store has no disk of that name");
+        return;
+    }
+    verify_begin(daemon, call, &order);
 }
 
 static void
@@ -331,13 +351,9 @@ run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
 }
 
 const struct ControlCommand daemon_commands[] = {
-    {"weir-ping", run_ping},
-    {"weir-status", run_status},
-    {"weir-metrics", run_metrics},
-    {"weir-drain", run_drain},
-    {"weir-pause", run_pause},
-    {"weir-resume", run_resume},
-    {"weir-set", run_set},
-    {"weir-resize", run_resize},
-    {NULL, NULL},
+    {"weir-ping", run_ping},       {"weir-status", run_status},
+    {"weir-metrics", run_metrics}, {"weir-drain", run_drain},
+    {"weir-verify", run_verify},   {"weir-pause", run_pause},
+    {"weir-resume", run_resume},   {"weir-set", run_set},
+    {"weir-resize", run_resize},   {NULL, NULL},
 };

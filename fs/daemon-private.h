@@ -16,6 +16,7 @@
 
 typedef struct Daemon Daemon;
 typedef struct Drain Drain;
+typedef struct Verification Verification;
 
 struct Daemon {
     const struct DaemonConfig *config;
@@ -36,8 +37,9 @@ struct Daemon {
     bool has_state;
     gint64 notified_us;
 
-    GPtrArray *drains; /* waiting ones */
-    bool is_paused;    /* the user said so */
+    GPtrArray *drains;        /* waiting ones */
+    GPtrArray *verifications; /* ... too */
+    bool is_paused;           /* the user said so */
     bool is_stopping;
     int exit_code;
     GError *error; /* what to say with it */
@@ -62,6 +64,12 @@ void daemon_dirtied(void *user);
 void drain_begin(Daemon *daemon, ControlCall *call);
 void drain_check_all(Daemon *daemon);
 void drain_forget_all(Daemon *daemon);
+
+/* verify.c: @call is answered when all is compared; NULL: the daemon ends. */
+void verify_begin(Daemon *daemon, ControlCall *call,
+                  const struct VerifyOrder *order);
+void verify_check_all(Daemon *daemon);
+void verify_forget_all(Daemon *daemon);
 
 /* control-commands.c */
 extern const struct ControlCommand daemon_commands[];

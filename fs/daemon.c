@@ -88,6 +88,7 @@ tick_cb(gpointer data)
     daemon_look(daemon);
     say_state(daemon, status_state(&daemon->input, &daemon->tracker));
     drain_check_all(daemon);
+    verify_check_all(daemon);
     return G_SOURCE_CONTINUE;
 }
 
@@ -367,6 +368,7 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
     }
     if (daemon->control != NULL) {
         drain_forget_all(daemon);
+        verify_forget_all(daemon);
     }
     if (daemon->relay != NULL) {
         relay_stop(daemon->relay, was_up ? store_end_epoch(daemon->store) : 0);
@@ -426,6 +428,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
     daemon->config = config;
     daemon->loop = g_main_loop_new(NULL, FALSE);
     daemon->drains = g_ptr_array_new();
+    daemon->verifications = g_ptr_array_new();
     notify_init();
     host_prepare();
     was_up = daemon_build(daemon, &daemon->error);
@@ -436,7 +439,10 @@ daemon_run(const struct DaemonConfig *config, GError **error)
         if (config->ready != NULL) {
             config->ready(config->user);
         }
-        if (config->mountpoint == NULL) {
+        if (config->verified != NULL) {
+            relay_pause(daemon->relay, !config->verify.repairs);
+            verify_begin(daemon, NULL, &config->verify);
+        } else if (config->mountpoint == NULL) {
             drain_begin(daemon, NULL);
         }
         if (!daemon->is_stopping) {
@@ -453,6 +459,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
         g_propagate_error(error, daemon->error);
     }
     g_ptr_array_unref(daemon->drains);
+    g_ptr_array_unref(daemon->verifications);
     g_main_loop_unref(daemon->loop);
     g_free(daemon);
     return code;

@@ -17,6 +17,12 @@
 #define EXIT_TIMEOUT     124
 #define EXIT_TARGET      5
 
+struct VerifyOrder {
+    const char *disk; /* NULL: all that have a target */
+    bool repairs;
+    guint64 bytes_per_second; /* 0: no limit */
+};
+
 struct DaemonConfig {
     const char *store;      /* absolute */
     const char *mountpoint; /* absolute; NULL: no mount */
@@ -26,6 +32,9 @@ struct DaemonConfig {
 
     /* Without a mount: until what is dirty at the start is settled. */
     gint64 timeout_us; /* 0: none */
+    /* Instead of that, if it is set: compare, and say what was found. */
+    void (*verified)(JsonObject *result, gpointer user);
+    struct VerifyOrder verify;
     /* Called about four times a second; may be NULL. */
     void (*progress)(JsonObject *status, gpointer user);
 };

@@ -5,7 +5,8 @@
  * Purpose: core.c steps and owns the state, core-pass.c drains generations,
  *          core-ops.c lives an op, core-slots.c counts them,
  *          core-link.c connects, core-check.c decides whether a target is
- *          ours, core-doubt.c keeps quarantines, core-log.c the sent-log,
+ *          ours, core-verify.c whether it holds what it should,
+ *          core-doubt.c keeps quarantines, core-log.c the sent-log,
  *          core-window.c says how much may be in flight.
  * Threads: the relay thread's.
  * Units:   bytes, microseconds, clusters.
@@ -42,6 +43,7 @@ enum OpJob {
     JOB_LOOK,     /* first contact: is there data, by block status? */
     JOB_SAMPLE,   /* ... by reading */
     JOB_READBACK, /* is a clean cluster what we hold? */
+    JOB_VERIFY,   /* are all of them? */
 };
 
 typedef struct Op {
@@ -179,6 +181,22 @@ struct Check {
     uint64_t other_at;
 };
 
+/* A walk that compares; see core-verify.c. */
+struct Verify {
+    bool is_active, repairs;
+    bool is_busy;  /* its op is under way, for run ... */
+    bool is_stale; /* ... of which something was uploaded meanwhile */
+    struct ClusterRun run;
+    uint64_t cursor;    /* clusters looked at */
+    uint64_t narrow_to; /* one by one up to here */
+    uint64_t bps;       /* 0: no limit */
+    int64_t next_us;    /* not before */
+    uint64_t compared_bytes;
+    uint64_t passed_clusters; /* dirty: not compared */
+    uint64_t other_clusters;  /* that differ */
+    unsigned done;            /* walks that reached the end */
+};
+
 struct RelayCore {
     struct RelayCoreConfig config;
     int64_t now_us;               /* of this step */
@@ -201,6 +219,7 @@ struct RelayCore {
     bool is_estranged;   /* REFUSED: it is not what was written */
     int64_t online_us;   /* since when */
     struct Check check;
+    struct Verify verify;
     Conn conns[RELAY_CONNS];
     unsigned n_up;
 
@@ -330,6 +349,14 @@ void check_run(RelayCore *core);
 void check_mapped(RelayCore *core, Op *op, const struct RelayEvent *event);
 void check_loaded(RelayCore *core, Op *op, const struct RelayEvent *event);
 void check_event(RelayCore *core, Op *op, const struct RelayEvent *event);
+
+/* core-verify.c */
+void verify_run(RelayCore *core);
+/* @run is uploaded: what was read of it before says nothing. */
+void verify_claimed(RelayCore *core, struct ClusterRun run);
+void verify_mapped(RelayCore *core, Op *op, const struct RelayEvent *event);
+void verify_loaded(RelayCore *core, Op *op);
+void verify_event(RelayCore *core, Op *op, const struct RelayEvent *event);
 
 /* core-doubt.c */
 bool doubt_init(RelayCore *core);

@@ -122,6 +122,7 @@ log_claim(RelayCore *core, Op *op)
     clear_run(log->leaving, op->run);
     clear_run(log->syncing, op->run);
     clear_run(log->unnoted, op->run);
+    verify_claimed(core, op->run);
     op->log_need = log->commit + 1;
     op->sums_life = log->sums_life;
     return was_logged && !mutant(MUTANT_TRUST_LOGGED);

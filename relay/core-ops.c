@@ -394,7 +394,8 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         event->kind == RELAY_MAPPED || event->kind == RELAY_MAP_FAILED;
 
     if (is_map && op->job != JOB_DRAIN) {
-        check_mapped(core, op, event);
+        op->job == JOB_VERIFY ? verify_mapped(core, op, event)
+                              : check_mapped(core, op, event);
         return;
     }
     if (is_map) {
@@ -419,6 +420,8 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         op_fail(core, op);
     } else if (op->job == JOB_DRAIN) {
         op_loaded(core, op, event);
+    } else if (op->job == JOB_VERIFY) {
+        verify_loaded(core, op);
     } else {
         check_loaded(core, op, event);
     }
@@ -432,7 +435,9 @@ op_remote_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         return; /* of a connection that is gone */
     }
     op->pending--;
-    if (op->job != JOB_DRAIN) {
+    if (op->job == JOB_VERIFY) {
+        verify_event(core, op, event);
+    } else if (op->job != JOB_DRAIN) {
         check_event(core, op, event);
     } else if (op->has_failed) {
         op->writes -= (op->state == OP_SENDING);

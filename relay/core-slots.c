@@ -102,6 +102,7 @@ op_free(RelayCore *core, Op *op)
         core->n_holes -= op->is_hole;
     } else {
         core->n_checks--;
+        core->verify.is_busy &= op->job != JOB_VERIFY;
     }
     core->free_ops[core->n_free++] = op_index(core, op);
 }

@@ -12,6 +12,7 @@
  *        -> check_run  is the target ours?          (core-check.c)
  *        -> link_widen further connections           (core-link.c)
  *        -> doubt_run  quarantines                  (core-doubt.c)
+ *        -> verify_run does it hold what it should? (core-verify.c)
  *        -> pass_run   seal, claim, send, flush     (core-pass.c, core-ops.c)
  *        -> log_run    the sent-log, the sums       (core-log.c)
  *
@@ -216,6 +217,7 @@ relay_core_step(RelayCore *core, int64_t now_us, const struct RelayEvent *event,
     check_run(core);
     link_widen(core);
     doubt_run(core);
+    verify_run(core);
     pass_run(core);
     log_run(core);
     core->actions = NULL;
@@ -363,6 +365,13 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->unanswered = count_unanswered(core);
     figures->doubt_clusters = doubt_count(core);
     figures->is_recovering = core->is_recovering;
+    figures->verify.is_active = core->verify.is_active;
+    figures->verify.done = core->verify.done;
+    figures->verify.cursor_bytes = core->verify.cursor << core->cluster_bits;
+    figures->verify.compared_bytes = core->verify.compared_bytes;
+    figures->verify.passed_bytes = core->verify.passed_clusters
+                                   << core->cluster_bits;
+    figures->verify.other_clusters = core->verify.other_clusters;
     figures->window_bytes = core->window.bytes;
     figures->rtt_us = window_latency_us(core);
     figures->retry_us = is_waiting ? core->retry_us : 0;

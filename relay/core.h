@@ -226,6 +226,9 @@ void relay_core_retarget(RelayCore *core, enum TargetAccept accept,
 /* The contact of figures (KNOWN) is kept: nothing is written to a target before
  * the store remembers that it is ours. Followed by a TICK. */
 void relay_core_contact_kept(RelayCore *core);
+/* Compare what is clean with the target, from the start of the disk on; what
+ * differs is counted, and if it @repairs made dirty. @bps: 0 no limit. */
+void relay_core_verify(RelayCore *core, bool repairs, uint64_t bps);
 /* Clusters whose upload began and is not settled, or may have: what the
  * sent-log has to hold. */
 const Bitmap *relay_core_logged(const RelayCore *core);
@@ -258,14 +261,19 @@ struct RelayCoreFigures {
     unsigned unanswered;     /* ops with a request at the target: while paused,
                             0 says that nothing will be written any more */
     uint64_t doubt_clusters;
-    uint64_t window_bytes;    /* what may be in flight */
-    uint64_t sent_bytes;      /* payload acknowledged, ever */
-    uint64_t settled_bytes;   /* clusters settled, ever (holes count) */
-    uint64_t zeroed_bytes;    /* sent as zeroes */
-    uint64_t equal_bytes;     /* found equal at the target, not sent */
-    uint64_t skipped_bytes;   /* equal by their sums, not sent */
-    uint64_t log_commits;     /* writes of the sent-log */
-    bool is_recovering;       /* compares what the last end left dirty */
+    uint64_t window_bytes;  /* what may be in flight */
+    uint64_t sent_bytes;    /* payload acknowledged, ever */
+    uint64_t settled_bytes; /* clusters settled, ever (holes count) */
+    uint64_t zeroed_bytes;  /* sent as zeroes */
+    uint64_t equal_bytes;   /* found equal at the target, not sent */
+    uint64_t skipped_bytes; /* equal by their sums, not sent */
+    uint64_t log_commits;   /* writes of the sent-log */
+    bool is_recovering;     /* compares what the last end left dirty */
+    struct {
+        bool is_active;
+        unsigned done; /* walks that reached the end of the disk */
+        uint64_t cursor_bytes, compared_bytes, passed_bytes, other_clusters;
+    } verify;                 /* of the last walk */
     uint64_t resent_clusters; /* sent again after a failure */
     uint64_t connects, losses, errors, flushes;
     int64_t rtt_us;         /* smallest of late, 0 unknown */

@@ -275,6 +275,9 @@ core_message(RelayDisk *disk, const struct RelayMsg *msg)
     case MSG_CONTACT_KEPT:
         relay_core_contact_kept(disk->core);
         break;
+    case MSG_VERIFY:
+        relay_core_verify(disk->core, msg->is_on, msg->bps);
+        break;
     case MSG_BWLIMIT:
     case MSG_QUIT:
     case MSG_ADD:

@@ -239,6 +239,7 @@ take_order(Relay *relay, struct RelayMsg *msg)
     case MSG_ACCEPT:
     case MSG_TARGET:
     case MSG_CONTACT_KEPT:
+    case MSG_VERIFY:
         relay_disk_message(msg->disk, msg);
         break;
     case MSG_MAPPED:

@@ -37,6 +37,7 @@ enum RelayMsgKind {
     MSG_TARGET,
     MSG_HURRY,
     MSG_CONTACT_KEPT,
+    MSG_VERIFY,
     MSG_MAPPED,    /* a struct MapRequest */
     MSG_CONNECTED, /* a struct ConnectResult */
 };
@@ -46,7 +47,8 @@ typedef struct RelayDisk RelayDisk;
 struct RelayMsg {
     InboxMsg msg;
     RelayDisk *disk;
-    bool is_on;      /* PAUSE; ACCEPT: unflushed */
+    bool is_on;      /* PAUSE; ACCEPT: unflushed; VERIFY: repairs */
+    uint64_t bps;    /* VERIFY */
     bool insecure;   /* ACCEPT */
     unsigned number; /* CONNS; TARGET: which */
     enum TargetAccept accept;

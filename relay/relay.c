@@ -247,6 +247,17 @@ relay_contact_kept(Relay *relay, const char *name)
 }
 
 void
+relay_verify(Relay *relay, const char *name, gboolean repairs, uint64_t bps)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_VERIFY,
+             &(struct RelayMsg){.disk = disk, .is_on = repairs, .bps = bps});
+    }
+}
+
+void
 relay_hurry(Relay *relay)
 {
     post(relay, MSG_HURRY, &(struct RelayMsg){0});

@@ -94,6 +94,10 @@ gboolean relay_set_target(Relay *relay, const char *disk, const char *target,
 /* The store keeps that this disk's target was accepted: the answer to
  * RELAY_NEWS_CONTACT. Nothing is written to the target before. */
 void relay_contact_kept(Relay *relay, const char *disk);
+/* Compare the disk's target with what it should hold; figures say how far it
+ * is. Works while the relay is paused, too. */
+void relay_verify(Relay *relay, const char *disk, gboolean repairs,
+                  uint64_t bps);
 /* Somebody waits for what is dirty now: seal and flush without delay. */
 void relay_hurry(Relay *relay);
 

@@ -152,6 +152,8 @@ user_event(Sim *sim)
     sim_at(sim, sim->now_us + sim_delay(sim, 8 * SIM_SECOND), SIM_USER, 0, 0);
     if (sim_chance(sim, sim->rates.crash)) {
         daemon_crash(sim);
+    } else if (sim_chance(sim, 150)) {
+        relay_core_verify(sim->core, sim_chance(sim, 500), 0);
     } else if (sim_chance(sim, 300)) {
         relay_core_hurry(sim->core);
     } else if (sim_chance(sim, 300)) {

@@ -231,6 +231,10 @@ check_bounds(Sim *sim)
          !mutant(MUTANT_FLUSH_ONE))) {
         sim_fail(sim, "%u connections", up);
     }
+    if (figures.verify.other_clusters) {
+        sim_fail(sim, "%llu clean clusters differ",
+                 (unsigned long long)figures.verify.other_clusters);
+    }
     if (figures.link == RELAY_REFUSED && !sim->is_refusal_due) {
         sim_fail(sim, "refused: %s", figures.error);
     }

@@ -265,7 +265,7 @@ test_every_command_has_its_help(void **state)
         }
         count++;
     }
-    assert_int_equal(count, 13);
+    assert_int_equal(count, 14);
 }
 
 static void
