@@ -208,6 +208,21 @@ extent_cb(void *user, const char *context, uint64_t offset, uint32_t *entries,
     return 0;
 }
 
+/*
+ * Before a read: bytes of which none is what should come. A structured reply
+ * may leave some out, and libnbd does not say so to a callback that retires
+ * the command: what lay here before might happen to be equal.
+ */
+static void
+poison(TargetCmd *cmd)
+{
+    for (uint64_t i = 0; i < cmd->chunk; i++) {
+        bool is_zero = cmd->action.is_zero_run;
+        cmd->scratch[i] =
+            (uint8_t) ~(is_zero ? 0 : cmd->buf[cmd->compared + i]);
+    }
+}
+
 static int64_t
 issue_read(TargetCmd *cmd, nbd_completion_callback completion)
 {
@@ -217,6 +232,7 @@ issue_read(TargetCmd *cmd, nbd_completion_callback completion)
     if (!cmd->scratch) {
         cmd->scratch = g_malloc(cmd->chunk);
     }
+    poison(cmd);
     return nbd_aio_pread(cmd->target->nbd, cmd->scratch, cmd->chunk,
                          action->offset + cmd->compared, completion, 0);
 }
