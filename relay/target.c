@@ -216,6 +216,10 @@ extent_cb(void *user, const char *context, uint64_t offset, uint32_t *entries,
 static void
 poison(TargetCmd *cmd)
 {
+    if (cmd->action.is_sum) { /* whatever it is, its hash is another one */
+        memset(cmd->scratch, 0x5a, cmd->chunk);
+        return;
+    }
     for (uint64_t i = 0; i < cmd->chunk; i++) {
         bool is_zero = cmd->action.is_zero_run;
         cmd->scratch[i] =
