@@ -12,6 +12,7 @@
 #include "control.h"
 #include "daemon.h"
 #include "host.h"
+#include "keeper.h"
 #include "status.h"
 
 typedef struct Daemon Daemon;
@@ -24,6 +25,7 @@ struct Daemon {
     Relay *relay;
     Mount *mount;
     Face *face;
+    Keeper *keeper;
     ControlServer *control;
     GMainLoop *loop;
 

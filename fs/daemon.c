@@ -7,6 +7,7 @@
  *   main    GMainContext: signals, control socket, the news of the others
  *   fs      io_uring: /dev/fuse and the store's files        (face.c)
  *   relay   io_uring: the store's files, NBD, timers         (relay.h)
+ *   keeper  a timer; may block in a sync                     (keeper.h)
  *
  * Built in this order, unwound in the reverse one:
  *
@@ -316,7 +317,9 @@ daemon_build(Daemon *daemon, GError **error)
     return daemon->control != NULL && build_face(daemon, error) &&
            store_serve(daemon->store, error) && settle_zeroes(daemon, error) &&
            relay_start(daemon->relay, error) &&
-           (daemon->face == NULL || face_start(daemon->face, error));
+           (daemon->face == NULL || face_start(daemon->face, error)) &&
+           (daemon->keeper = keeper_new(daemon->store, daemon->face,
+                                        KEEPER_PERIOD_US)) != NULL;
 }
 
 /*
@@ -362,6 +365,7 @@ wind_down(Daemon *daemon)
 static void
 daemon_unwind(Daemon *daemon, bool was_up, GError **error)
 {
+    g_clear_pointer(&daemon->keeper, keeper_free);
     if (was_up) {
         daemon_news_take(daemon);
         wind_down(daemon);

@@ -97,6 +97,7 @@ put_disks(Metrics *m, const char *name, const char *type, const char *help,
 DISK_VALUE(disk_size, TRUE, disk->size_bytes)
 DISK_VALUE(disk_used, TRUE, disk->used_bytes)
 DISK_VALUE(disk_frozen, TRUE, disk->is_frozen)
+DISK_VALUE(disk_hot, OWES && input->is_served, disk->map.hot_extents)
 DISK_VALUE(disk_dirty, OWES,
            MIN(disk->map.dirty_clusters << disk->cluster_bits,
                disk->size_bytes))
@@ -129,6 +130,8 @@ put_all_disks(Metrics *m)
               disk_used);
     put_disks(m, "disk_frozen", "gauge",
               "1 if a local sync failed and writes are refused.", disk_frozen);
+    put_disks(m, "disk_hot_extents", "gauge",
+              "Extents of 4 MiB that a crash would have compared.", disk_hot);
     put_disks(m, "disk_dirty_bytes", "gauge",
               "What the disk's target does not hold.", disk_dirty);
     put_disks(m, "oldest_dirty_age_seconds", "gauge",
@@ -175,6 +178,12 @@ put_guest(Metrics *m)
               "I/O errors given to the guest.", (double)face->errors);
     put_store(m, "guest_inflight_requests", "gauge",
               "Requests being worked on.", (double)face->inflight);
+    put_store(m, "intent_writes_total", "counter",
+              "Pages of intent files written; none for hot writes.",
+              (double)face->intent_writes);
+    put_store(m, "checkpoints_total", "counter",
+              "Dirty bitmaps saved while they are in use.",
+              (double)m->input->checkpoints);
     put_store(m, "guest_throttled_seconds_total", "counter",
               "Time that writes were slowed down.", 0);
 }

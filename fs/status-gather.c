@@ -44,6 +44,7 @@ status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
     input->store = store->path;
     input->mountpoint = mountpoint;
     input->is_served = store->is_served;
+    input->checkpoints = atomic_load(&store->checkpoints);
     input->n_disks = store->n_disks;
     for (unsigned i = 0; i < store->n_disks; i++) {
         gather_disk(store->disks[i], relay, &input->disks[i]);

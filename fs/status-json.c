@@ -171,6 +171,7 @@ build_disk(const struct StatusInput *input, const struct StatusDisk *disk)
              disk->target != NULL && input->is_served ? disk->map.oldest_mark_us
                                                       : 0);
     json_object_set_boolean_member(object, "frozen", disk->is_frozen);
+    set_size(object, "hot_extents", disk->map.hot_extents);
     if (disk->has_relay) {
         add_relay(object, disk);
     }

@@ -61,6 +61,7 @@ struct StatusInput {
     uint64_t host_free_bytes;
     uint64_t bwlimit_bps; /* in force now; 0: none */
     struct FaceFigures face;
+    uint64_t checkpoints; /* of dirty bitmaps, in this run */
     int64_t now_us;
     int64_t wall_us;
 };
