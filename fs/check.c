@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * check.c - `weir check`: every structure of a store at rest, read only
+ * check.c - `weir check`: every structure of a store at rest
  *
  * Looks at what an opening would look at, but goes on after the first thing
  * that is wrong, and names each. Lines of the report:
@@ -11,12 +11,20 @@
  *   note: ...      worth knowing, and sound: not ended cleanly, leftovers of
  *                  something interrupted, files that weir does not know.
  *
- * Nothing is written. The lock is taken shared for the time of the check, so
- * that nobody serves the store meanwhile; a store in use is refused as busy.
+ *   repaired: ...  (--repair) the line before is about what was, and is over.
+ *
+ * Nothing is written without --repair. That mends what can be mended without
+ * loss, always so that more counts as dirty and never less: bitmaps, intent
+ * files, the state (rebuilt as one of a store that was not ended cleanly), and
+ * leftovers are deleted. What a disk consists of is in check-disk.c.
+ *
+ * The lock is taken, shared unless something is to be written, for the time of
+ * the check, so that nobody serves the store meanwhile; a store in use is
+ * refused as busy.
  */
-#include "bitmap/bitmap-file.h"
-#include "store-private.h"
-#include "zero-list.h"
+#include "check-private.h"
+
+#include "bitmap/intent.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -26,28 +34,35 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-struct Check {
-    StoreIo *io;
-    char *path;
-    int dir_fd, lock_fd;
-    GString *report;
-    bool is_damaged;
-    struct Conf conf;
-    struct State state;
-    bool has_state;
-};
-
-static void G_GNUC_PRINTF(3, 4)
-    tell(struct Check *check, bool is_damage, const char *format, ...)
+void
+check_tell(struct Check *check, enum CheckFinding finding, const char *format,
+           ...)
 {
+    static const char *const words[] = {
+        [CHECK_DAMAGE] = "damaged: ",
+        [CHECK_NOTE] = "note: ",
+        [CHECK_REPAIR] = "repaired: ",
+    };
     va_list args;
 
-    check->is_damaged |= is_damage;
-    g_string_append(check->report, is_damage ? "damaged: " : "note: ");
+    check->damages += finding == CHECK_DAMAGE;
+    g_string_append(check->report, words[finding]);
     va_start(args, format);
     g_string_append_vprintf(check->report, format, args);
     va_end(args);
     g_string_append_c(check->report, '\n');
+}
+
+void
+check_mended(struct Check *check, int err, const char *what)
+{
+    if (err) {
+        check_tell(check, CHECK_NOTE, "%s cannot be repaired: %s", what,
+                   g_strerror(-err));
+        return;
+    }
+    check->damages--;
+    check_tell(check, CHECK_REPAIR, "%s", what);
 }
 
 static gboolean
@@ -71,7 +86,8 @@ enter(struct Check *check, const char *path, GError **error)
     }
     check->lock_fd = io->ops->open(io, check->dir_fd, STORE_LOCK,
                                    O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
-    if (check->lock_fd >= 0 && flock(check->lock_fd, LOCK_SH | LOCK_NB)) {
+    if (check->lock_fd >= 0 &&
+        flock(check->lock_fd, (check->repairs ? LOCK_EX : LOCK_SH) | LOCK_NB)) {
         g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
                     "store %s is in use: a check needs it at rest, weir umount "
                     "it first",
@@ -93,7 +109,7 @@ check_conf(struct Check *check, bool *is_good, GError **error)
         return TRUE;
     }
     if (inner->code == STORE_ERROR_DAMAGED) {
-        tell(check, true, "%s", inner->message);
+        check_tell(check, CHECK_DAMAGE, "%s", inner->message);
         g_error_free(inner);
         return TRUE;
     }
@@ -101,134 +117,105 @@ check_conf(struct Check *check, bool *is_good, GError **error)
     return FALSE;
 }
 
+/* Largest epoch of any intent file. */
+static uint64_t
+newest_epoch(struct Check *check)
+{
+    uint64_t newest = 0;
+
+    for (unsigned i = 0; i < check->conf.n_disks; i++) {
+        const struct ConfDisk *disk = &check->conf.disks[i];
+        int dir_fd = check->io->ops->open(check->io, check->dir_fd, disk->name,
+                                          STORE_DIR_FLAGS, 0);
+        struct IntentMark want = {.sequence = UINT64_MAX};
+        Bitmap *hot = bitmap_new(disk->size_bytes, INTENT_EXTENT_BITS);
+        struct IntentReport report = {0};
+
+        memcpy(want.uuid, check->conf.uuid, sizeof(want.uuid));
+        if (hot && dir_fd >= 0) {
+            intent_load(check->io, dir_fd, hot, &want, &report);
+        }
+        newest = MAX(newest, report.newest);
+        bitmap_free(hot);
+        if (dir_fd >= 0) {
+            check->io->ops->close(check->io, dir_fd);
+        }
+    }
+    return newest;
+}
+
+/* One of a store that was not ended cleanly, whose disks nobody knows. */
+static void
+mend_state(struct Check *check, uint64_t newest)
+{
+    struct State state = {
+        .sequence = check->state.sequence,
+        .epoch = MAX(newest, check->state.epoch) + 1,
+    };
+    int err;
+
+    memcpy(state.uuid, check->conf.uuid, sizeof(state.uuid));
+    err = store_put_state(check->io, check->dir_fd, &state);
+    check_mended(check, err, STORE_STATE " is made anew");
+    if (!err) {
+        state_deinit(&check->state);
+        check->state = state;
+        check->has_state = true;
+    }
+}
+
 static void
 check_state(struct Check *check)
 {
     const char *why =
         store_load_state(check->io, check->dir_fd, &check->conf, &check->state);
+    uint64_t newest = newest_epoch(check);
 
+    if (!why && newest > check->state.epoch + check->state.is_clean) {
+        why = "it is older than the intent files";
+    }
     check->has_state = !why;
     if (why) {
-        tell(check, true,
-             STORE_STATE ": %s: everything will be sent again, nothing is lost",
-             why);
-    } else if (!check->state.is_clean) {
-        tell(check, false,
-             "the store was not ended cleanly: everything will be sent again");
-    }
-}
-
-/* The checkpoint, if one is to be there. */
-static void
-check_bitmap(struct Check *check, const struct ConfDisk *disk, int dir_fd,
-             const struct StateDisk *known)
-{
-    uint64_t size = MAX(disk->size_bytes, known->size_bytes);
-    struct BitmapFile file = {.name = STORE_DIRTY};
-    struct BitmapFileReport report = {0};
-    const char *what = NULL;
-    int err;
-
-    file.map = bitmap_new(size, disk->cluster_bits);
-    if (!file.map) {
-        tell(check, true, "disk %s: no memory to check its bitmap", disk->name);
-        return;
-    }
-    memcpy(file.uuid, check->conf.uuid, sizeof(file.uuid));
-    err = bitmap_file_load(check->io, dir_fd, &file, &report);
-    bitmap_free(file.map);
-    if (err) {
-        what = g_strerror(-err);
-    } else if (report.what) {
-        what = report.what;
-    } else if (report.sequence != check->state.sequence) {
-        what = "it is not that of the last clean end";
-    }
-    if (what) {
-        tell(check, true,
-             "disk %s: " STORE_DIRTY ": %s: what cannot be believed will be "
-             "sent again, nothing is lost",
-             disk->name, what);
-    }
-}
-
-static bool
-is_zero_page(const unsigned char *page)
-{
-    return page[0] == 0 && !memcmp(page, page + 1, ZERO_RECORD_BYTES - 1);
-}
-
-/* One slot of two may be torn; a file that was used has a valid one. */
-static void
-check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
-{
-    StoreIo *io = check->io;
-    unsigned char page[ZERO_RECORD_BYTES];
-    bool is_used = false, is_valid = false;
-    int fd = io->ops->open(io, dir_fd, STORE_ZEROES,
-                           O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
-
-    if (fd == -ENOENT) {
-        return;
-    }
-    for (unsigned slot = 0; fd >= 0 && slot < 2; slot++) {
-        g_autofree ZeroList *list = g_new0(ZeroList, 1);
-        uint64_t sequence;
-
-        if (io->ops->pread(io, fd, page, sizeof(page), slot * sizeof(page)) !=
-            (ssize_t)sizeof(page)) {
-            continue;
+        check_tell(check, CHECK_DAMAGE,
+                   STORE_STATE ": %s: everything will be sent again, nothing "
+                               "is lost",
+                   why);
+        if (check->repairs) {
+            mend_state(check, newest);
         }
-        is_used |= !is_zero_page(page);
-        is_valid |=
-            zero_record_decode(page, disk->size_bytes, 0, list, &sequence);
+        return;
     }
-    if (fd < 0 || (is_used && !is_valid)) {
-        tell(check, true,
-             "disk %s: " STORE_ZEROES " cannot be read: what was discarded "
-             "last, before a crash, may show its old content",
-             disk->name);
-    }
-    if (fd >= 0) {
-        io->ops->close(io, fd);
+    /* A serve that began and did not get to its state. */
+    check->state.is_clean &= newest <= check->state.epoch;
+    check->state.epoch = MAX(check->state.epoch, newest);
+    if (!check->state.is_clean) {
+        check_tell(check, CHECK_NOTE,
+                   "the store was not ended cleanly: what was written last is "
+                   "compared with the target");
     }
 }
 
+/* @name in @fd's directory is left of something interrupted. */
 static void
-check_raw(struct Check *check, const struct ConfDisk *disk, int dir_fd,
-          const struct StateDisk *known)
+mend_leftover(struct Check *check, int fd, const char *name)
 {
     StoreIo *io = check->io;
-    int fd = io->ops->open(io, dir_fd, STORE_RAW,
-                           O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
-    struct RawStamp stamp;
+    int err = io->ops->unlink(io, fd, name, 0);
 
-    if (fd < 0 || store_raw_stamp(fd, &stamp)) {
-        tell(check, true, "disk %s: " STORE_RAW " cannot be opened: %s",
-             disk->name, g_strerror(fd < 0 ? -fd : errno));
-    } else if (stamp.size_bytes < disk->size_bytes) {
-        tell(check, true,
-             "disk %s: " STORE_RAW " has %" G_GUINT64_FORMAT
-             " bytes, weir.conf says %" G_GUINT64_FORMAT,
-             disk->name, stamp.size_bytes, disk->size_bytes);
-    } else if (known && check->state.is_clean &&
-               (stamp.inode != known->raw.inode ||
-                stamp.mtime.tv_sec != known->raw.mtime.tv_sec ||
-                stamp.mtime.tv_nsec != known->raw.mtime.tv_nsec)) {
-        tell(check, false,
-             "disk %s: " STORE_RAW " was written or replaced while the store "
-             "was at rest: all of it will be sent again",
-             disk->name);
+    if (err == -EISDIR || err == -EPERM) {
+        err = store_delete_directory(io, fd, check->path, name);
     }
-    if (fd >= 0) {
-        io->ops->close(io, fd);
+    if (err) {
+        check_tell(check, CHECK_NOTE, "%s cannot be deleted: %s", name,
+                   g_strerror(-err));
+    } else {
+        check_tell(check, CHECK_REPAIR, "%s is deleted", name);
     }
 }
 
-/* Names in @fd's directory that @is_known does not know; takes @fd. */
-static void
-note_unknown(struct Check *check, const char *where, int fd,
-             bool (*is_known)(const struct Check *check, const char *name))
+void
+check_names(struct Check *check, const char *where, int fd,
+            bool (*is_known)(const struct Check *check, const char *name))
 {
     DIR *dir = fdopendir(fd);
     struct dirent *entry;
@@ -248,20 +235,16 @@ note_unknown(struct Check *check, const char *where, int fd,
             g_str_has_prefix(name, STORE_NEW) ||
             g_str_has_prefix(name, STORE_OLD) ||
             store_is_socket(dirfd(dir), name)) {
-            tell(check, false, "%s%s is left of something interrupted", where,
-                 name);
+            check_tell(check, CHECK_NOTE,
+                       "%s%s is left of something interrupted", where, name);
+            if (check->repairs) {
+                mend_leftover(check, dirfd(dir), name);
+            }
         } else {
-            tell(check, false, "%s%s is not weir's", where, name);
+            check_tell(check, CHECK_NOTE, "%s%s is not weir's", where, name);
         }
     }
     closedir(dir);
-}
-
-static bool
-is_disk_name(const struct Check *check, const char *name)
-{
-    (void)check;
-    return store_is_disk_file(name);
 }
 
 static bool
@@ -278,28 +261,6 @@ is_store_name(const struct Check *check, const char *name)
     return g_strv_contains(own, name);
 }
 
-static void
-check_disk(struct Check *check, const struct ConfDisk *disk)
-{
-    const struct StateDisk *known =
-        check->has_state ? state_disk(&check->state, disk->id) : NULL;
-    g_autofree char *where = g_strconcat(disk->name, "/", NULL);
-    int dir_fd = check->io->ops->open(check->io, check->dir_fd, disk->name,
-                                      STORE_DIR_FLAGS, 0);
-
-    if (dir_fd < 0) {
-        tell(check, true, "disk %s: its directory cannot be opened: %s",
-             disk->name, g_strerror(-dir_fd));
-        return;
-    }
-    check_raw(check, disk, dir_fd, known);
-    check_zeroes(check, disk, dir_fd);
-    if (known && check->state.is_clean && known->dirty == STATE_DIRTY_FILE) {
-        check_bitmap(check, disk, dir_fd, known);
-    }
-    note_unknown(check, where, dir_fd, is_disk_name);
-}
-
 /* Who else may look at the store. */
 static void
 check_modes(struct Check *check)
@@ -307,9 +268,9 @@ check_modes(struct Check *check)
     struct stat st;
 
     if (!fstat(check->dir_fd, &st) && (st.st_mode & 077)) {
-        tell(check, false,
-             "others may look into the store (mode %04o): chmod 700 %s",
-             (unsigned)st.st_mode & 07777, check->path);
+        check_tell(check, CHECK_NOTE,
+                   "others may look into the store (mode %04o): chmod 700 %s",
+                   (unsigned)st.st_mode & 07777, check->path);
     }
 }
 
@@ -325,16 +286,19 @@ check_all(struct Check *check)
     }
     fd = open(check->path, STORE_DIR_FLAGS);
     if (fd >= 0) {
-        note_unknown(check, "", fd, is_store_name);
+        check_names(check, "", fd, is_store_name);
     }
 }
 
 gboolean
-store_check(StoreIo *io, const char *path, GString *report,
+store_check(StoreIo *io, const char *path, bool repairs, GString *report,
             enum StoreVerdict *verdict, GError **error)
 {
-    struct Check check = {
-        .io = io, .dir_fd = -1, .lock_fd = -1, .report = report};
+    struct Check check = {.io = io,
+                          .dir_fd = -1,
+                          .lock_fd = -1,
+                          .repairs = repairs,
+                          .report = report};
     bool has_conf = false;
     gboolean ok =
         enter(&check, path, error) && check_conf(&check, &has_conf, error);
@@ -342,7 +306,7 @@ store_check(StoreIo *io, const char *path, GString *report,
     if (ok && has_conf) {
         check_all(&check);
     }
-    *verdict = check.is_damaged ? STORE_DAMAGED : STORE_SOUND;
+    *verdict = check.damages ? STORE_DAMAGED : STORE_SOUND;
     if (check.lock_fd >= 0) {
         io->ops->close(io, check.lock_fd);
     }

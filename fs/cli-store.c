@@ -301,12 +301,14 @@ run_remove(int argc, char **argv)
  * check
  */
 static struct {
-    gboolean json;
+    gboolean json, repair;
 } check_options;
 
 static const GOptionEntry check_entries[] = {
     {"json", 0, 0, G_OPTION_ARG_NONE, &check_options.json,
      "for programs: {sound, findings[]}", NULL},
+    {"repair", 0, 0, G_OPTION_ARG_NONE, &check_options.repair,
+     "mend what can be mended without loss", NULL},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
 static void
@@ -335,7 +337,8 @@ run_check(int argc, char **argv)
     GError *error = NULL;
 
     (void)argc;
-    if (!store_check(store_io_kernel(), store, report, &verdict, &error)) {
+    if (!store_check(store_io_kernel(), store, check_options.repair, report,
+                     &verdict, &error)) {
         return cli_fail_error("check", error);
     }
     if (check_options.json) {
@@ -395,11 +398,11 @@ const struct CliCommand cli_store_commands[] = {
      .max_args = 1,
      .run = run_remove},
     {.name = "check",
-     .synopsis = "STORE [--json]",
+     .synopsis = "STORE [--repair] [--json]",
      .summary = "Look at every structure of a store at rest.",
      .options = check_entries,
      .codes = "  0 sound   1 cannot be checked   2 usage   3 store in use\n"
-              "  4 damaged\n",
+              "  4 damaged, and with --repair: not all could be mended\n",
      .example = "  weir check /srv/weir/vm1\n",
      .min_args = 1,
      .max_args = 1,

@@ -386,14 +386,10 @@ static gboolean
 make_state(struct Making *making, GError **error)
 {
     struct State state = {.is_clean = true};
-    g_autofree char *text = NULL;
-    size_t len;
     int err;
 
     memcpy(state.uuid, making->after.uuid, sizeof(state.uuid));
-    text = state_format(&state, &len);
-    err = store_io_replace(making->io, making->dir_fd, STORE_STATE, text, len,
-                           0600);
+    err = store_put_state(making->io, making->dir_fd, &state);
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "%s/" STORE_STATE " cannot be written", making->path);

@@ -145,12 +145,11 @@ is_disk_file(const char *name)
     return store_is_disk_file(name) || g_str_has_suffix(name, ".tmp");
 }
 
-/* Delete the files of directory @name that weir knows, then itself. */
-static int
-delete_directory(struct Removal *removal, const char *name)
+int
+store_delete_directory(StoreIo *io, int dir_fd, const char *path,
+                       const char *name)
 {
-    StoreIo *io = removal->io;
-    int fd = io->ops->open(io, removal->dir_fd, name, STORE_DIR_FLAGS, 0);
+    int fd = io->ops->open(io, dir_fd, name, STORE_DIR_FLAGS, 0);
     int err = 0;
     struct dirent *entry;
     DIR *dir;
@@ -170,11 +169,11 @@ delete_directory(struct Removal *removal, const char *name)
     }
     closedir(dir);
     if (!err) {
-        err = io->ops->unlink(io, removal->dir_fd, name, AT_REMOVEDIR);
+        err = io->ops->unlink(io, dir_fd, name, AT_REMOVEDIR);
     }
     if (err == -ENOTEMPTY || err == -EEXIST) {
-        g_message("%s/%s stays: it holds files that are not weir's",
-                  removal->path, name);
+        g_message("%s/%s stays: it holds files that are not weir's", path,
+                  name);
         return 0;
     }
     return err;
@@ -197,13 +196,14 @@ remove_disk(struct Removal *removal, unsigned index, GError **error)
     if (!store_save_conf_in(io, removal->dir_fd, removal->path, conf, error)) {
         return FALSE;
     }
-    err = delete_directory(removal, old); /* left by an earlier one */
+    err = store_delete_directory(io, removal->dir_fd, removal->path,
+                                 old); /* left by an earlier one */
     if (!err) {
         err = io->ops->rename(io, removal->dir_fd, name, old);
         err = err == -ENOENT ? 0 : err;
     }
     if (!err) {
-        err = delete_directory(removal, old);
+        err = store_delete_directory(io, removal->dir_fd, removal->path, old);
     }
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
@@ -233,7 +233,8 @@ delete_leftovers(struct Removal *removal, GError **error)
             err = io->ops->unlink(io, removal->dir_fd, name, 0);
         } else if (g_str_has_prefix(name, STORE_NEW) ||
                    g_str_has_prefix(name, STORE_OLD)) {
-            err = delete_directory(removal, name);
+            err = store_delete_directory(io, removal->dir_fd, removal->path,
+                                         name);
         }
     }
     if (dir) {

@@ -61,6 +61,8 @@ gboolean store_save_conf_in(StoreIo *io, int dir_fd, const char *path,
 /* The state, or in words why there is none that can be believed. */
 const char *store_load_state(StoreIo *io, int dir_fd, const struct Conf *conf,
                              struct State *state);
+/* Replace the state. 0 or -errno. */
+int store_put_state(StoreIo *io, int dir_fd, const struct State *state);
 /* What an open store would have as weir.conf; borrows the strings. */
 void store_to_conf(const Store *store, struct Conf *conf);
 
@@ -86,6 +88,11 @@ int store_track_grow(Store *store, Disk *disk, uint64_t size_bytes);
 
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);
+
+/* Delete the files of directory @name that weir knows, then itself, if nothing
+ * else is in it. @path is for the message. 0 or -errno. */
+int store_delete_directory(StoreIo *io, int dir_fd, const char *path,
+                           const char *name);
 
 /* In a store at rest such a one is left over. */
 bool store_is_socket(int dir_fd, const char *name);

@@ -164,6 +164,16 @@ store_load_state(StoreIo *io, int dir_fd, const struct Conf *conf,
     return why;
 }
 
+int
+store_put_state(StoreIo *io, int dir_fd, const struct State *state)
+{
+    g_autofree char *text = NULL;
+    size_t len;
+
+    text = state_format(state, &len);
+    return store_io_replace(io, dir_fd, STORE_STATE, text, len, 0600);
+}
+
 /* How the disk's bits are kept, by @map's figures. */
 static enum StateDirty
 dirty_kind(Disk *disk)
@@ -190,8 +200,6 @@ write_state(Store *store, bool is_clean, GError **error)
                                    : store->epoch,
         .n_disks = store->n_disks,
     };
-    g_autofree char *text = NULL;
-    size_t len;
     int err;
 
     memcpy(state.uuid, store->uuid, sizeof(state.uuid));
@@ -214,9 +222,7 @@ write_state(Store *store, bool is_clean, GError **error)
         };
         (void)store_raw_stamp(disk->map_fd, &to->raw);
     }
-    text = state_format(&state, &len);
-    err = store_io_replace(store->io, store->dir_fd, STORE_STATE, text, len,
-                           0600);
+    err = store_put_state(store->io, store->dir_fd, &state);
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "%s/" STORE_STATE " cannot be written", store->path);

@@ -211,7 +211,10 @@ char *store_target_absolute(const char *text);
 gboolean store_set(Store *store, Disk *disk, const char *key, const char *value,
                    GError **error);
 
-/* `weir check`: every structure of a store at rest. @report gets lines. */
+/* `weir check`: every structure of a store at rest. @report gets lines.
+ * @repairs: mend what can be mended without loss; the verdict is about what
+ * is left then. */
 enum StoreVerdict { STORE_SOUND, STORE_DAMAGED };
-gboolean store_check(StoreIo *io, const char *path, GString *report,
-                     enum StoreVerdict *verdict, GError **error);
+gboolean store_check(StoreIo *io, const char *path, bool repairs,
+                     GString *report, enum StoreVerdict *verdict,
+                     GError **error);

@@ -2,24 +2,31 @@
 /*
  * test-check.c - every damage is named, nothing is written, sound is sound
  */
+#include "bitmap/intent.h"
 #include "tests/lib/store-fixture.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
 static enum StoreVerdict
-check(const struct StoreFixture *fixture, char **report)
+check_with(const struct StoreFixture *fixture, bool repairs, char **report)
 {
     GString *text = g_string_new(NULL);
     enum StoreVerdict verdict;
     GError *error = NULL;
 
-    if (!store_check(store_io_kernel(), fixture->path, text, &verdict,
+    if (!store_check(store_io_kernel(), fixture->path, repairs, text, &verdict,
                      &error)) {
         fail_msg("check: %s", error->message);
     }
     *report = g_string_free(text, FALSE);
     return verdict;
+}
+
+static enum StoreVerdict
+check(const struct StoreFixture *fixture, char **report)
+{
+    return check_with(fixture, false, report);
 }
 
 static void
@@ -54,6 +61,26 @@ test_unclean_is_a_note(void **state)
     g_free(report);
 }
 
+/* Changes a byte of each sector from @at on, or cuts the file to -@at. */
+static void
+spoil(const struct StoreFixture *fixture, const char *file, long at)
+{
+    char *path = g_build_filename(fixture->path, file, NULL);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    char byte;
+
+    assert_true(fd >= 0);
+    if (at < 0) {
+        assert_int_equal(ftruncate(fd, -at), 0);
+    }
+    for (; at >= 0 && pread(fd, &byte, 1, at) == 1; at += 512) {
+        byte ^= 4;
+        assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+    }
+    close(fd);
+    g_free(path);
+}
+
 static void
 test_damage_is_named(void **state)
 {
@@ -67,41 +94,26 @@ test_damage_is_named(void **state)
         {STORE_STATE, -9, "damaged: state"},
         {"vda/" STORE_DIRTY, 8292, "damaged: disk vda: dirty"},
         {"vda/" STORE_DIRTY, -5000, "damaged: disk vda: dirty"},
+        {"vda/" INTENT_FILE, 40, "damaged: disk vda: intent"},
         {"vda/" STORE_RAW, -4096, "damaged: disk vda: disk.raw"},
         {STORE_CONF, 3, "damaged: store"},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
         struct StoreFixture *fixture;
-        char *path, *report;
+        char *report;
         void *own = NULL;
-        int fd;
 
         (void)state;
         fixture_setup(&own);
         fixture = own;
         fixture_serve(fixture, CLUSTER);
-        path = g_build_filename(fixture->path, cases[i].file, NULL);
-        fd = open(path, O_RDWR | O_CLOEXEC);
-        assert_true(fd >= 0);
-        if (cases[i].at < 0) {
-            assert_int_equal(ftruncate(fd, -cases[i].at), 0);
-        } else {
-            char byte;
-
-            for (off_t at = cases[i].at; pread(fd, &byte, 1, at) == 1;
-                 at += 512) {
-                byte ^= 4;
-                assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-            }
-        }
-        close(fd);
+        spoil(fixture, cases[i].file, cases[i].at);
         if (check(fixture, &report) != STORE_DAMAGED ||
             !strstr(report, cases[i].named)) {
             fail_msg("case %u: %s", i, report);
         }
         g_free(report);
-        g_free(path);
         fixture_teardown(&own);
     }
 }
@@ -125,6 +137,90 @@ test_zero_list_damage_is_named(void **state)
     g_free(report);
     g_free(junk);
     g_free(path);
+}
+
+/* What was damaged is sound after a repair, and what was dirty still is; at
+ * rest after a clean end, and after a crash with both extents hot. */
+static void
+test_damage_is_mended(void **state)
+{
+    static const struct {
+        const char *file;
+        long at;
+    } cases[] = {
+        {STORE_STATE, 9},           {STORE_STATE, -9},
+        {"vda/" STORE_DIRTY, 8292}, {"vda/" STORE_DIRTY, -5000},
+        {"vda/" INTENT_FILE, 40},   {"vda/" INTENT_FILE, -400},
+        {"vda/" STORE_ZEROES, 17},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < 2 * G_N_ELEMENTS(cases); i++) {
+        bool crashes = i % 2;
+        struct StoreFixture *fixture;
+        char *report, *zeroes;
+        void *own = NULL;
+        Store *store;
+
+        fixture_setup(&own);
+        fixture = own;
+        fixture_serve(fixture, CLUSTER);
+        zeroes = g_build_filename(fixture->address, STORE_ZEROES, NULL);
+        assert_true(g_file_set_contents(zeroes, "", 0, NULL));
+        assert_int_equal(truncate(zeroes, 8192), 0);
+        if (crashes) {
+            store = fixture_open(fixture, 0);
+            assert_true(store_serve(store, NULL));
+            assert_int_equal(store_heat(store, store->disks[0], 0, 8 * MIB), 0);
+            store_free(store);
+        }
+        spoil(fixture, cases[i / 2].file, cases[i / 2].at);
+        if (check(fixture, &report) != STORE_DAMAGED) {
+            fail_msg("case %u: %s", i, report);
+        }
+        g_free(report);
+        if (check_with(fixture, true, &report) != STORE_SOUND ||
+            !strstr(report, "repaired: ")) {
+            fail_msg("case %u: %s", i, report);
+        }
+        g_free(report);
+        if (check(fixture, &report) != STORE_SOUND) {
+            fail_msg("case %u: %s", i, report);
+        }
+        g_free(report);
+        store = fixture_open(fixture, 0);
+        assert_false(disk_map_is_clean(store->disks[0]->map, 0, CLUSTER));
+        assert_true(!crashes ||
+                    dirty_clusters(store->disks[0]) == DISK_CLUSTERS);
+        store_free(store);
+        g_free(zeroes);
+        fixture_teardown(&own);
+    }
+}
+
+static void
+test_leftovers_are_deleted(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *left = g_build_filename(fixture->path, ".old-vdb", NULL);
+    char *inside = g_build_filename(left, STORE_RAW, NULL);
+    char *tmp = g_build_filename(fixture->path, "state.tmp", NULL);
+    char *other = g_build_filename(fixture->path, "letter.txt", NULL);
+    char *report;
+
+    assert_int_equal(mkdir(left, 0700), 0);
+    assert_true(g_file_set_contents(inside, "x", 1, NULL));
+    assert_true(g_file_set_contents(tmp, "x", 1, NULL));
+    assert_true(g_file_set_contents(other, "x", 1, NULL));
+    assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+    assert_int_equal(access(left, F_OK), -1);
+    assert_int_equal(access(tmp, F_OK), -1);
+    assert_int_equal(access(other, F_OK), 0);
+    g_free(report);
+    g_free(left);
+    g_free(inside);
+    g_free(tmp);
+    g_free(other);
 }
 
 static void
@@ -161,18 +257,18 @@ test_check_writes_nothing_and_wants_rest(void **state)
     Store *store;
 
     assert_int_equal(stat(fixture->path, &before), 0);
-    assert_true(
-        store_check(store_io_kernel(), fixture->path, report, &verdict, NULL));
+    assert_true(store_check(store_io_kernel(), fixture->path, false, report,
+                            &verdict, NULL));
     assert_int_equal(stat(fixture->path, &after), 0);
     assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
 
     store = fixture_open(fixture, 0);
-    assert_false(store_check(store_io_kernel(), fixture->path, report, &verdict,
-                             &error));
+    assert_false(store_check(store_io_kernel(), fixture->path, false, report,
+                             &verdict, &error));
     assert_int_equal(take_code(&error), 3);
     store_free(store);
-    assert_false(
-        store_check(store_io_kernel(), fixture->dir, report, &verdict, &error));
+    assert_false(store_check(store_io_kernel(), fixture->dir, false, report,
+                             &verdict, &error));
     assert_int_equal(take_code(&error), 1);
     g_string_free(report, TRUE);
 }
@@ -187,6 +283,8 @@ main(void)
         WITH_STORE(test_unclean_is_a_note),
         cmocka_unit_test(test_damage_is_named),
         WITH_STORE(test_zero_list_damage_is_named),
+        cmocka_unit_test(test_damage_is_mended),
+        WITH_STORE(test_leftovers_are_deleted),
         WITH_STORE(test_unknown_files_are_notes),
         WITH_STORE(test_check_writes_nothing_and_wants_rest),
     };

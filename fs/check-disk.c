@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * check-disk.c - `weir check`: the files of one disk
+ *
+ * One function per file; check_disk() at the end calls them in the order in
+ * which they rely on each other: an intent file is sound only beside the
+ * checkpoint that it names. With --repair each mends what it has found before
+ * the next one looks.
+ */
+#include "check-private.h"
+
+#include "bitmap/bitmap-file.h"
+#include "bitmap/intent.h"
+#include "zero-list.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+/* All that was not found clean is dirty, in a checkpoint newer than any. */
+static int
+mend_bitmap(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+            struct BitmapFile *file, uint64_t *sequence)
+{
+    g_autofree char *what = g_strdup_printf(
+        "disk %s: " STORE_DIRTY ": what was damaged is dirty", disk->name);
+    int err;
+
+    *sequence = MAX(*sequence, check->state.sequence) + 1;
+    err = bitmap_file_save(check->io, dir_fd, file, 1, *sequence);
+    check_mended(check, err, what);
+    return err;
+}
+
+/* The checkpoint, which is to be there. Returns its sequence. */
+static uint64_t
+check_bitmap(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+             const struct StateDisk *known)
+{
+    uint64_t size = MAX(disk->size_bytes, known->size_bytes);
+    struct BitmapFile file = {.name = STORE_DIRTY};
+    struct BitmapFileReport report = {0};
+    const char *what = NULL;
+    int err;
+
+    file.map = bitmap_new(size, disk->cluster_bits);
+    if (!file.map) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: no memory to check its bitmap", disk->name);
+        return 0;
+    }
+    memcpy(file.uuid, check->conf.uuid, sizeof(file.uuid));
+    err = bitmap_file_load(check->io, dir_fd, &file, &report);
+    if (err) {
+        what = g_strerror(-err);
+    } else if (report.what) {
+        what = report.what;
+    } else if (report.sequence < known->sequence) {
+        what = "it is older than the last checkpoint";
+        bitmap_set_all(file.map);
+    }
+    if (what) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " STORE_DIRTY ": %s: what cannot be believed will "
+                   "be sent again, nothing is lost",
+                   disk->name, what);
+        report.sequence = report.newest;
+        if (check->repairs && err != -EPROTONOSUPPORT) {
+            (void)mend_bitmap(check, disk, dir_fd, &file, &report.sequence);
+        }
+    }
+    bitmap_free(file.map);
+    return report.sequence;
+}
+
+static void
+mend_intent(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+            const Bitmap *hot, uint64_t sequence)
+{
+    struct IntentMark mark = {.epoch = check->state.epoch,
+                              .sequence = sequence};
+    g_autofree char *what = g_strdup_printf(
+        "disk %s: " INTENT_FILE ": what was damaged counts as written",
+        disk->name);
+
+    memcpy(mark.uuid, check->conf.uuid, sizeof(mark.uuid));
+    check_mended(check, intent_save(check->io, dir_fd, hot, &mark), what);
+}
+
+/*
+ * The intent file. @needed: the store was not ended cleanly, and this says
+ * what may have been written; else the next serve begins with a new one.
+ */
+static void
+check_intent(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+             bool needed, uint64_t sequence)
+{
+    struct IntentMark want = {.epoch = needed ? check->state.epoch : 0,
+                              .sequence = needed ? sequence : UINT64_MAX};
+    Bitmap *hot = bitmap_new(disk->size_bytes, INTENT_EXTENT_BITS);
+    int fd = check->io->ops->open(check->io, dir_fd, INTENT_FILE,
+                                  O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    struct IntentReport report = {0};
+
+    memcpy(want.uuid, check->conf.uuid, sizeof(want.uuid));
+    if (hot && (fd != -ENOENT || needed)) {
+        intent_load(check->io, dir_fd, hot, &want, &report);
+    }
+    if (report.what) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " INTENT_FILE ": %s: %" G_GUINT64_FORMAT
+                   " extents count as written, nothing is lost",
+                   disk->name, report.what, report.damaged_extents);
+        if (check->repairs) {
+            mend_intent(check, disk, dir_fd, hot, sequence);
+        }
+    }
+    if (fd >= 0) {
+        check->io->ops->close(check->io, fd);
+    }
+    bitmap_free(hot);
+}
+
+static bool
+is_zero_page(const unsigned char *page)
+{
+    return page[0] == 0 && !memcmp(page, page + 1, ZERO_RECORD_BYTES - 1);
+}
+
+/* An empty list, as of a disk that never had one. */
+static void
+mend_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
+{
+    g_autofree char *what =
+        g_strdup_printf("disk %s: " STORE_ZEROES " is emptied", disk->name);
+    StoreIo *io = check->io;
+    int fd = io->ops->open(io, dir_fd, STORE_ZEROES,
+                           O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0);
+    int err = fd < 0 ? fd : io->ops->ftruncate(io, fd, 0);
+
+    if (fd >= 0) {
+        err = err ? err : io->ops->fsync(io, fd);
+        io->ops->close(io, fd);
+    }
+    check_mended(check, err, what);
+}
+
+/* One slot of two may be torn; a file that was used has a valid one. */
+static void
+check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
+{
+    StoreIo *io = check->io;
+    unsigned char page[ZERO_RECORD_BYTES];
+    bool is_used = false, is_valid = false;
+    int fd = io->ops->open(io, dir_fd, STORE_ZEROES,
+                           O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+
+    if (fd == -ENOENT) {
+        return;
+    }
+    for (unsigned slot = 0; fd >= 0 && slot < 2; slot++) {
+        g_autofree ZeroList *list = g_new0(ZeroList, 1);
+        uint64_t sequence;
+
+        if (io->ops->pread(io, fd, page, sizeof(page), slot * sizeof(page)) !=
+            (ssize_t)sizeof(page)) {
+            continue;
+        }
+        is_used |= !is_zero_page(page);
+        is_valid |= zero_record_decode(page, disk->size_bytes, 0, list, &sequence);
+    }
+    if (fd < 0 || (is_used && !is_valid)) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " STORE_ZEROES
+                   " cannot be read: what was discarded "
+                   "last, before a crash, may show its old content",
+                   disk->name);
+        if (check->repairs) {
+            mend_zeroes(check, disk, dir_fd);
+        }
+    }
+    if (fd >= 0) {
+        io->ops->close(io, fd);
+    }
+}
+
+static void
+check_raw(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+          const struct StateDisk *known)
+{
+    StoreIo *io = check->io;
+    int fd = io->ops->open(io, dir_fd, STORE_RAW,
+                           O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    struct RawStamp stamp;
+
+    if (fd < 0 || store_raw_stamp(fd, &stamp)) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " STORE_RAW " cannot be opened: %s", disk->name,
+                   g_strerror(fd < 0 ? -fd : errno));
+    } else if (stamp.size_bytes < disk->size_bytes) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " STORE_RAW " has %" G_GUINT64_FORMAT
+                   " bytes, weir.conf says %" G_GUINT64_FORMAT,
+                   disk->name, stamp.size_bytes, disk->size_bytes);
+    } else if (known && check->state.is_clean &&
+               (stamp.inode != known->raw.inode ||
+                stamp.mtime.tv_sec != known->raw.mtime.tv_sec ||
+                stamp.mtime.tv_nsec != known->raw.mtime.tv_nsec)) {
+        check_tell(check, CHECK_NOTE,
+                   "disk %s: " STORE_RAW
+                   " was written or replaced while the store "
+                   "was at rest: all of it will be sent again",
+                   disk->name);
+    }
+    if (fd >= 0) {
+        io->ops->close(io, fd);
+    }
+}
+
+static bool
+is_disk_name(const struct Check *check, const char *name)
+{
+    (void)check;
+    return store_is_disk_file(name);
+}
+
+void
+check_disk(struct Check *check, const struct ConfDisk *disk)
+{
+    const struct StateDisk *known =
+        check->has_state ? state_disk(&check->state, disk->id) : NULL;
+    g_autofree char *where = g_strconcat(disk->name, "/", NULL);
+    int dir_fd = check->io->ops->open(check->io, check->dir_fd, disk->name,
+                                      STORE_DIR_FLAGS, 0);
+    uint64_t sequence = 0;
+    bool has_bitmap = known && known->dirty == STATE_DIRTY_FILE;
+
+    if (dir_fd < 0) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: its directory cannot be opened: %s", disk->name,
+                   g_strerror(-dir_fd));
+        return;
+    }
+    check_raw(check, disk, dir_fd, known);
+    check_zeroes(check, disk, dir_fd);
+    if (has_bitmap) {
+        sequence = check_bitmap(check, disk, dir_fd, known);
+    }
+    check_intent(check, disk, dir_fd, has_bitmap && !check->state.is_clean,
+                 sequence);
+    check_names(check, where, dir_fd, is_disk_name);
+}
