@@ -150,7 +150,7 @@ mend_state(struct Check *check, uint64_t newest)
 {
     struct State state = {
         .sequence = check->state.sequence,
-        .epoch = MAX(newest, check->state.epoch) + 1,
+        .epoch = newest, /* so that what was discarded stays so */
     };
     int err;
 

@@ -282,14 +282,15 @@ build_store(Daemon *daemon, GError **error)
            mount_check_dir(config->mountpoint, error);
 }
 
-/* Without a face, discards that the last one accepted are carried out now. */
+/* Without a face, discards that the last one accepted are kept over the start
+ * of the serve, and then carried out. */
 static gboolean
-settle_zeroes(Daemon *daemon, GError **error)
+for_zeroes(Daemon *daemon, int (*work)(Store *, Disk *), GError **error)
 {
     Store *store = daemon->store;
 
     for (unsigned i = 0; daemon->face == NULL && i < store->n_disks; i++) {
-        int res = face_settle_zeroes(store, store->disks[i]);
+        int res = work(store, store->disks[i]);
 
         if (res < 0) {
             g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
@@ -315,7 +316,9 @@ daemon_build(Daemon *daemon, GError **error)
     daemon->control =
         control_server_new(socket, daemon_commands, daemon, error);
     return daemon->control != NULL && build_face(daemon, error) &&
-           store_serve(daemon->store, error) && settle_zeroes(daemon, error) &&
+           for_zeroes(daemon, face_renew_zeroes, error) &&
+           store_serve(daemon->store, error) &&
+           for_zeroes(daemon, face_settle_zeroes, error) &&
            relay_start(daemon->relay, error) &&
            (daemon->face == NULL || face_start(daemon->face, error)) &&
            (daemon->keeper = keeper_new(daemon->store, daemon->face,

@@ -5,6 +5,9 @@
  * end left on the list is on it again, reads as zero at once, and is punched
  * when the face starts.
  *
+ * A record is of an epoch, and when a serve begins the state says that older
+ * ones are of no use: before that the list is written again, with the new one.
+ *
  * A store that is served without a face (drained at rest) settles the list
  * first: the relay reads the image itself and knows of no list.
  *
@@ -97,6 +100,11 @@ face_zero_open(FaceDisk *disk)
     res = load_slots(disk->face->config.store, of, disk->zeroes_fd,
                      disk->record_page, &disk->zeroes, &disk->record_sequence);
     mark_list(of, &disk->zeroes);
+    if (res == 0 && disk->zeroes.count) {
+        res = write_slots(io, disk->zeroes_fd, &disk->zeroes,
+                          ++disk->record_sequence,
+                          disk->face->config.store->epoch, disk->record_page);
+    }
     if (res == 0) {
         /* Room for both slots now, so that a full disk cannot refuse one.
          * File systems that cannot promise room are taken as they are. */
@@ -156,6 +164,28 @@ settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
     if (res == 0) {
         res = write_slots(io, fd, &none, sequence + 1, store->epoch, page);
     }
+    return res;
+}
+
+int
+face_renew_zeroes(Store *store, Disk *disk)
+{
+    unsigned char page[ZERO_RECORD_BYTES];
+    StoreIo *io = store->io;
+    uint64_t sequence;
+    ZeroList list;
+    int fd = io->ops->open(io, disk->dir_fd, "zeroes", O_RDWR | O_CLOEXEC, 0);
+
+    if (fd < 0) {
+        return fd == -ENOENT ? 0 : fd;
+    }
+    int res = load_slots(store, disk, fd, page, &list, &sequence);
+
+    if (res == 0 && list.count) {
+        mark_list(disk, &list);
+        res = write_slots(io, fd, &list, sequence + 1, store->epoch, page);
+    }
+    io->ops->close(io, fd);
     return res;
 }
 

@@ -68,7 +68,10 @@ void face_cool(Face *face, Disk *disk, const Bitmap *candidates,
 /* After FACE_NOTE_ENDED, or to give up a session that never served. */
 void face_free(Face *face);
 
-/* For a store that is served without a face: punch what the last end left on
+/* For a store that is served without a face, before store_serve(): what is on
+ * the list stays there. Blocking. 0 or -errno. */
+int face_renew_zeroes(Store *store, Disk *disk);
+/* After it: punch what the last end left on
  * the disk's zero list. Blocking. 0 or -errno. */
 int face_settle_zeroes(Store *store, Disk *disk);
 

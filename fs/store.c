@@ -419,11 +419,12 @@ find_epoch(Store *store, const struct State *state, const char **why,
     if (*why) {
         store->was_clean = false;
         store->epoch_before = 0;
-        store->epoch = MAX(state->epoch, newest) + 1;
+        /* Beyond the end of that serve, too. */
+        store->epoch = MAX(state->epoch, newest) + 2;
     } else if (store->was_clean) {
         store->epoch = state->epoch + 1;
     } else {
-        store->epoch = MAX(state->epoch, newest);
+        store->epoch = MAX(MAX(state->epoch, newest), 1);
     }
     store->saved_epoch = store->was_clean ? state->epoch : store->epoch;
     return TRUE;

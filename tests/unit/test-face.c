@@ -296,6 +296,24 @@ test_recorded_zeroes_come_back_after_a_crash(void **state)
     assert_memory_equal(buf, zero, sizeof(zero));
 }
 
+/* The record is of the epoch that begins before the state says that older ones
+ * are of no use. */
+static void
+test_zeroes_outlive_the_start_of_a_serve(void **state)
+{
+    FakeSession *session = *state;
+    unsigned char buf[4096], zero[4096] = {0};
+
+    leave_record(session);
+    session->store.epoch = 7;
+    assert_int_equal(face_renew_zeroes(&session->store, &session->disk), 0);
+    session->store.epoch_before = 7;
+    assert_int_equal(face_settle_zeroes(&session->store, &session->disk), 0);
+    assert_int_equal(pread(session->disk.map_fd, buf, sizeof(buf), 8 * MIB),
+                     4096);
+    assert_memory_equal(buf, zero, sizeof(zero));
+}
+
 static void
 test_zeroes_are_settled_without_a_face(void **state)
 {
@@ -566,6 +584,7 @@ main(int argc, char **argv)
         with_session(test_requests_beyond_the_end_act_as_on_a_file),
         with_session(test_large_discard_reads_as_zero_at_once),
         with_session(test_recorded_zeroes_come_back_after_a_crash),
+        with_session(test_zeroes_outlive_the_start_of_a_serve),
         with_session(test_zeroes_are_settled_without_a_face),
         with_session(test_text_belongs_to_its_handle),
         cmocka_unit_test(test_failed_sync_freezes_writes_and_not_reads),
