@@ -102,6 +102,7 @@ stamp_count(const StampLog *log, uint64_t number, const void *sector,
         counts->zeroes += *found == entry->zeroing;
         counts->unsynced += *found > entry->synced;
         counts->unacked += *found > entry->acked;
+        counts->taken += *found < entry->acked;
     }
     return fault;
 }

@@ -124,6 +124,7 @@ typedef struct StampCounts {
     uint64_t stamped, zeroes;
     uint64_t unsynced; /* newer than the last fsync */
     uint64_t unacked;  /* newer than the last acknowledgement */
+    uint64_t taken;    /* older than it, as the loss of power may do */
     uint64_t faults[STAMP_FAULTS];
 } StampCounts;
 

@@ -16,6 +16,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -154,10 +155,11 @@ send_write(struct Worker *worker, const struct Range *range)
 static int
 send_discard(struct Worker *worker, const struct Range *range)
 {
-    int mode = FALLOC_FL_KEEP_SIZE;
+    bool punches =
+        worker->writer->options->only_punches || seed_below(&worker->seed, 2);
+    int mode = punches ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
 
-    mode |= seed_below(&worker->seed, 2) ? FALLOC_FL_PUNCH_HOLE
-                                         : FALLOC_FL_ZERO_RANGE;
+    mode |= FALLOC_FL_KEEP_SIZE;
     return fallocate(worker->writer->fd, mode,
                      (off_t)(range->first * STAMP_SECTOR),
                      (off_t)(range->count * STAMP_SECTOR))
@@ -170,7 +172,9 @@ note_error(struct Writer *writer, int error)
 {
     if (error) {
         writer->tally.last_error = error;
-        writer->is_over |= !writer->options->goes_on;
+        writer->tally.mount_died |= error == ENOTCONN || error == ECONNABORTED;
+        writer->is_over |=
+            !writer->options->goes_on || writer->tally.mount_died;
     }
 }
 
@@ -303,6 +307,8 @@ stamp_write(const StampOptions *options, StampLog *log, StampTally *tally)
         perror("stamp: open");
         exit(2);
     }
+    printf("stamp: seed %" PRIu64 ", writing\n", options->seed);
+    fflush(stdout);
     for (unsigned i = 0; i < options->workers; i++) {
         start_worker(&writer, &workers[i], i);
     }

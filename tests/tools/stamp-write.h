@@ -24,7 +24,8 @@ typedef struct StampOptions {
     unsigned workers;
     unsigned sync_every; /* requests of one worker; 0: never */
     unsigned discards;   /* of a hundred requests */
-    bool goes_on;        /* after a failed request */
+    bool only_punches;   /* never zeroes that keep their blocks */
+    bool goes_on;        /* after a failed request, as long as it is mounted */
 } StampOptions;
 
 typedef struct StampTally {
@@ -32,6 +33,7 @@ typedef struct StampTally {
     uint64_t written_bytes;
     uint64_t failed_writes, failed_discards, failed_syncs;
     int last_error; /* errno */
+    bool mount_died;
 } StampTally;
 
 /* Returns when all is written, at the first error, or after a SIGTERM. */

@@ -15,13 +15,15 @@
  *       -r OFF+LEN   bytes of the disk to write to
  *       -f N         each worker syncs after N requests, 16; 0 never
  *       -p PERCENT   of the requests are discards, 5
- *       -e           go on after errors
+ *       -P           discards are punches, never zeroes with their blocks
+ *       -e           go on after errors, but not after the mount's death
  *       -d DISK      number of the disk, 1
  *
  *   stamp verify [-a] [-A] FILE LOG
  *       Every sector of FILE against LOG. Exit 0: sound, 1: not, told sector
  *       by sector. -a: a process died, what was acknowledged has to be
  *       there; else the power was lost, and what was fsynced has to.
+ *       "Taken" are acknowledged, unsynced requests that the power took.
  *       -A: adopt what is there as what has to stay, for the next round.
  *
  *   stamp inflight LOG
@@ -51,7 +53,7 @@ static void __attribute__((noreturn)) die(const char *what, int error)
 static void __attribute__((noreturn)) usage(void)
 {
     fprintf(stderr, "usage: stamp write [-s SEED] [-n REQUESTS] [-t WORKERS] "
-                    "[-b MIN-MAX] [-r OFF+LEN] [-f N] [-p PERCENT] [-e] "
+                    "[-b MIN-MAX] [-r OFF+LEN] [-f N] [-p PERCENT] [-P] [-e] "
                     "[-d DISK] FILE LOG\n"
                     "       stamp verify [-a] [-A] FILE LOG\n"
                     "       stamp inflight LOG\n");
@@ -101,7 +103,7 @@ parse_write(int argc, char **argv, StampOptions *options, uint64_t *disk)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "s:n:t:b:r:f:p:ed:")) != -1) {
+    while ((option = getopt(argc, argv, "s:n:t:b:r:f:p:Ped:")) != -1) {
         switch (option) {
         case 's':
             options->seed = strtoull(optarg, NULL, 10);
@@ -124,6 +126,9 @@ parse_write(int argc, char **argv, StampOptions *options, uint64_t *disk)
             break;
         case 'p':
             options->discards = (unsigned)strtoul(optarg, NULL, 10);
+            break;
+        case 'P':
+            options->only_punches = true;
             break;
         case 'e':
             options->goes_on = true;
@@ -194,8 +199,6 @@ run_write(int argc, char **argv)
     make_log(argv[optind + 1], options.path, disk);
     open_log(&log, argv[optind + 1]);
     check_bounds(&options, &log);
-    printf("stamp: seed %" PRIu64 "\n", options.seed);
-    fflush(stdout);
     stamp_write(&options, &log, &tally);
     stamp_log_close(&log);
     failed = tally.failed_writes + tally.failed_discards + tally.failed_syncs;
@@ -206,7 +209,7 @@ run_write(int argc, char **argv)
            tally.discards, tally.syncs, tally.failed_writes,
            tally.failed_discards, tally.failed_syncs,
            tally.last_error ? strerror(tally.last_error) : "none");
-    return failed && !options.goes_on ? 3 : 0;
+    return failed && (!options.goes_on || tally.mount_died) ? 3 : 0;
 }
 
 /*
@@ -297,10 +300,10 @@ run_verify(int argc, char **argv)
     open_log(&verify.log, argv[optind + 1]);
     verify_file(&verify, argv[optind]);
     printf("stamp: %" PRIu64 " stamped, %" PRIu64 " zero, %" PRIu64
-           " newer than the last sync, %" PRIu64 " unacknowledged; %" PRIu64
-           " faults",
+           " newer than the last sync, %" PRIu64 " unacknowledged, %" PRIu64
+           " taken; %" PRIu64 " faults",
            counts->stamped, counts->zeroes, counts->unsynced, counts->unacked,
-           verify.told);
+           counts->taken, verify.told);
     for (int i = STAMP_LOST; i < STAMP_FAULTS && verify.told; i++) {
         printf(", %" PRIu64 " %s", counts->faults[i],
                stamp_fault_name((enum StampFault)i));

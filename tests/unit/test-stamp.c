@@ -256,6 +256,8 @@ counts_add_up(void **state)
     request(rig, STAMP_WRITE, 0, 8, SYNCED);
     request(rig, STAMP_WRITE, 4, 8, ACKED);
     request(rig, STAMP_WRITE, 10, 1, LANDED);
+    request(rig, STAMP_WRITE, 20, 1, ACKED);
+    memset(rig->disk[20], 0, STAMP_SECTOR);
     memset(rig->disk[0], 1, STAMP_SECTOR);
     for (uint64_t i = 0; i < SECTORS; i++) {
         stamp_count(&rig->log, i, rig->disk[i], false, &counts, &rig->found);
@@ -264,6 +266,7 @@ counts_add_up(void **state)
     assert_int_equal(counts.zeroes, SECTORS - 12);
     assert_int_equal(counts.unsynced, 8);
     assert_int_equal(counts.unacked, 1);
+    assert_int_equal(counts.taken, 1);
     assert_int_equal(counts.faults[STAMP_GARBAGE], 1);
     assert_int_equal(counts.faults[STAMP_SOUND], SECTORS - 1);
 }
