@@ -139,6 +139,24 @@ on_exit() { # COMMAND, as one word to be evaluated
     cleanup_steps+=("$1")
 }
 
+# For what a test does again and again.
+on_exit_once() { # COMMAND
+    local step
+    for step in "${cleanup_steps[@]}"; do
+        [ "$step" != "$1" ] || return 0
+    done
+    on_exit "$1"
+}
+
+# It ended by itself.
+not_on_exit() { # COMMAND
+    local i
+    for i in "${!cleanup_steps[@]}"; do
+        [ "${cleanup_steps[i]}" != "$1" ] || unset "cleanup_steps[i]"
+    done
+    cleanup_steps=("${cleanup_steps[@]}")
+}
+
 run_cleanup() {
     local status=$? i
     trap - EXIT ERR

@@ -17,7 +17,7 @@ is_mounted() { # [MNT]
 
 mount_store() { # [STORE MNT [weir-mount option…]]
     local store=${1:-$STORE} mnt=${2:-$MNT}
-    on_exit "unmount_by_force '$mnt'"
+    on_exit_once "unmount_by_force '$mnt'"
     "$WEIR" mount "$store" "$mnt" "${@:3}" >>"$T/weir.log" 2>&1 </dev/null ||
         fail "mount: $(tail -n 1 "$T/weir.log")"
     is_mounted "$mnt" || fail "weir mount returned and $mnt is not mounted"
@@ -43,11 +43,11 @@ unmount_by_force() { # MNT
 # The daemon of a mount: the process whose arguments name the mount point and
 # whose program is the weir under test.
 daemon_pid() { # [MNT]
-    local mnt=${1:-$MNT} dir
-    for dir in /proc/[0-9]*; do
-        [ "$(readlink "$dir/exe")" = "$WEIR" ] || continue
-        if tr '\0' '\n' <"$dir/cmdline" | grep -qxF -- "$mnt"; then
-            echo "${dir#/proc/}"
+    local mnt=${1:-$MNT} pid
+    for pid in $(pgrep -f -- "$mnt"); do
+        [ "/proc/$pid/exe" -ef "$WEIR" ] || continue
+        if tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$mnt"; then
+            echo "$pid"
             return
         fi
     done 2>/dev/null
