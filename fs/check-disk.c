@@ -167,7 +167,8 @@ check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
             continue;
         }
         is_used |= !is_zero_page(page);
-        is_valid |= zero_record_decode(page, disk->size_bytes, 0, list, &sequence);
+        is_valid |=
+            zero_record_decode(page, disk->size_bytes, 0, list, &sequence);
     }
     if (fd < 0 || (is_used && !is_valid)) {
         check_tell(check, CHECK_DAMAGE,

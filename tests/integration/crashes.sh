@@ -146,15 +146,15 @@ detach_fs() {
     not_on_exit "umount '$FS' || umount -l '$FS'"
 }
 
-# Now, under all that runs; the daemon then dies as well, and the file system
-# is there as the cut left it, its journal replayed.
+# Now, under all that runs; the daemon stops at the instant, so that neither
+# the guest nor the far side hears of anything after it, and dies. Then the
+# file system is there as the cut left it, its journal replayed.
 cut_power() {
     if [ "$fs_type" = btrfs ]; then
-        # What weir does after the instant, the far side must not see.
         kill -STOP "$(daemon_pid)"
         cp --reflink=always "$fs_image" "$fs_image.cut"
     else
-        "$(tool power-cut)" "$FS"
+        "$(tool power-cut)" "$FS" "$(daemon_pid)"
     fi
     kill_daemon
     detach_fs
