@@ -250,8 +250,8 @@ check_names(struct Check *check, const char *where, int fd,
 static bool
 is_store_name(const struct Check *check, const char *name)
 {
-    static const char *const own[] = {STORE_CONF, STORE_LOCK, STORE_STATE,
-                                      STORE_SOCKET, NULL};
+    static const char *const own[] = {STORE_CONF,   STORE_LOCK,    STORE_STATE,
+                                      STORE_SOCKET, STORE_RESERVE, NULL};
 
     for (unsigned i = 0; i < check->conf.n_disks; i++) {
         if (!strcmp(name, check->conf.disks[i].name)) {

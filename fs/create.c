@@ -100,8 +100,8 @@ store_raw_resize(StoreIo *io, int fd, uint64_t size_bytes, GError **error)
 static bool
 is_reserved(const char *name)
 {
-    static const char *const own[] = {STORE_CONF, STORE_LOCK, STORE_STATE,
-                                      STORE_SOCKET, NULL};
+    static const char *const own[] = {STORE_CONF,   STORE_LOCK,    STORE_STATE,
+                                      STORE_SOCKET, STORE_RESERVE, NULL};
 
     return g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp") ||
            g_str_has_suffix(name, ".sock");

@@ -312,6 +312,7 @@ daemon_build(Daemon *daemon, GError **error)
         !build_relay(daemon, error)) {
         return FALSE;
     }
+    store_make_room(daemon->store);
     socket = g_build_filename(daemon->store->path, "control.sock", NULL);
     daemon->control =
         control_server_new(socket, daemon_commands, daemon, error);

@@ -218,7 +218,8 @@ remove_disk(struct Removal *removal, unsigned index, GError **error)
 static gboolean
 delete_leftovers(struct Removal *removal, GError **error)
 {
-    static const char *const own[] = {STORE_STATE, STORE_SOCKET, NULL};
+    static const char *const own[] = {STORE_STATE, STORE_SOCKET, STORE_RESERVE,
+                                      NULL};
     StoreIo *io = removal->io;
     DIR *dir = opendir(removal->path);
     struct dirent *entry;

@@ -19,6 +19,7 @@
 #define STORE_LOCK      "lock"
 #define STORE_STATE     "state"
 #define STORE_SOCKET    "control.sock"
+#define STORE_RESERVE   "reserve"
 #define STORE_RAW       "disk.raw"
 #define STORE_DIRTY     "dirty"
 #define STORE_ZEROES    "zeroes"
@@ -43,6 +44,11 @@ void store_set_errno(GError **error, enum StoreError code, int err,
 
 /* A line for the log; nothing for a store opened to read. */
 void store_say(const Store *store, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* A file of nothing, for a state that finds no room: made if it is not there,
+ * given up (false: there is none). */
+void store_reserve_keep(Store *store);
+bool store_reserve_give(Store *store);
 
 /* Everything that this process makes from now on is private (rule 36). */
 void store_private_umask(void);

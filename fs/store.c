@@ -223,11 +223,15 @@ write_state(Store *store, bool is_clean, GError **error)
         (void)store_raw_stamp(disk->map_fd, &to->raw);
     }
     err = store_put_state(store->io, store->dir_fd, &state);
+    if (err == -ENOSPC && store_reserve_give(store)) {
+        err = store_put_state(store->io, store->dir_fd, &state);
+    }
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "%s/" STORE_STATE " cannot be written", store->path);
         return FALSE;
     }
+    store_reserve_keep(store);
     store->saved_epoch = state.epoch;
     for (unsigned i = 0; i < store->n_disks; i++) {
         store->disks[i]->saved_contact = store->disks[i]->contact;

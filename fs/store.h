@@ -149,6 +149,8 @@ enum StoreOpenFlags {
  * process's umask is 0077 afterwards. */
 Store *store_open(StoreIo *io, const char *path, unsigned flags,
                   GError **error);
+/* Before a serve makes its sockets, on a file system that may be full. */
+void store_make_room(Store *store);
 /* Before the first guest write or upload: the state says "unclean" until
  * store_close_clean(). Disks with a target are tracked from here on, unless
  * their metadata cannot be written, which is said and costs a comparison of

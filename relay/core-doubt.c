@@ -45,6 +45,7 @@ doubt_begin(RelayCore *core)
     const Bitmap *logged = core->log.logged;
     struct ClusterRun run;
 
+    core->doubt.inherited_us = core->now_us + 4 * core->config.deadline_us;
     for (uint64_t at = 0; bitmap_next_run(logged, at, UINT64_MAX, &run);
          at = run.first + run.count) {
         uint64_t offset = run.first << core->cluster_bits;
@@ -113,10 +114,14 @@ doubt_run(RelayCore *core)
     }
 }
 
-/* Nothing that was sent before can execute any more. */
+/* Nothing that this life sent before can execute any more. Of a server that
+ * the last one left behind nobody knows that it is gone. */
 void
 doubt_new_process(RelayCore *core)
 {
+    if (core->config.is_in_doubt && core->now_us < core->doubt.inherited_us) {
+        return;
+    }
     core->doubt.frozen_us = core->doubt.growing_us = core->now_us;
     core->pass.not_before_us = core->now_us;
 }

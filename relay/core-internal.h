@@ -133,6 +133,7 @@ typedef struct Doubt {
     Bitmap *growing; /* ... at growing_us, which each loss moves */
     Bitmap *ripe;    /* over: rewrite and read back */
     int64_t frozen_us, growing_us;
+    int64_t inherited_us; /* of what an earlier life sent */
 } Doubt;
 
 /* The sent-log as it has to be; see core-log.c. */

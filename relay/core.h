@@ -64,8 +64,8 @@ struct TargetCaps {
     uint32_t min_block;    /* 1 when unknown */
     uint32_t max_payload;  /* largest WRITE or READ; 32 MiB when unknown */
     bool is_new_process;   /* first connection to a server that this daemon
-                              started: nothing sent before it was made can
-                              execute any more. False on later ones */
+                              started: nothing that it sent before can execute
+                              any more. False on later ones */
 };
 
 /* How the target was accepted; kept in the store's state by the caller. */

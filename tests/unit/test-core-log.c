@@ -35,6 +35,21 @@ test_core_logged_clusters_are_in_doubt(void **state)
     assert_true(seen(rig, RELAY_SEND_COMPARE) > 4); /* those of the check */
 }
 
+/* The server of the last life may be at work still, beside a new one. */
+static void
+test_core_logged_clusters_wait_beside_a_new_server(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->caps.is_new_process = true;
+    start_with_log(rig, (struct ClusterRun){3, 2});
+    pass_time(rig, 59 * SECOND);
+    assert_int_equal(figures(rig).doubt_clusters, 2);
+    assert_int_equal(seen(rig, RELAY_SEND_DATA), 0);
+    pass_time(rig, 4 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+}
+
 /* The store may have known it to be settled when its sum was not durable. */
 static void
 test_core_logged_clusters_are_dirty(void **state)
@@ -336,6 +351,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(test_core_logged_clusters_are_in_doubt),
+        CASE(test_core_logged_clusters_wait_beside_a_new_server),
         CASE(test_core_logged_clusters_are_dirty),
         CASE(test_core_sends_only_what_differs),
         CASE(test_core_equal_clusters_need_no_log),

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-reserve.c - room for the state on a file system that is full
+ *
+ * Everything else that a store needs room for has it from the start of a serve
+ * on: checkpoint, intent, sent-log and zero record are written in place. The
+ * state is replaced as a whole, which takes a block or two. So that a guest
+ * which has filled the file system can neither keep its store from being ended
+ * cleanly nor from being mounted again (rule 21), a file of nothing is kept,
+ * which is given up when the state meets ENOSPC, or a serve begins without room
+ * for its sockets, and made again when there is room for more than it.
+ *
+ * File systems that write elsewhere, like btrfs, may want more than was freed:
+ * there it is no promise, only likely.
+ */
+#include "store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/statvfs.h>
+
+#define RESERVE_BYTES (1u << 20)
+
+static bool
+has_room(const Store *store, uint64_t bytes)
+{
+    struct statvfs host;
+
+    return !fstatvfs(store->dir_fd, &host) &&
+           (uint64_t)host.f_bavail * host.f_frsize >= bytes;
+}
+
+void
+store_reserve_keep(Store *store)
+{
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    StoreIo *io = store->io;
+    int fd, err;
+
+    if (!has_room(store, 2 * RESERVE_BYTES)) {
+        return;
+    }
+    fd = io->ops->open(io, store->dir_fd, STORE_RESERVE, flags, 0600);
+    if (fd < 0) {
+        return; /* there already, or not to be had */
+    }
+    err = io->ops->fallocate(io, fd, 0, 0, RESERVE_BYTES);
+    err = err ? err : io->ops->fsync(io, fd);
+    io->ops->close(io, fd);
+    if (err) {
+        (void)io->ops->unlink(io, store->dir_fd, STORE_RESERVE, 0);
+    }
+}
+
+bool
+store_reserve_give(Store *store)
+{
+    StoreIo *io = store->io;
+
+    if (io->ops->unlink(io, store->dir_fd, STORE_RESERVE, 0)) {
+        return false;
+    }
+    /* Freed blocks may be had only when the journal has it. */
+    return io->ops->fsync(io, store->dir_fd) == 0;
+}
+
+void
+store_make_room(Store *store)
+{
+    if (!has_room(store, RESERVE_BYTES)) {
+        (void)store_reserve_give(store);
+    }
+}
