@@ -312,6 +312,28 @@ test_new_target_is_all_dirty_after_a_crash(void **state)
     store_free(store);
 }
 
+/* The checkpoint at the start of the serve says that all is clean, of a target
+ * that is not this one. */
+static void
+test_first_contact_has_its_own_checkpoint(void **state)
+{
+    Store *store;
+    Disk *disk;
+
+    make_clean(*state);
+    disk = open_vdb(*state, &store);
+    assert_true(store_serve(store, NULL));
+    assert_int_equal(dirty_clusters(disk), 0);
+    assert_true(store_set(store, disk, "target", "nbd://localhost/new", NULL));
+    disk->contact = CONTACT_KNOWN;
+    assert_true(store_save_state(store, NULL));
+    store_free(store);
+    disk = open_vdb(*state, &store);
+    assert_int_equal(disk->contact, CONTACT_KNOWN);
+    assert_int_equal(dirty_clusters(disk), BIG_CLUSTERS);
+    store_free(store);
+}
+
 /* Away and back before anything else is saved: the contact is not that of
  * before, for nobody knows what became of the target meanwhile. */
 static void
@@ -357,6 +379,36 @@ test_untracked_disk_is_all_dirty_after_a_crash(void **state)
     assert_true(store_serve(store, NULL));
     assert_true(disk->is_tracked);
     store_free(store);
+}
+
+/* Untracked for a while, in the epoch of files that are still there. */
+static void
+test_files_of_a_tracked_time_do_not_speak_for_later(void **state)
+{
+    Store *store;
+    Disk *disk;
+    char *target;
+
+    make_clean(*state);
+    disk = open_vdb(*state, &store);
+    target = g_strdup(disk->target);
+    assert_true(store_serve(store, NULL));
+    store_free(store);
+    disk = open_vdb(*state, &store);
+    assert_int_equal(dirty_clusters(disk), 0);
+    assert_true(store_set(store, disk, "target", "none", NULL));
+    assert_true(store_serve(store, NULL));
+    assert_false(disk->is_tracked);
+    assert_true(store_set(store, disk, "target", target, NULL));
+    disk->contact = CONTACT_KNOWN;
+    assert_true(store_save_state(store, NULL));
+    settle_all(disk);
+    write_at(store, disk, 5 * EXTENT, 1);
+    store_free(store);
+    disk = open_vdb(*state, &store);
+    assert_int_equal(dirty_clusters(disk), BIG_CLUSTERS);
+    store_free(store);
+    g_free(target);
 }
 
 static void
@@ -510,8 +562,10 @@ main(int argc, char **argv)
         WITH_STORE(test_damage_before_recovery_is_dirty),
         WITH_STORE(test_old_state_is_seen_through),
         WITH_STORE(test_new_target_is_all_dirty_after_a_crash),
+        WITH_STORE(test_first_contact_has_its_own_checkpoint),
         WITH_STORE(test_target_changed_and_changed_back),
         WITH_STORE(test_untracked_disk_is_all_dirty_after_a_crash),
+        WITH_STORE(test_files_of_a_tracked_time_do_not_speak_for_later),
         WITH_STORE(test_growing_is_tracked),
         WITH_STORE(test_any_life_leaves_a_superset),
         WITH_STORE(test_any_failing_call_leaves_a_superset),
