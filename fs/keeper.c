@@ -20,6 +20,7 @@
 #include "bitmap/intent.h"
 
 #define LOOK_US      (G_USEC_PER_SEC / 2)
+#define HURRY_US     (5 * G_USEC_PER_SEC)
 #define HURRY_HOT    (UINT64_C(64) << 10) /* extents: 256 GiB to compare */
 #define SETTLED_MUCH (UINT64_C(1) << 30)  /* bytes */
 
@@ -128,7 +129,7 @@ look_at(Keeper *keeper, Disk *disk)
     }
     disk_map_figures(disk->map, &figures);
     if (figures.hot_extents > HURRY_HOT) {
-        period_us = MIN(period_us, 2 * LOOK_US);
+        period_us = MIN(period_us, HURRY_US);
     }
     if (now_us - kept->round_us >= period_us) {
         make_round(keeper, disk, &figures);
