@@ -8,7 +8,7 @@
  * which has filled the file system can neither keep its store from being ended
  * cleanly nor from being mounted again (rule 21), a file of nothing is kept,
  * which is given up when the state meets ENOSPC, or a serve begins without room
- * for its sockets, and made again when there is room for more than it.
+ * for its sockets, and made again at once.
  *
  * File systems that write elsewhere, like btrfs, may want more than was freed:
  * there it is no promise, only likely.
@@ -20,6 +20,7 @@
 #include <sys/statvfs.h>
 
 #define RESERVE_BYTES (1u << 20)
+#define LEAST_BYTES   (1u << 16)
 
 static bool
 has_room(const Store *store, uint64_t bytes)
@@ -35,16 +36,17 @@ store_reserve_keep(Store *store)
 {
     const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     StoreIo *io = store->io;
-    int fd, err;
+    int fd = io->ops->open(io, store->dir_fd, STORE_RESERVE, flags, 0600);
+    int err = -ENOSPC;
 
-    if (!has_room(store, 2 * RESERVE_BYTES)) {
-        return;
-    }
-    fd = io->ops->open(io, store->dir_fd, STORE_RESERVE, flags, 0600);
     if (fd < 0) {
         return; /* there already, or not to be had */
     }
-    err = io->ops->fallocate(io, fd, 0, 0, RESERVE_BYTES);
+    /* As much of it as there is, before the guest takes it. */
+    for (uint64_t bytes = RESERVE_BYTES; err && bytes >= LEAST_BYTES;
+         bytes /= 2) {
+        err = io->ops->fallocate(io, fd, 0, 0, bytes);
+    }
     err = err ? err : io->ops->fsync(io, fd);
     io->ops->close(io, fd);
     if (err) {
