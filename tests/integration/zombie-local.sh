@@ -9,7 +9,8 @@
 # The store lies on a disk whose writes can be held up: ext4 on a loop device
 # on nbdfuse on nbdkit's pause filter.
 . "$(dirname "$0")/functions.sh"
-requires root fuse loop weir nbdkit nbdinfo nbdfuse qemu-img mkfs.ext4 jq python3
+requires root fuse loop weir nbdkit nbdinfo nbdfuse qemu-img mkfs.ext4 jq flock \
+    python3
 new_dir
 
 rounds=1
@@ -56,6 +57,8 @@ for ((round = 1; round <= rounds; round++)); do
     # It is over when the disk does not take it.
     ! becomes_true 1 is_gone $writer || fail 'the local disk is not slow'
     kill -9 "$pid"
+    ! becomes_true 2 flock -n "$STORE/lock" true ||
+        fail 'the lock is free, and the ring still writes'
     rm -f "$T/mounted"
     mount_again &
     mounting=$!
