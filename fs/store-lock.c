@@ -28,8 +28,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#define LOCK_POLL_US  20000
-#define LOCK_POLL_MAX 250 /* times */
+/* A guest may be waiting for the next daemon of its mount. */
+#define LOCK_POLL_US  2000
+#define LOCK_POLL_MAX 2500 /* times */
 
 /* The pid in the lock file, 0 if there is none. */
 static pid_t
