@@ -17,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIELD_DIR      4 /* of a line, from 0 */
+#define FIELD_DEVICE   2 /* of a line, from 0 */
+#define FIELD_DIR      4
 #define FIELD_OPTIONAL 6 /* any number of these, then "-" */
 
 void
@@ -26,6 +27,7 @@ mount_entry_clear(struct MountEntry *entry)
     g_clear_pointer(&entry->dir, g_free);
     g_clear_pointer(&entry->source, g_free);
     g_clear_pointer(&entry->fstype, g_free);
+    g_clear_pointer(&entry->device, g_free);
 }
 
 static char *
@@ -61,6 +63,7 @@ mount_entry_parse(const char *line, struct MountEntry *entry)
     if (dash + 2 >= n) {
         return false;
     }
+    entry->device = g_strdup(fields[FIELD_DEVICE]);
     entry->dir = unescape(fields[FIELD_DIR]);
     entry->fstype = unescape(fields[dash + 1]);
     entry->source = unescape(fields[dash + 2]);

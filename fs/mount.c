@@ -4,9 +4,10 @@
  *
  * libfuse is used for nothing but mounting: mount(2) for root, fusermount3 for
  * everybody else. Its session has an empty table of operations and never reads
- * a request; we take a duplicate of its descriptor, and the face decodes what
- * comes out of it. So the descriptor belongs to us and can outlive a session
- * object, or be handed on.
+ * a request; we take a duplicate of its descriptor and drop the session, and
+ * the face decodes what comes out of it. So the descriptor belongs to us, and
+ * a daemon that gets one from another is in the same position as one that
+ * mounted (mount_adopt()).
  *
  * Source is the store's absolute path and the subtype weir: that is how a
  * mount point leads back to its store (mount-table.c). nosuid and nodev are
@@ -26,18 +27,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-#define STALE_MAX 8 /* dead mounts on top of each other */
+#define STALE_MAX 8    /* dead mounts on top of each other */
+#define PROBE_MS  1000 /* for an answer */
 
 struct Mount {
-    struct fuse_session *session;
     int fd;
-    char *dir;
-    char *store;
 };
 
 /* What libfuse has to say while it mounts; main thread. */
@@ -60,16 +63,73 @@ set_failed(GError **error, enum StoreError code, const char *dir,
     g_set_error(error, STORE_ERROR, (int)code, "%s %s", dir, why);
 }
 
+/* In a process of its own: 0 or an errno, and the kind of file. */
+static void
+probe_child(const char *dir, int fd)
+{
+    struct stat st = {0};
+    int answer[2] = {stat(dir, &st) == 0 ? 0 : errno, (int)st.st_mode};
+
+    _exit(write(fd, answer, sizeof(answer)) == (ssize_t)sizeof(answer) ? 0 : 1);
+}
+
+/*
+ * probe() - stat @dir, but do not wait for ever
+ *
+ * A mount whose daemon is just being replaced answers late, and one whose
+ * daemon is stopped never, and a process that asks cannot take its question
+ * back. So another one asks, which can be killed.
+ *
+ * Return: 0, an errno, ETIMEDOUT.
+ */
+static int
+probe(const char *dir, mode_t *kind)
+{
+    int ends[2], answer[2] = {ETIMEDOUT, 0};
+    struct pollfd look = {.events = POLLIN};
+    pid_t pid;
+
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        return errno;
+    }
+    pid = fork();
+    if (pid == 0) {
+        probe_child(dir, ends[1]);
+    }
+    close(ends[1]);
+    look.fd = ends[0];
+    if (pid > 0) {
+        if (poll(&look, 1, PROBE_MS) > 0 &&
+            read(ends[0], answer, sizeof(answer)) != sizeof(answer)) {
+            answer[0] = EIO;
+        }
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+    }
+    close(ends[0]);
+    *kind = (mode_t)answer[1];
+    return answer[0];
+}
+
+bool
+mount_is_dead(const char *dir)
+{
+    mode_t kind;
+    int result = probe(dir, &kind);
+
+    return result == ENOTCONN || result == ECONNABORTED;
+}
+
 gboolean
 mount_check_dir(const char *dir, GError **error)
 {
     struct MountEntry entry;
-    struct stat st;
+    mode_t kind = 0;
 
     for (unsigned i = 0; i < STALE_MAX; i++) {
         bool is_mounted = mount_find_dir(dir, &entry);
         bool is_ours = is_mounted && strcmp(entry.fstype, MOUNT_FSTYPE) == 0;
-        int result = stat(dir, &st) == 0 ? 0 : errno;
+        int result = probe(dir, &kind);
 
         mount_entry_clear(&entry);
         if (is_mounted &&
@@ -92,7 +152,7 @@ mount_check_dir(const char *dir, GError **error)
                            : g_strerror(result));
             return FALSE;
         }
-        if (!S_ISDIR(st.st_mode)) {
+        if (!S_ISDIR(kind)) {
             set_failed(error, STORE_ERROR_FAILED, dir,
                        "is no directory: mount at a directory");
             return FALSE;
@@ -129,6 +189,15 @@ session_new(const char *store, const struct MountOptions *options)
     return session;
 }
 
+static Mount *
+mount_of(int fd)
+{
+    Mount *mount = g_new0(Mount, 1);
+
+    mount->fd = fd;
+    return mount;
+}
+
 Mount *
 mount_new(const char *store, const char *dir,
           const struct MountOptions *options, GError **error)
@@ -136,7 +205,6 @@ mount_new(const char *store, const char *dir,
     g_autoptr(GString) words = g_string_new(NULL);
     struct fuse_session *session;
     int fd = -1, result = -1;
-    Mount *mount;
 
     said = words;
     fuse_set_log_func(said_cb);
@@ -162,12 +230,43 @@ mount_new(const char *store, const char *dir,
         }
         return NULL;
     }
-    mount = g_new0(Mount, 1);
-    mount->session = session;
-    mount->fd = fd;
-    mount->dir = g_strdup(dir);
-    mount->store = g_strdup(store);
-    return mount;
+    /* Closes its own descriptor, and does not unmount. */
+    fuse_session_destroy(session);
+    return mount_of(fd);
+}
+
+/* The connection's number in fdinfo is the device's in the table. */
+static bool
+is_connection_of(int fd, const char *device)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/fdinfo/%d", fd);
+    g_autofree char *text = NULL;
+    const char *line;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL) ||
+        (line = strstr(text, "fuse_connection:")) == NULL) {
+        return true; /* an older kernel: it cannot be told */
+    }
+    line += strlen("fuse_connection:");
+    device = strchr(device, ':');
+    return device != NULL &&
+           strtoul(line, NULL, 10) == strtoul(device + 1, NULL, 10);
+}
+
+Mount *
+mount_adopt(const char *store, const char *dir, int fd)
+{
+    struct MountEntry entry;
+
+    if (!mount_find_dir(dir, &entry) || strcmp(entry.source, store) != 0 ||
+        strcmp(entry.fstype, MOUNT_FSTYPE) != 0 ||
+        !is_connection_of(fd, entry.device)) {
+        g_message("%s: the mount is not there any more: served until its last "
+                  "user is gone",
+                  dir);
+    }
+    mount_entry_clear(&entry);
+    return mount_of(fd);
 }
 
 int
@@ -179,16 +278,10 @@ mount_fd(const Mount *mount)
 void
 mount_free(Mount *mount)
 {
-    if (mount == NULL) {
-        return;
+    if (mount != NULL) {
+        close(mount->fd);
+        g_free(mount);
     }
-    close(mount->fd);
-    /* Notices by itself that somebody else unmounted. */
-    fuse_session_unmount(mount->session);
-    fuse_session_destroy(mount->session);
-    g_free(mount->dir);
-    g_free(mount->store);
-    g_free(mount);
 }
 
 /* fusermount3, for those who may not umount2(). */
@@ -222,4 +315,14 @@ mount_take_down(const char *dir, bool lazy)
         return take_down_by_helper(dir, lazy);
     }
     return -errno;
+}
+
+void
+mount_abort(const char *dir)
+{
+    /* Force ends the connection, detach takes away what is then dead. Who may
+     * not do that has the connection end with its last descriptor. */
+    if (umount2(dir, UMOUNT_NOFOLLOW | MNT_FORCE | MNT_DETACH) != 0) {
+        mount_take_down(dir, true);
+    }
 }

@@ -37,6 +37,7 @@ gboolean mount_options_parse(struct MountOptions *options, const char *text,
  */
 struct MountEntry {
     char *dir, *source, *fstype;
+    char *device; /* "0:46": of FUSE, the connection's number is the second */
 };
 void mount_entry_clear(struct MountEntry *entry);
 /* The topmost mount at @dir (absolute, no links). */
@@ -57,9 +58,15 @@ typedef struct Mount Mount;
 gboolean mount_check_dir(const char *dir, GError **error);
 Mount *mount_new(const char *store, const char *dir,
                  const struct MountOptions *options, GError **error);
+/* The connection of a daemon before us; takes @fd. */
+Mount *mount_adopt(const char *store, const char *dir, int fd);
 int mount_fd(const Mount *mount);
-/* Takes the mount away if it is still there. */
-void mount_free(Mount *mount);
+void mount_free(Mount *mount); /* closes; what is mounted stays */
 
+/* Nobody serves what is mounted at @dir and nobody will: its connection has
+ * ended. Takes up to a second if it has not, and does not answer. */
+bool mount_is_dead(const char *dir);
+/* End the connection, so that whoever waits gets an error; take it away. */
+void mount_abort(const char *dir);
 /* 0, or -errno: -EBUSY if somebody uses it and not @lazy. */
 int mount_take_down(const char *dir, bool lazy);
