@@ -8,8 +8,9 @@
  * A command that finds a daemon talks to it; one that finds none works on the
  * store itself. Whether there is one is decided by the control socket: it is
  * there and answers, or there is no daemon. (A socket left by a killed daemon
- * refuses connections.) A race with a daemon that just starts or ends is caught
- * by the store's lock.
+ * refuses connections.) If the store is mounted all the same, and the mount is
+ * not dead, its daemon is just being replaced: the next one is waited for. A
+ * race with a daemon that just starts or ends is caught by the store's lock.
  */
 #include "cli.h"
 
@@ -19,11 +20,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
+
+#define NEXT_DAEMON_US      (10 * G_USEC_PER_SEC)
+#define NEXT_DAEMON_POLL_MS 20
 
 int
 cli_fail(int code, const char *format, ...)
@@ -112,8 +117,21 @@ ControlClient *
 cli_connect(const char *store)
 {
     g_autofree char *path = g_build_filename(store, "control.sock", NULL);
+    ControlClient *client = control_client_open(path, NULL);
+    gint64 end_us = g_get_monotonic_time() + NEXT_DAEMON_US;
+    struct MountEntry entry;
 
-    return control_client_open(path, NULL);
+    if (client == NULL && mount_find_store(store, &entry)) {
+        bool is_dead = mount_is_dead(entry.dir);
+
+        while (!is_dead && client == NULL && !cli_was_interrupted() &&
+               g_get_monotonic_time() < end_us) {
+            poll(NULL, 0, NEXT_DAEMON_POLL_MS);
+            client = control_client_open(path, NULL);
+        }
+        mount_entry_clear(&entry);
+    }
+    return client;
 }
 
 bool

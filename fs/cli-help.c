@@ -37,7 +37,9 @@ cli_help_command(const struct CliCommand *command)
            command->synopsis, command->summary);
     for (const GOptionEntry *e = command->options;
          e != NULL && e->long_name != NULL; e++) {
-        help_option(e);
+        if ((e->flags & G_OPTION_FLAG_HIDDEN) == 0) {
+            help_option(e);
+        }
     }
     printf("  %-22s  %s\n", "-h, --help", "this text");
     printf("\nExit codes:\n%s\nExample:\n%s", command->codes, command->example);
@@ -48,7 +50,9 @@ cli_list_options(const struct CliCommand *command)
 {
     for (const GOptionEntry *e = command->options;
          e != NULL && e->long_name != NULL; e++) {
-        printf("--%s\n", e->long_name);
+        if ((e->flags & G_OPTION_FLAG_HIDDEN) == 0) {
+            printf("--%s\n", e->long_name);
+        }
     }
     printf("--help\n");
 }

@@ -2,19 +2,24 @@
 /*
  * cli-mount.c - mount and umount
  *
- * mount forks before any thread exists. The child becomes the daemon, and says
- * over a pipe how it went: one byte, the exit code, and the words that go with
- * it. The parent waits for that, so that when `weir mount` returns, the mount
- * serves or the reason is known.
+ * mount forks before any thread exists. The child becomes the holder, which
+ * runs the daemon (holder.c): the same program with -f. It says over a pipe
+ * how it went: one byte, the exit code, and the words that go with it. The
+ * parent waits for that, so that when `weir mount` returns, the mount serves or
+ * the reason is known. With -f this process is the daemon, with -f --hold the
+ * holder.
  *
  * umount asks the kernel to take the mount away and then waits until the
- * daemon is gone: its connection ends and the store's lock is free. Then the
- * local state is durable, and a mount of the same store works at once.
+ * daemon is gone: its connection ends and the store's lock is free, and its
+ * holder has ended. Then the local state is durable, and a mount of the same
+ * store works at once.
  */
 #include "cli.h"
 
 #include "daemon.h"
+#include "holder.h"
 #include "host.h"
+#include "notify.h"
 #include "status.h"
 
 #include <errno.h>
@@ -23,92 +28,95 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define LOCK_POLL_MS 20
+#define REPORT_FD    (STDERR_FILENO + 1)
 
 /*
  * mount
  */
 static struct {
-    gboolean foreground;
+    gboolean foreground, hold, behind;
     char **options;
 } mount_flags;
 
 static const GOptionEntry mount_entries[] = {
     {"foreground", 'f', 0, G_OPTION_ARG_NONE, &mount_flags.foreground,
      "stay, and log to stderr", NULL},
+    {"hold", 0, 0, G_OPTION_ARG_NONE, &mount_flags.hold,
+     "with -f: keep the mount if the daemon dies, too", NULL},
+    {"behind", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &mount_flags.behind,
+     "with -f: log to the system", NULL},
     {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &mount_flags.options,
      "allow_other, uid=, gid=, mode=, ro", "OPT,..."},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
-/* The child's end of the pipe. */
-static void
-report(int fd, int code, const char *words)
+/* The daemon's arguments, if this process is the holder. */
+static char **
+daemon_argv(const struct DaemonConfig *config, bool is_behind)
 {
-    char byte = (char)code;
-    ssize_t n = write(fd, &byte, 1);
+    GPtrArray *words = g_ptr_array_new();
 
-    if (n == 1 && words != NULL) {
-        n = write(fd, words, strlen(words));
+    g_ptr_array_add(words, g_strdup("weir"));
+    g_ptr_array_add(words, g_strdup("mount"));
+    g_ptr_array_add(words, g_strdup("-f"));
+    if (is_behind) {
+        g_ptr_array_add(words, g_strdup("--behind"));
     }
-    close(fd);
+    for (char **o = mount_flags.options; o != NULL && *o != NULL; o++) {
+        g_ptr_array_add(words, g_strdup("-o"));
+        g_ptr_array_add(words, g_strdup(*o));
+    }
+    g_ptr_array_add(words, g_strdup("--"));
+    g_ptr_array_add(words, g_strdup(config->store));
+    g_ptr_array_add(words, g_strdup(config->mountpoint));
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(words, FALSE);
 }
 
-static void
-child_ready(gpointer user)
+static int
+hold_daemon(const struct DaemonConfig *config, bool is_behind, int report_fd)
 {
-    int *fd = user;
+    g_auto(GStrv) argv = daemon_argv(config, is_behind);
+    struct HolderConfig holder = {.argv = argv, .report_fd = report_fd};
 
-    report(*fd, CLI_OK, NULL);
-    *fd = -1;
+    return holder_run(&holder);
 }
 
 /*
  * The parent says what there is to say, so the child lets go of the terminal
- * at once: a server that it starts for a target would inherit it, and whoever
- * reads our output through a pipe would wait for the end of that server.
+ * at once: a server that the daemon starts for a target would inherit it, and
+ * whoever reads our output through a pipe would wait for the end of that
+ * server. Nothing else of the caller's is kept either, but for *@fd.
  */
 static bool
-child_detach(void)
+child_detach(int *fd)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     setsid();
-    host_log_to(HOST_LOG_SYSTEM);
     if (null < 0 || chdir("/") != 0) {
         return false;
     }
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
-        dup2(null, fd);
+    for (int i = STDIN_FILENO; i <= STDERR_FILENO; i++) {
+        dup2(null, i);
     }
     close(null);
-    return true;
+    if (*fd != REPORT_FD) {
+        *fd = dup3(*fd, REPORT_FD, O_CLOEXEC);
+    }
+    close_range(REPORT_FD + 1, ~0U, 0);
+    host_log_to(HOST_LOG_SYSTEM);
+    return *fd >= 0;
 }
 
 static int
-child_main(struct DaemonConfig *config, int fd)
+child_main(const struct DaemonConfig *config, int fd)
 {
-    g_autoptr(GError) error = NULL;
-    int code;
-
-    if (!child_detach()) {
-        report(fd, CLI_FAILED, "/dev/null or / cannot be opened");
-        return CLI_FAILED;
-    }
-    config->ready = child_ready;
-    config->user = &fd;
-    code = daemon_run(config, &error);
-    if (error != NULL) {
-        code = host_exit_code(error);
-    }
-    if (fd >= 0) {
-        report(fd, code, error != NULL ? error->message : "it ended");
-    } else if (error != NULL) {
-        g_warning("%s", error->message);
-    }
-    return code;
+    return child_detach(&fd) ? hold_daemon(config, true, fd) : CLI_FAILED;
 }
 
 /* Until the child is ready or says why not. */
@@ -126,7 +134,7 @@ parent_wait(int fd)
     close(fd);
     block[len] = '\0';
     if (len == 0) {
-        return cli_fail(CLI_FAILED, "mount: the daemon died; its words, if "
+        return cli_fail(CLI_FAILED, "mount: the holder died; its words, if "
                                     "any, are in the system's log");
     }
     return block[0] == CLI_OK ? CLI_OK
@@ -134,7 +142,7 @@ parent_wait(int fd)
 }
 
 static int
-mount_behind(struct DaemonConfig *config)
+mount_behind(const struct DaemonConfig *config)
 {
     int ends[2];
     pid_t pid;
@@ -174,9 +182,21 @@ run_mount(int argc, char **argv)
     if (!mount_flags.foreground) {
         return mount_behind(&config);
     }
-    host_log_to(HOST_LOG_STDERR);
+    host_log_to(mount_flags.behind ? HOST_LOG_SYSTEM : HOST_LOG_STDERR);
+    if (mount_flags.hold) {
+        return hold_daemon(&config, false, -1);
+    }
     code = daemon_run(&config, &error);
-    return error != NULL ? cli_fail_error("mount", error) : code;
+    if (error == NULL) {
+        return code;
+    }
+    /* Whoever keeps us tells it to whoever waits. */
+    g_strdelimit(error->message, "\n\r", ' ');
+    notify_send("STATUS=%s", error->message);
+    if (mount_flags.behind) {
+        g_warning("%s", error->message);
+    }
+    return cli_fail_error("mount", error);
 }
 
 /*
@@ -206,15 +226,35 @@ find_mount(const char *address, struct MountEntry *entry)
     return mount_find_store(path, entry);
 }
 
-/* The daemon's end: connection closed, lock free. */
+/* A descriptor that tells the end of the daemon's holder; -1: it has none. */
 static int
-wait_gone(const char *store, ControlClient *client)
+open_holder(ControlClient *client)
 {
+    g_autoptr(JsonNode) reply =
+        client != NULL ? control_client_call(client, "weir-ping", NULL, NULL)
+                       : NULL;
+    gint64 pid = reply != NULL && JSON_NODE_HOLDS_OBJECT(reply)
+                     ? json_object_get_int_member_with_default(
+                           json_node_get_object(reply), "holder", 0)
+                     : 0;
+
+    return pid > 0 ? pidfd_open((pid_t)pid, 0) : -1;
+}
+
+/* The daemon's end: connection closed, lock free, holder gone. */
+static int
+wait_gone(const char *store, ControlClient *client, int holder_fd)
+{
+    struct pollfd holder = {.fd = holder_fd, .events = POLLIN};
+
     while (client != NULL && !cli_was_interrupted() &&
            !control_client_wait_gone(client, 250)) {
     }
     while (!cli_was_interrupted() && cli_is_locked(store)) {
         poll(NULL, 0, LOCK_POLL_MS);
+    }
+    while (!cli_was_interrupted() && holder_fd >= 0 &&
+           poll(&holder, 1, 250) <= 0) {
     }
     return cli_was_interrupted()
                ? cli_fail(CLI_INTERRUPTED,
@@ -261,7 +301,7 @@ static int
 umount_entry(const struct MountEntry *entry)
 {
     g_autoptr(ControlClient) client = cli_connect(entry->source);
-    int result, code;
+    int holder_fd, result, code;
 
     if (umount_options.drain) {
         if (client == NULL) {
@@ -275,7 +315,11 @@ umount_entry(const struct MountEntry *entry)
             return code;
         }
     }
+    holder_fd = open_holder(client);
     result = mount_take_down(entry->dir, client == NULL);
+    if (result < 0 && holder_fd >= 0) {
+        close(holder_fd);
+    }
     if (result == -EBUSY) {
         return cli_fail(CLI_BUSY,
                         "umount: %s is in use: close its files first (fuser "
@@ -286,7 +330,10 @@ umount_entry(const struct MountEntry *entry)
         return cli_fail(CLI_FAILED, "umount: %s: %s", entry->dir,
                         g_strerror(-result));
     }
-    code = wait_gone(entry->source, client);
+    code = wait_gone(entry->source, client, holder_fd);
+    if (holder_fd >= 0) {
+        close(holder_fd);
+    }
     if (code == CLI_OK) {
         say_rest(entry->source);
     }
@@ -314,7 +361,7 @@ run_umount(int argc, char **argv)
 
 const struct CliCommand cli_mount_commands[] = {
     {.name = "mount",
-     .synopsis = "STORE DIR [-f] [-o OPTIONS]",
+     .synopsis = "STORE DIR [-f [--hold]] [-o OPTIONS]",
      .summary = "Serve the store's disks at DIR; returns when they are there.",
      .options = mount_entries,
      .codes = "  0 mounted   1 failed   2 usage\n"

@@ -21,7 +21,7 @@
 
 static const struct CliCommand *const groups[] = {
     cli_store_commands, cli_mount_commands,  cli_status_commands,
-    cli_drain_commands, cli_verify_commands,
+    cli_drain_commands, cli_verify_commands, cli_upgrade_commands,
 };
 
 const struct CliCommand *

@@ -42,11 +42,12 @@ int cli_main(int argc, char **argv);
 const struct CliCommand *cli_find(const char *name);
 
 /* One file each. */
-extern const struct CliCommand cli_store_commands[];  /* cli-store.c */
-extern const struct CliCommand cli_mount_commands[];  /* cli-mount.c */
-extern const struct CliCommand cli_status_commands[]; /* cli-status.c */
-extern const struct CliCommand cli_drain_commands[];  /* cli-drain.c */
-extern const struct CliCommand cli_verify_commands[]; /* cli-verify.c */
+extern const struct CliCommand cli_store_commands[];   /* cli-store.c */
+extern const struct CliCommand cli_mount_commands[];   /* cli-mount.c */
+extern const struct CliCommand cli_status_commands[];  /* cli-status.c */
+extern const struct CliCommand cli_drain_commands[];   /* cli-drain.c */
+extern const struct CliCommand cli_verify_commands[];  /* cli-verify.c */
+extern const struct CliCommand cli_upgrade_commands[]; /* cli-upgrade.c */
 
 /* cli-help.c */
 void cli_help_all(void);
@@ -66,7 +67,8 @@ bool cli_parse_duration(const char *text, gint64 *us);
 
 /* STORE, or where it is mounted: the store's absolute path. */
 char *cli_store_path(const char *address);
-/* A connection to the daemon of @store; NULL: none is at work. */
+/* A connection to the daemon of @store, or to the one that is just about to
+ * follow it; NULL: none is at work. */
 ControlClient *cli_connect(const char *store);
 /* status.json, from the daemon or from the store at rest. */
 JsonObject *cli_status(const char *store, GError **error);

@@ -2,7 +2,7 @@
 /*
  * control-commands.c - the table of our own commands
  *
- *   weir-ping                                 {}: somebody is there
+ *   weir-ping                                 who is there: pid, version, ...
  *   weir-status                               status.json
  *   weir-metrics                              {"text": ...}
  *   weir-drain   [wait]                       {}: begun, or settled with wait
@@ -10,6 +10,7 @@
  *   weir-pause, weir-resume                   {}: the relay, not the guest
  *   weir-set     settings{KEY: VALUE} [disk]  {}: live, and kept
  *   weir-resize  disk, size-bytes             {}: grow
+ *   weir-upgrade                              {}: begun; another daemon follows
  *
  * Each runs on the main thread and is answered at once; only a drain that
  * waits and a verification keep their calls. A setting is first checked and kept by the store, then
@@ -19,6 +20,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void
 answer_empty(ControlCall *call)
@@ -50,9 +52,19 @@ text_argument(JsonObject *arguments, const char *name)
 static void
 run_ping(ControlCall *call, JsonObject *arguments, gpointer user)
 {
+    Daemon *daemon = user;
+    const struct Takeover *takeover = &daemon->takeover;
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+    JsonObject *object = json_object_new();
+
     (void)arguments;
-    (void)user;
-    answer_empty(call);
+    json_object_set_int_member(object, "pid", getpid());
+    json_object_set_string_member(object, "version", WEIR_VERSION);
+    json_object_set_string_member(object, "program", takeover->program);
+    json_object_set_int_member(object, "holder", takeover->holder);
+    json_object_set_int_member(object, "pause_us", takeover->pause_us);
+    json_node_take_object(node, object);
+    control_call_return(call, node);
 }
 
 static void
@@ -120,9 +132,7 @@ run_verify(ControlCall *call, JsonObject *arguments, gpointer user)
 static void
 set_pause(ControlCall *call, Daemon *daemon, gboolean pause)
 {
-    daemon->is_paused = pause;
-    relay_pause(daemon->relay, pause);
-    g_message("the relay is %s", pause ? "paused" : "resumed");
+    daemon_pause(daemon, pause);
     answer_empty(call);
 }
 
@@ -350,10 +360,23 @@ run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
     answer_empty(call);
 }
 
+static void
+run_upgrade(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    (void)arguments;
+    handover_begin(user, call);
+}
+
 const struct ControlCommand daemon_commands[] = {
-    {"weir-ping", run_ping},       {"weir-status", run_status},
-    {"weir-metrics", run_metrics}, {"weir-drain", run_drain},
-    {"weir-verify", run_verify},   {"weir-pause", run_pause},
-    {"weir-resume", run_resume},   {"weir-set", run_set},
-    {"weir-resize", run_resize},   {NULL, NULL},
+    {"weir-ping", run_ping},
+    {"weir-status", run_status},
+    {"weir-metrics", run_metrics},
+    {"weir-drain", run_drain},
+    {"weir-verify", run_verify},
+    {"weir-pause", run_pause},
+    {"weir-resume", run_resume},
+    {"weir-set", run_set},
+    {"weir-resize", run_resize},
+    {"weir-upgrade", run_upgrade},
+    {NULL, NULL},
 };

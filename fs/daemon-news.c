@@ -96,6 +96,10 @@ take_note(Daemon *daemon, FaceNote *note)
                    note->disk->name);
         return;
     case FACE_NOTE_ENDED:
+        if (daemon->is_handing_over) {
+            handover_finish(daemon);
+            return;
+        }
         g_message("%s: unmounted", daemon->config->mountpoint);
         daemon_end(daemon, 0);
         return;

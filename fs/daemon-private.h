@@ -14,6 +14,7 @@
 #include "host.h"
 #include "keeper.h"
 #include "status.h"
+#include "takeover.h"
 
 typedef struct Daemon Daemon;
 typedef struct Drain Drain;
@@ -23,6 +24,8 @@ struct Daemon {
     const struct DaemonConfig *config;
     Store *store;
     Relay *relay;
+    struct Takeover takeover;
+    int inherited_fd; /* the connection of the daemon before us, or -1 */
     Mount *mount;
     Face *face;
     Keeper *keeper;
@@ -43,6 +46,9 @@ struct Daemon {
     GPtrArray *verifications; /* ... too */
     bool is_paused;           /* the user said so */
     bool is_stopping;
+    bool is_handing_over;
+    gint64 handover_us; /* since when */
+    guint handover_source;
     int exit_code;
     GError *error; /* what to say with it */
 };
@@ -51,6 +57,9 @@ struct Daemon {
 void daemon_look(Daemon *daemon); /* figures into input and tracker */
 void daemon_stop(Daemon *daemon); /* unmount, or end if there is no mount */
 void daemon_end(Daemon *daemon, int exit_code);
+/* No upload is unanswered, as far as the relay has told. */
+bool daemon_is_quiet(Daemon *daemon);
+void daemon_pause(Daemon *daemon, bool is_paused); /* the user says so */
 
 /* daemon-news.c */
 enum DaemonMsg { DAEMON_MSG_FACE, DAEMON_MSG_RELAY };
@@ -72,6 +81,10 @@ void verify_begin(Daemon *daemon, ControlCall *call,
                   const struct VerifyOrder *order);
 void verify_check_all(Daemon *daemon);
 void verify_forget_all(Daemon *daemon);
+
+/* handover.c: to another daemon, on purpose */
+void handover_begin(Daemon *daemon, ControlCall *call);
+void handover_finish(Daemon *daemon); /* the face has left */
 
 /* control-commands.c */
 extern const struct ControlCommand daemon_commands[];

@@ -26,6 +26,9 @@
  * which uploads under way may still be answered: what is not uploaded is in
  * the bitmap, and goes on at the next start.
  *
+ * A daemon that follows another one under the same mount (takeover.c) does not
+ * mount, and if it fails leaves what is mounted alone.
+ *
  * Without a mount point the same thing drains a store at rest: no mount, no
  * face, and the end is that what was dirty at the start is settled.
  */
@@ -78,6 +81,8 @@ daemon_look(Daemon *daemon)
     status_gather(daemon->store, daemon->relay, daemon->face,
                   daemon->config->mountpoint, &daemon->input);
     daemon->input.is_paused = daemon->is_paused;
+    daemon->input.restarts = daemon->takeover.memo.restarts;
+    daemon->input.takeover = takeover_word(&daemon->takeover);
     status_tracker_update(&daemon->tracker, &daemon->input);
 }
 
@@ -173,6 +178,15 @@ timeout_cb(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
+void
+daemon_pause(Daemon *daemon, bool is_paused)
+{
+    daemon->is_paused = is_paused;
+    takeover_set_paused(&daemon->takeover, is_paused);
+    relay_pause(daemon->relay, is_paused);
+    g_message("the relay is %s", is_paused ? "paused" : "resumed");
+}
+
 /*
  * Building
  */
@@ -236,6 +250,26 @@ build_relay(Daemon *daemon, GError **error)
 }
 
 static gboolean
+build_mount(Daemon *daemon, GError **error)
+{
+    const struct DaemonConfig *config = daemon->config;
+    const char *store = daemon->store->path;
+
+    if (daemon->inherited_fd >= 0) {
+        daemon->mount =
+            mount_adopt(store, config->mountpoint, daemon->inherited_fd);
+        return TRUE;
+    }
+    daemon->mount =
+        mount_new(store, config->mountpoint, &config->options, error);
+    if (daemon->mount == NULL) {
+        return FALSE;
+    }
+    takeover_keep(&daemon->takeover, mount_fd(daemon->mount));
+    return TRUE;
+}
+
+static gboolean
 build_face(Daemon *daemon, GError **error)
 {
     const struct DaemonConfig *config = daemon->config;
@@ -253,9 +287,7 @@ build_face(Daemon *daemon, GError **error)
     if (config->mountpoint == NULL) {
         return TRUE;
     }
-    daemon->mount = mount_new(daemon->store->path, config->mountpoint,
-                              &config->options, error);
-    if (daemon->mount == NULL) {
+    if (!build_mount(daemon, error)) {
         return FALSE;
     }
     face.fuse_fd = mount_fd(daemon->mount);
@@ -278,7 +310,12 @@ build_store(Daemon *daemon, GError **error)
                     config->store, config->store);
         return FALSE;
     }
-    return config->mountpoint == NULL ||
+    if (config->mountpoint == NULL) {
+        return TRUE;
+    }
+    daemon->inherited_fd =
+        takeover_attach(&daemon->takeover, config->mountpoint);
+    return daemon->inherited_fd >= 0 ||
            mount_check_dir(config->mountpoint, error);
 }
 
@@ -304,6 +341,19 @@ for_zeroes(Daemon *daemon, int (*work)(Store *, Disk *), GError **error)
 }
 
 static gboolean
+start_face(Daemon *daemon, GError **error)
+{
+    if (daemon->takeover.memo.is_paused) {
+        daemon_pause(daemon, true);
+    }
+    if (daemon->face == NULL) {
+        return TRUE;
+    }
+    takeover_serving(&daemon->takeover);
+    return face_start(daemon->face, error);
+}
+
+static gboolean
 daemon_build(Daemon *daemon, GError **error)
 {
     g_autofree char *socket = NULL;
@@ -320,8 +370,7 @@ daemon_build(Daemon *daemon, GError **error)
            for_zeroes(daemon, face_renew_zeroes, error) &&
            store_serve(daemon->store, error) &&
            for_zeroes(daemon, face_settle_zeroes, error) &&
-           relay_start(daemon->relay, error) &&
-           (daemon->face == NULL || face_start(daemon->face, error)) &&
+           relay_start(daemon->relay, error) && start_face(daemon, error) &&
            (daemon->keeper = keeper_new(daemon->store, daemon->face,
                                         KEEPER_PERIOD_US)) != NULL;
 }
@@ -332,8 +381,8 @@ daemon_build(Daemon *daemon, GError **error)
 
 /* Uploads without an answer may still execute at the target when the next
  * process is at work; it must know. */
-static bool
-is_quiet(Daemon *daemon)
+bool
+daemon_is_quiet(Daemon *daemon)
 {
     bool is_quiet = true;
 
@@ -361,7 +410,7 @@ wind_down(Daemon *daemon)
     gint64 end_us = g_get_monotonic_time() + STOP_GRACE_US;
 
     relay_pause(daemon->relay, TRUE);
-    while (!is_quiet(daemon) && g_get_monotonic_time() < end_us) {
+    while (!daemon_is_quiet(daemon) && g_get_monotonic_time() < end_us) {
         g_usleep(STOP_LOOK_US);
     }
 }
@@ -385,7 +434,8 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
         relay_stop(daemon->relay, was_up ? store_end_epoch(daemon->store) : 0);
     }
     g_clear_pointer(&daemon->relay, relay_free);
-    if (!was_up && daemon->mount != NULL) {
+    if (!was_up && daemon->mount != NULL && daemon->inherited_fd < 0) {
+        takeover_forget(&daemon->takeover);
         mount_take_down(daemon->config->mountpoint, true);
     }
     g_clear_pointer(&daemon->face, face_free);
@@ -427,6 +477,7 @@ daemon_unwatch(Daemon *daemon)
     g_clear_handle_id(&daemon->tick_source, g_source_remove);
     g_clear_handle_id(&daemon->progress_source, g_source_remove);
     g_clear_handle_id(&daemon->timeout_source, g_source_remove);
+    g_clear_handle_id(&daemon->handover_source, g_source_remove);
 }
 
 int
@@ -440,7 +491,8 @@ daemon_run(const struct DaemonConfig *config, GError **error)
     daemon->loop = g_main_loop_new(NULL, FALSE);
     daemon->drains = g_ptr_array_new();
     daemon->verifications = g_ptr_array_new();
-    notify_init();
+    takeover_init(&daemon->takeover);
+    daemon->inherited_fd = -1;
     host_prepare();
     was_up = daemon_build(daemon, &daemon->error);
     if (was_up) {
@@ -469,6 +521,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
     if (daemon->error != NULL) {
         g_propagate_error(error, daemon->error);
     }
+    takeover_deinit(&daemon->takeover);
     g_ptr_array_unref(daemon->drains);
     g_ptr_array_unref(daemon->verifications);
     g_main_loop_unref(daemon->loop);

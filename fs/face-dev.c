@@ -12,6 +12,8 @@
  *         EINTR    likewise
  *         ENODEV   unmounted, or the connection was aborted
  *   write ENOENT   the request is gone (interrupted, or the session ended)
+ * A request whose number has the top bit set was sent to a process before us,
+ * which did not answer it; the answer has that number too.
  * A session that ended is noticed by reading; a reply that comes too late is
  * nobody's loss.
  */
@@ -22,6 +24,9 @@
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+/* Newer than the headers of the oldest system that we build on. */
+#define NOTIFY_RESEND 7
 
 #define HEAD_AT (FACE_BLOCK_MAX - FACE_WRITE_HEAD)
 
@@ -74,4 +79,16 @@ face_dev_send(FaceReq *req, int error, const void *head, size_t head_len,
            errno == EINTR) {
     }
     face_req_free(req);
+}
+
+int
+face_resend(int fuse_fd)
+{
+    struct fuse_out_header notice = {
+        .len = sizeof(notice),
+        .error = NOTIFY_RESEND,
+    };
+    ssize_t n = write(fuse_fd, &notice, sizeof(notice));
+
+    return n == (ssize_t)sizeof(notice) ? 0 : n < 0 ? -errno : -EIO;
 }

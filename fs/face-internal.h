@@ -231,6 +231,7 @@ enum FaceMsgKind {
     FACE_MSG_ANSWER,        /* a FaceNote */
     FACE_MSG_QUIESCE,       /* a FaceQuiesce */
     FACE_MSG_COOL,          /* a FaceCool */
+    FACE_MSG_LEAVE,
     FACE_MSG_STOP,
 };
 
@@ -274,9 +275,11 @@ struct Face {
 
     /* fs thread */
     struct io_uring ring;
-    bool is_polling;      /* a poll of the FUSE fd is in the ring */
-    bool is_inboxed;      /* a poll of the inbox is in the ring */
-    bool is_ended;        /* the kernel has let go of the session */
+    bool is_polling; /* a poll of the FUSE fd is in the ring */
+    bool is_inboxed; /* a poll of the inbox is in the ring */
+    bool is_ended;   /* nothing more is taken: the kernel has let go of
+                             the session, or face_leave() asked */
+    InboxMsg leave_msg;
     bool is_stopping;     /* face_free() asked */
     unsigned io_inflight; /* storage requests in the ring */
     FaceReq slots[FACE_SLOTS];

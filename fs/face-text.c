@@ -5,8 +5,9 @@
  * The main thread makes the text, when the file is opened; the open request
  * waits for it and nothing else does. The text belongs to the handle, so that
  * a reader sees one document however it reads. A handle that is not known
- * (it was opened before a take-over, or is very old) gets its text made again
- * at the first read: handles are stateless as far as anybody can tell.
+ * (it was opened under another daemon, or is very old) gets its text made
+ * again if it is read from the start; further in it gets EIO, since what it
+ * has read so far was the beginning of another document.
  */
 #include "face-wire.h"
 
@@ -101,6 +102,8 @@ face_text_read(FaceReq *req)
         reply_part(req, text);
     } else if (!is_text(req->node)) {
         face_reply_error(req, EISDIR);
+    } else if (req->offset > 0) {
+        face_reply_error(req, EIO);
     } else {
         face_ask(req, note_kind(req->node));
     }

@@ -22,8 +22,8 @@
  * killed process live on in the kernel, and the lock is free only when they
  * are done.
  *
- * The end: the kernel says ENODEV (unmounted) or sends DESTROY. What is in
- * flight runs to its end, the zero list is punched away, and a note tells the
+ * The end: the kernel says ENODEV (unmounted) or sends DESTROY, or the session
+ * is to be left to another process. What is in flight runs to its end, the zero list is punched away, and a note tells the
  * main thread that the store is at rest.
  */
 #include "face-wire.h"
@@ -256,6 +256,9 @@ take_message(Face *face, InboxMsg *msg)
     case FACE_MSG_COOL:
         face_heat_take_cool((struct FaceCool *)msg);
         break;
+    case FACE_MSG_LEAVE:
+        face->is_ended = true;
+        break;
     case FACE_MSG_STOP:
         face->is_stopping = true;
         break;
@@ -453,7 +456,8 @@ face_new(const struct FaceConfig *config, GError **error)
     int res;
 
     face->config = *config;
-    face->next_fh = 1;
+    /* No handle of a process before us may mean one of ours. */
+    face->next_fh = (uint64_t)face_now_us();
     face->start_result = 1;
     pthread_mutex_init(&face->lock, NULL);
     pthread_cond_init(&face->cond, NULL);
@@ -549,6 +553,13 @@ face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user)
         pthread_cond_wait(&face->cond, &face->lock);
     }
     pthread_mutex_unlock(&face->lock);
+}
+
+void
+face_leave(Face *face)
+{
+    face->leave_msg.kind = FACE_MSG_LEAVE;
+    inbox_post(&face->inbox, &face->leave_msg);
 }
 
 void

@@ -65,6 +65,14 @@ void face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user);
 void face_cool(Face *face, Disk *disk, const Bitmap *candidates,
                Bitmap *cooled);
 
+/* Take no more requests; FACE_NOTE_ENDED follows when what was taken is
+ * answered. The session goes on, for somebody else to serve. */
+void face_leave(Face *face);
+/* Have the kernel queue again what a process before us took and did not
+ * answer; before anything is read. 0, or -errno: it does not know how (before
+ * Linux 6.9). Harmless if there is nothing. */
+int face_resend(int fuse_fd);
+
 /* After FACE_NOTE_ENDED, or to give up a session that never served. */
 void face_free(Face *face);
 

@@ -207,6 +207,8 @@ metrics_text(const struct StatusInput *input,
               input->is_served);
     put_store(&m, "mounted", "gauge", "1 while the store is mounted.",
               input->mountpoint != NULL);
+    put_store(&m, "restarts", "gauge",
+              "Daemons that this mount has had before.", input->restarts);
     put_store(&m, "dirty_bytes", "gauge", "What the targets do not hold.",
               (double)status_dirty_bytes(input));
     put_store(&m, "buffer_capacity_bytes", "gauge",

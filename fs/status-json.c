@@ -249,6 +249,9 @@ status_build(const struct StatusInput *input,
     set_text(root, "store", input->store);
     json_object_set_boolean_member(root, "mounted", input->mountpoint != NULL);
     set_text(root, "mountpoint", input->mountpoint);
+    json_object_set_int_member(root, "restarts", input->restarts);
+    json_object_set_string_member(
+        root, "takeover", input->takeover != NULL ? input->takeover : "none");
     set_time(root, "time", input, input->now_us);
     json_object_set_string_member(
         root, "state", store_state_name(status_state(input, tracker)));

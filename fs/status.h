@@ -56,6 +56,8 @@ struct StatusInput {
     const char *mountpoint; /* NULL: not mounted */
     bool is_served;         /* a daemon is at work, mounted or not */
     bool is_paused;         /* its relay is, by the user */
+    unsigned restarts;      /* daemons that this mount has had before */
+    const char *takeover;   /* what a dying daemon would mean; NULL: "none" */
     struct StatusDisk disks[STORE_DISKS_MAX];
     unsigned n_disks;
     uint64_t host_free_bytes;

@@ -32,28 +32,53 @@ umount_store() { # [MNT [weir-umount option…]]
 # For the end of a test that went wrong; nothing may stay behind.
 unmount_by_force() { # MNT
     local pid
+    timeout 2 mountpoint -q "$1" && timeout 10 "$WEIR" umount "$1"
+    timeout 2 mountpoint -q "$1" && timeout 5 fusermount3 -u "$1"
+    pid=$(holder_pid "$1")
+    [ -z "$pid" ] || kill -9 "$pid"
     pid=$(daemon_pid "$1")
-    mountpoint -q "$1" && timeout 10 "$WEIR" umount "$1"
-    mountpoint -q "$1" && timeout 5 fusermount3 -u "$1"
-    # It may have ended, and the number be another's: look again.
-    [ -z "$pid" ] || [ "$(daemon_pid "$1")" != "$pid" ] || kill -9 "$pid"
+    [ -z "$pid" ] || kill -9 "$pid"
     ! grep -qF " $1 " /proc/mounts || umount -l "$1"
 }
 
-# The daemon of a mount: the process whose arguments name the mount point and
-# whose program is the weir under test.
-daemon_pid() { # [MNT]
-    local mnt=${1:-$MNT} pid
-    for pid in $(pgrep -f -- "$mnt"); do
-        [ "/proc/$pid/exe" -ef "$WEIR" ] || continue
-        if tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$mnt"; then
+# The processes of a mount are those whose arguments name the mount point and
+# whose program is the weir under test; the holder has another name.
+mount_pid() { # =|!= MNT: the holder, or not the holder
+    local pid comm
+    for pid in $(pgrep -f -- "$2"); do
+        read -r comm <"/proc/$pid/comm" && [ "$comm" "$1" weir-holder ] ||
+            continue
+        # What was replaced by an upgrade is still running.
+        [ "/proc/$pid/exe" -ef "$WEIR" ] ||
+            [ "$(readlink "/proc/$pid/exe")" = "$WEIR (deleted)" ] || continue
+        if tr '\0' '\n' <"/proc/$pid/cmdline" | grep -qxF -- "$2"; then
             echo "$pid"
             return
         fi
     done 2>/dev/null
 }
 
-kill_daemon() { # [MNT]: kill -9, then nothing of the mount is left
+daemon_pid() { # [MNT]
+    mount_pid != "${1:-$MNT}"
+}
+
+holder_pid() { # [MNT]: keeps the connection, starts the next daemon
+    mount_pid = "${1:-$MNT}"
+}
+
+kill_daemon() { # [MNT]: kill -9, holder too; then the mount is dead
+    local pid holder
+    pid=$(daemon_pid "${1:-$MNT}")
+    holder=$(holder_pid "${1:-$MNT}")
+    [ -n "$pid" ] || fail "no daemon of ${1:-$MNT}"
+    # The holder first: it would start another daemon.
+    [ -z "$holder" ] || kill -9 "$holder"
+    kill -9 "$pid"
+    [ -z "$holder" ] || await 10 is_gone "$holder"
+    await 10 is_gone "$pid"
+}
+
+kill_daemon_only() { # [MNT]: kill -9; the holder starts the next one
     local pid
     pid=$(daemon_pid "${1:-$MNT}")
     [ -n "$pid" ] || fail "no daemon of ${1:-$MNT}"

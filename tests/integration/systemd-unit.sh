@@ -17,3 +17,9 @@ systemd-analyze verify --man=no "$T/units/weir@vm1.service" >"$T/out" 2>&1 ||
 grep -q '^Type=notify' "$T/units/weir@.service" || fail 'not Type=notify'
 grep -q '^Before=.*libvirt-guests.service' "$T/units/weir@.service" ||
     fail 'not ordered before libvirt-guests'
+grep -q '^FileDescriptorStoreMax=2' "$T/units/weir@.service" &&
+    grep -q '^Environment=FDSTORE=2' "$T/units/weir@.service" ||
+    fail 'the connection of a mount is not kept'
+# Asks the mount point nothing: without a daemon it would not answer.
+! grep -E '^ExecStartPre=-?/bin/mkdir' "$T/units/weir@.service" ||
+    fail 'the start would hang at a mount that waits for its daemon'

@@ -91,11 +91,11 @@ notes_run(void *opaque)
     return NULL;
 }
 
+/* The kernel's end and the face's. */
 static void
-start(FakeSession *session)
+connect_ends(FakeSession *session)
 {
     int pair[2], big = 4 * MESSAGE_MAX;
-    GError *error = NULL;
 
     assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
     for (int i = 0; i < 2; i++) {
@@ -106,9 +106,16 @@ start(FakeSession *session)
     }
     session->fd = pair[0];
     session->face_fd = pair[1];
+    session->next_unique = 2;
+}
+
+static void
+start_face(FakeSession *session)
+{
+    GError *error = NULL;
     struct FaceConfig config = {
         .store = &session->store,
-        .fuse_fd = pair[1],
+        .fuse_fd = session->face_fd,
         .uid = 11,
         .gid = 12,
         .mode = 0600,
@@ -122,13 +129,29 @@ start(FakeSession *session)
     assert(!pthread_create(&session->notes_thread, NULL, notes_run, session));
     bool is_started = face_start(session->face, &error);
     assert(is_started);
-    session->next_unique = 2;
+}
+
+static void
+start(FakeSession *session)
+{
+    connect_ends(session);
+    start_face(session);
+}
+
+static void
+free_face(FakeSession *session)
+{
+    InboxMsg last = {.kind = NOTES_STOP};
+
+    face_free(session->face);
+    inbox_post(&session->notes, &last);
+    pthread_join(session->notes_thread, NULL);
+    inbox_deinit(&session->notes);
 }
 
 static void
 stop(FakeSession *session)
 {
-    InboxMsg last = {.kind = NOTES_STOP};
     unsigned ended = session->ended;
 
     /* What the kernel does at umount; then the face comes to rest. */
@@ -142,10 +165,7 @@ stop(FakeSession *session)
             fake_reply(session, &error);
         }
     }
-    face_free(session->face);
-    inbox_post(&session->notes, &last);
-    pthread_join(session->notes_thread, NULL);
-    inbox_deinit(&session->notes);
+    free_face(session);
     close(session->fd);
     close(session->face_fd);
 }
@@ -212,6 +232,24 @@ fake_session_track(FakeSession *session)
     res = disk_map_track(session->disk.map, hot);
     assert(res == 0);
     start(session);
+}
+
+void
+fake_session_leave(FakeSession *session)
+{
+    unsigned ended = session->ended;
+
+    face_leave(session->face);
+    while (session->ended == ended) {
+        poll(NULL, 0, 1);
+    }
+    free_face(session);
+}
+
+void
+fake_session_follow(FakeSession *session)
+{
+    start_face(session);
 }
 
 void

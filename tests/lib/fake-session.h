@@ -44,6 +44,11 @@ void fake_session_restart(FakeSession *session);
 /* The same with hot extents tracked from now on, all cold; epoch 1. */
 void fake_session_track(FakeSession *session);
 
+/* The face takes no more requests, answers what it has, and goes; another one
+ * goes on with the same session. */
+void fake_session_leave(FakeSession *session);
+void fake_session_follow(FakeSession *session);
+
 /* Send a request; returns its number. */
 uint64_t fake_send(FakeSession *session, uint32_t opcode, uint64_t node,
                    const void *arg, size_t arg_len, const void *data,

@@ -359,7 +359,7 @@ test_text_belongs_to_its_handle(void **state)
         fake_call(session, FUSE_READ, entry.nodeid, &in, sizeof(in)), 0);
     assert_int_equal(session->reply_len, 5);
     assert_memory_equal(session->reply, "tus}\n", 5);
-    /* A handle of before a take-over is as good. */
+    /* A handle of another daemon's is as good, from the start. */
     in = (struct fuse_read_in){.fh = 4711, .size = 100};
     assert_int_equal(
         fake_call(session, FUSE_READ, entry.nodeid, &in, sizeof(in)), 0);
