@@ -31,6 +31,7 @@
 /* A guest may be waiting for the next daemon of its mount. */
 #define LOCK_POLL_US  2000
 #define LOCK_POLL_MAX 2500 /* times */
+#define LOCK_SAY_MS   200
 
 /* The pid in the lock file, 0 if there is none. */
 static pid_t
@@ -97,8 +98,16 @@ set_busy(GError **error, const char *path, pid_t pid)
 static int
 wait_lock(StoreIo *io, int fd)
 {
+    gint64 begun_us = g_get_monotonic_time();
+
     for (unsigned i = 0;; i++) {
         if (!flock(fd, LOCK_EX | LOCK_NB)) {
+            gint64 ms = (g_get_monotonic_time() - begun_us) / 1000;
+
+            if (ms >= LOCK_SAY_MS) {
+                g_message("waited %d ms for what a dead process had under way",
+                          (int)ms);
+            }
             return 0;
         }
         if (errno != EWOULDBLOCK) {
