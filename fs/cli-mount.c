@@ -316,7 +316,9 @@ umount_entry(const struct MountEntry *entry)
         }
     }
     holder_fd = open_holder(client);
-    result = mount_take_down(entry->dir, client == NULL);
+    /* A guest's disk is not taken away only because its daemon is slow. */
+    result = mount_take_down(entry->dir,
+                             client == NULL && mount_is_dead(entry->dir));
     if (result < 0 && holder_fd >= 0) {
         close(holder_fd);
     }

@@ -13,19 +13,19 @@
  *                                               or give up
  *
  * The first death is followed by a start at once: a guest is waiting. If that
- * one does not last either, pauses grow, and with the fifth it is over: the
+ * one does not last either, pauses grow, and with the sixth it is over: the
  * guest is better off with an error than with a disk that never answers. A run
  * that lasted forgives what was before it.
  *
- *   death   1    2     3    4    5
- *   delay   0   0.5 s  1 s  2 s  give up
+ *   death   1   2      3     4     5     6
+ *   delay   0  50 ms  0.2 s 0.8 s 3.2 s  give up
  */
 #include "holder-core.h"
 
 #include <string.h>
 #include <sys/wait.h>
 
-#define FIRST_DELAY_MS 500
+#define FIRST_DELAY_MS 50
 
 /* Copies at most @room - 1 bytes, and ends them. */
 static void
@@ -134,7 +134,7 @@ count_death(struct HolderCore *core, int64_t now_us)
     if (core->deaths >= HOLDER_DEATHS) {
         return end_with(HOLDER_GIVE_UP, 1);
     }
-    next.delay_ms = FIRST_DELAY_MS << (core->deaths - 2);
+    next.delay_ms = FIRST_DELAY_MS << 2 * (core->deaths - 2);
     return next;
 }
 

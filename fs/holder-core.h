@@ -24,9 +24,9 @@
 #define HOLDER_WORDS_MAX 1023
 
 /* A run that served for so long was no failure to start. */
-#define HOLDER_LASTED_US (500 * 1000)
+#define HOLDER_LASTED_US (250 * 1000)
 /* So many deaths, none of which had lasted, within the time: give up. */
-#define HOLDER_DEATHS           5
+#define HOLDER_DEATHS           6
 #define HOLDER_DEATHS_WITHIN_US (60 * INT64_C(1000000))
 
 struct HolderMessage {

@@ -5,14 +5,15 @@
 # upgraded: QEMU sees no I/O error, the VM goes on running, and the guest's own
 # checks of what it wrote pass.
 . "$(dirname "$0")/functions.sh"
-requires root fuse weir nbdkit qemu-img qemu-system-x86_64 busybox cpio jq \
+requires root fuse weir qemu-nbd qemu-img qemu-system-x86_64 busybox cpio jq \
     kernel-6.9
 new_dir
 guest=${WEIR_GUEST_DIR:-$T/guest}
 
 kills=4
 is_long && kills=40
-start_nbdkit far memory 256M
+truncate -s 256M "$T/far"
+start_qemu_nbd far raw "$T/far"
 new_store 256M "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=1
 mount_store

@@ -154,7 +154,7 @@ die(struct HolderCore *core, int64_t *now_us, int64_t lasts_us)
 static void
 test_deaths_in_a_row_end_in_giving_up(void **state)
 {
-    static const unsigned delays[] = {0, 500, 1000, 2000};
+    static const unsigned delays[] = {0, 50, 200, 800, 3200};
     struct HolderCore core = {0};
     int64_t now_us = SECOND;
     struct HolderNext next;
