@@ -531,38 +531,6 @@ face_start(Face *face, GError **error)
 }
 
 void
-face_answer(Face *face, FaceNote *note)
-{
-    note->msg.kind = FACE_MSG_ANSWER;
-    inbox_post(&face->inbox, &note->msg);
-}
-
-void
-face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user)
-{
-    struct FaceQuiesce quiesce = {
-        .msg.kind = FACE_MSG_QUIESCE,
-        .disk = &face->disks[disk->index],
-        .work = work,
-        .user = user,
-    };
-
-    inbox_post(&face->inbox, &quiesce.msg);
-    pthread_mutex_lock(&face->lock);
-    while (!quiesce.is_done) {
-        pthread_cond_wait(&face->cond, &face->lock);
-    }
-    pthread_mutex_unlock(&face->lock);
-}
-
-void
-face_leave(Face *face)
-{
-    face->leave_msg.kind = FACE_MSG_LEAVE;
-    inbox_post(&face->inbox, &face->leave_msg);
-}
-
-void
 face_free(Face *face)
 {
     InboxMsg stop = {.kind = FACE_MSG_STOP};
@@ -584,24 +552,4 @@ face_free(Face *face)
     pthread_cond_destroy(&face->cond);
     g_free(face->disks);
     g_free(face);
-}
-
-void
-face_figures(Face *face, struct FaceFigures *figures)
-{
-    struct FaceCounters *count = &face->count;
-
-    *figures = (struct FaceFigures){
-        .read_requests = count->read_requests,
-        .write_requests = count->write_requests,
-        .sync_requests = count->sync_requests,
-        .punch_requests = count->punch_requests,
-        .read_bytes = count->read_bytes,
-        .written_bytes = count->written_bytes,
-        .rmw_requests = count->rmw_requests,
-        .inflight = count->inflight,
-        .zeroes_bytes = count->zeroes_bytes,
-        .errors = count->errors,
-        .intent_writes = count->intent_writes,
-    };
 }
