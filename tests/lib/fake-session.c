@@ -36,7 +36,12 @@ notify(void *user, FaceNote *note)
 static void
 dirtied(void *user)
 {
-    ((FakeSession *)user)->dirtied++;
+    FakeSession *session = user;
+
+    session->dirtied++;
+    if (session->on_dirtied) {
+        session->on_dirtied(session->user);
+    }
 }
 
 static void
@@ -110,11 +115,32 @@ connect_ends(FakeSession *session)
 }
 
 static void
+disconnect_ends(FakeSession *session)
+{
+    close(session->fd);
+    close(session->face_fd);
+}
+
+static void
+free_face(FakeSession *session)
+{
+    InboxMsg last = {.kind = NOTES_STOP};
+
+    if (session->face) {
+        face_free(session->face);
+    }
+    session->face = NULL;
+    inbox_post(&session->notes, &last);
+    pthread_join(session->notes_thread, NULL);
+    inbox_deinit(&session->notes);
+}
+
+static bool
 start_face(FakeSession *session)
 {
     GError *error = NULL;
     struct FaceConfig config = {
-        .store = &session->store,
+        .store = session->served,
         .fuse_fd = session->face_fd,
         .uid = 11,
         .gid = 12,
@@ -123,30 +149,29 @@ start_face(FakeSession *session)
         .dirtied = dirtied,
         .user = session,
     };
-    session->face = face_new(&config, &error);
-    assert(session->face);
+
     assert(inbox_init(&session->notes) == 0);
     assert(!pthread_create(&session->notes_thread, NULL, notes_run, session));
-    bool is_started = face_start(session->face, &error);
-    assert(is_started);
+    session->face = face_new(&config, &error);
+    if (session->face && face_start(session->face, &error)) {
+        return true;
+    }
+    g_clear_error(&error);
+    free_face(session);
+    return false;
 }
 
-static void
+static bool
 start(FakeSession *session)
 {
+    bool is_started;
+
     connect_ends(session);
-    start_face(session);
-}
-
-static void
-free_face(FakeSession *session)
-{
-    InboxMsg last = {.kind = NOTES_STOP};
-
-    face_free(session->face);
-    inbox_post(&session->notes, &last);
-    pthread_join(session->notes_thread, NULL);
-    inbox_deinit(&session->notes);
+    is_started = start_face(session);
+    if (!is_started) {
+        disconnect_ends(session);
+    }
+    return is_started;
 }
 
 static void
@@ -166,8 +191,16 @@ stop(FakeSession *session)
         }
     }
     free_face(session);
-    close(session->fd);
-    close(session->face_fd);
+    disconnect_ends(session);
+}
+
+static void
+start_surely(FakeSession *session)
+{
+    bool is_started = start(session);
+
+    assert(is_started);
+    (void)is_started;
 }
 
 void
@@ -206,15 +239,40 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
         .disks = {disk},
         .n_disks = 1,
     };
+    session->served = &session->store;
     session->reply = malloc(MESSAGE_MAX);
-    start(session);
+    start_surely(session);
+}
+
+bool
+fake_session_begin(FakeSession *session, Store *store,
+                   void (*on_dirtied)(void *user), void *user)
+{
+    *session = (FakeSession){
+        .served = store,
+        .on_dirtied = on_dirtied,
+        .user = user,
+        .reply = malloc(MESSAGE_MAX),
+    };
+    if (!start(session)) {
+        free(session->reply);
+        return false;
+    }
+    return true;
+}
+
+void
+fake_session_end(FakeSession *session)
+{
+    stop(session);
+    free(session->reply);
 }
 
 void
 fake_session_restart(FakeSession *session)
 {
     stop(session);
-    start(session);
+    start_surely(session);
 }
 
 void
@@ -231,7 +289,7 @@ fake_session_track(FakeSession *session)
     assert(res == 0);
     res = disk_map_track(session->disk.map, hot);
     assert(res == 0);
-    start(session);
+    start_surely(session);
 }
 
 void
@@ -249,7 +307,10 @@ fake_session_leave(FakeSession *session)
 void
 fake_session_follow(FakeSession *session)
 {
-    start_face(session);
+    bool is_started = start_face(session);
+
+    assert(is_started);
+    (void)is_started;
 }
 
 void

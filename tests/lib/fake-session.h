@@ -6,8 +6,9 @@
  *          request or one reply, as there. The test speaks the kernel's side
  *          of the protocol to a real Face over a real file. No root, no mount.
  * Threads: the test's own; notes of the face are answered by a small thread.
- * Shapes:  a store with one disk "vda", id 1, 64 KiB clusters, in a temporary
- *          directory that is removed at the end.
+ * Shapes:  a store that a test has opened; or one with one disk "vda", id 1,
+ *          64 KiB clusters, in a temporary directory that is removed at the
+ *          end.
  * Errors:  whatever cannot happen is asserted (with assert, not cmocka's, so
  *          that it may be used on any thread).
  */
@@ -18,8 +19,11 @@
 #include <linux/fuse.h>
 
 typedef struct FakeSession {
-    Store store;
-    Disk disk;
+    Store store; /* of fake_session_init() ... */
+    Disk disk;   /* ... with this disk */
+    Store *served;
+    void (*on_dirtied)(void *user); /* or NULL; the face's thread */
+    void *user;
     Face *face;
     int fd; /* the kernel's end */
     int face_fd;
@@ -39,6 +43,11 @@ typedef struct FakeSession {
 void fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
                        unsigned offset_align);
 void fake_session_deinit(FakeSession *session);
+/* The face of an opened store that is served already; its first disk has the
+ * id 1. The store stays the caller's. False: it did not start. */
+bool fake_session_begin(FakeSession *session, Store *store,
+                        void (*on_dirtied)(void *user), void *user);
+void fake_session_end(FakeSession *session);
 /* Stop the face and start another one over the same files. */
 void fake_session_restart(FakeSession *session);
 /* The same with hot extents tracked from now on, all cold; epoch 1. */

@@ -10,6 +10,9 @@
  */
 #include "fault-io.h"
 
+#include <assert.h>
+#include <liburing.h>
+
 static bool
 strike(StoreIo *io)
 {
@@ -117,16 +120,68 @@ fault_lseek(StoreIo *io, int fd, off_t offset, int whence)
     return PASS(io, lseek, fd, offset, whence);
 }
 
+/* A place for @req, or the one that it has. */
+static struct FaultRing *
+ring_place(FaultIo *fault, const StoreReq *old, const StoreReq *req)
+{
+    struct FaultRing *place = NULL;
+
+    pthread_mutex_lock(&fault->lock);
+    for (unsigned i = 0; i < FAULT_RING && !place; i++) {
+        if (fault->ring[i].req == old) {
+            place = &fault->ring[i];
+            place->req = req;
+        }
+    }
+    pthread_mutex_unlock(&fault->lock);
+    return place;
+}
+
 static void
 fault_prep(StoreIo *io, struct io_uring_sqe *sqe, const StoreReq *req)
 {
-    inner(io)->ops->prep(inner(io), sqe, req);
+    FaultIo *fault = (FaultIo *)io;
+    bool is_write = req->op == STORE_WRITE || req->op == STORE_WRITE_SYNC;
+    uint64_t half = req->len / 2 & ~UINT64_C(511);
+
+    if (!fault->is_early || !strike(io)) {
+        inner(io)->ops->prep(inner(io), sqe, req);
+        return;
+    }
+    struct FaultRing *place = ring_place(fault, NULL, req);
+
+    assert(place);
+    place->half = *req;
+    place->half.len =
+        is_write && (fault->is_torn || fault->is_short) ? half : 0;
+    if (place->half.len) {
+        inner(io)->ops->prep(inner(io), sqe, &place->half);
+    } else {
+        io_uring_prep_nop(sqe);
+    }
 }
 
 static int
 fault_done(StoreIo *io, const StoreReq *req, int res)
 {
-    return PASS(io, done, req, res);
+    FaultIo *fault = (FaultIo *)io;
+    struct FaultRing *place;
+
+    if (!fault->is_early) {
+        return PASS(io, done, req, res);
+    }
+    place = ring_place(fault, req, req);
+    if (!place) {
+        return inner(io)->ops->done(inner(io), req, res);
+    }
+    if (place->half.len) {
+        res = inner(io)->ops->done(inner(io), &place->half, res);
+        res = fault->is_short ? res : fault->error;
+    } else {
+        res = fault->error;
+    }
+    (void)ring_place(fault, req, NULL);
+    return res;
 }
 
 static const struct StoreIoOps fault_ops = {
@@ -150,6 +205,7 @@ void
 fault_io_init(FaultIo *fault, StoreIo *inner_io)
 {
     *fault = (FaultIo){.io = {&fault_ops}, .inner = inner_io};
+    pthread_mutex_init(&fault->lock, NULL);
 }
 
 void

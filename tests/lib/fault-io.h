@@ -22,16 +22,28 @@
 
 #include "bitmap/store-io.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+
+#define FAULT_RING 256 /* requests of rings that are struck and not done yet */
 
 typedef struct FaultIo {
     StoreIo io; /* to be passed on; first member */
     StoreIo *inner;
     unsigned fail_at; /* number of the call, from 1; 0 never */
     bool is_sticky;
-    bool is_torn; /* a failing pwrite writes half of its bytes */
+    bool is_torn; /* a failing write writes half of its bytes */
     int error;    /* -errno */
+    /* A request of a ring counts, and is struck, before the kernel sees it:
+     * nothing of it is performed, or half of a write if is_torn; is_short:
+     * that half is what it returns, without an error. */
+    bool is_early, is_short;
+    struct FaultRing {
+        const StoreReq *req; /* NULL: free */
+        StoreReq half;       /* what is performed instead; len 0: nothing */
+    } ring[FAULT_RING];
+    pthread_mutex_t lock; /* guards ring */
     atomic_uint calls;
     atomic_uint failed;
 } FaultIo;

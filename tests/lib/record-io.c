@@ -43,6 +43,17 @@ node_of(RecordIo *record, int fd)
     return node;
 }
 
+/* What this sync is written down as. */
+static enum RecordKind
+sync_kind(RecordIo *record, int fd)
+{
+    const RecordNode *node = record->log->nodes[node_of(record, fd)];
+    const char *name = node->is_dir ? "." : node->name;
+
+    return record->forget && !strcmp(record->forget, name) ? RECORD_MARK
+                                                           : RECORD_SYNC;
+}
+
 static void
 end_on(RecordIo *record, RecordEntry *entry, int fd, int result)
 {
@@ -85,6 +96,7 @@ note_link(RecordIo *record, int dirfd, const char *name)
 
     entry->other = child;
     record_name(entry->name, name);
+    record_name(log->nodes[child]->name, name);
     record_log_end_locked(log, entry, 0);
     record_log_unlock(log);
 }
@@ -147,15 +159,16 @@ record_pwrite(StoreIo *io, int fd, const void *buf, size_t len, uint64_t offset)
 static int
 record_fdatasync(StoreIo *io, int fd)
 {
-    return RECORDED(io, RECORD_SYNC, fd, 0, 0, NULL,
+    return RECORDED(io, sync_kind(self_of(io), fd), fd, 0, 0, NULL,
                     inner(io)->ops->fdatasync(inner(io), fd));
 }
 
 static int
 record_fsync(StoreIo *io, int fd)
 {
-    return RECORDED(io, RECORD_SYNC, fd, 0, 0, NULL,
-                    inner(io)->ops->fsync(inner(io), fd));
+    return RECORDED(
+        io, RECORD_SYNC, fd, 0, 0, NULL,
+        (entry_->is_durable = true, inner(io)->ops->fsync(inner(io), fd)));
 }
 
 static int
@@ -250,15 +263,16 @@ record_prep(StoreIo *io, struct io_uring_sqe *sqe, const StoreReq *req)
         return;
     }
     if (req->op == STORE_FDATASYNC) {
-        kind = RECORD_SYNC;
+        kind = sync_kind(record, req->fd);
     } else if (req->op == STORE_FALLOCATE) {
         kind = fallocate_kind(req->mode);
     }
     RecordEntry *entry = record_log_begin(
         record->log, kind, node_of(record, req->fd),
-        kind == RECORD_SYNC ? 0 : req->offset,
-        kind == RECORD_SYNC ? 0 : req->len, has_data ? req->buf : NULL);
-    entry->is_durable = req->op == STORE_WRITE_SYNC;
+        req->op == STORE_FDATASYNC ? 0 : req->offset,
+        req->op == STORE_FDATASYNC ? 0 : req->len, has_data ? req->buf : NULL);
+    entry->is_durable = req->op == STORE_WRITE_SYNC &&
+                        sync_kind(record, req->fd) == RECORD_SYNC;
     entry->key = req;
 }
 

@@ -18,6 +18,10 @@ typedef struct RecordIo {
     StoreIo io; /* to be passed on; first member */
     StoreIo *inner;
     RecordLog *log;
+    /* For tests of tests: syncs of files that were made under this name, or
+     * were there under it, are performed and not written down, as if the
+     * program had left them out. NULL: none; "." stands for directories. */
+    const char *forget;
 } RecordIo;
 
 void record_io_init(RecordIo *record, StoreIo *inner, RecordLog *log);

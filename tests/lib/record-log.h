@@ -47,7 +47,8 @@ typedef struct RecordEntry {
     enum RecordKind kind;
     uint32_t node;   /* or the connection */
     uint32_t other;  /* node */
-    bool is_durable; /* by itself, when it ends (WRITE) or executes (SEND) */
+    bool is_durable; /* by itself, when it ends (WRITE) or executes (SEND);
+                        of a SYNC: with the file's times, as fsync(2) */
     int result;      /* of what ended: -errno, or at least 0 */
     uint64_t begin;  /* tick: asked */
     uint64_t end;    /* tick: result known to who asked, or NEVER */
@@ -65,11 +66,11 @@ typedef struct RecordNode {
     bool is_dir;
     bool is_dead; /* number and device may be another's by now */
     uint64_t device, inode;
-    struct timespec mtime; /* as attached */
-    uint64_t size;         /* as attached */
-    uint8_t *data;         /* as attached; @size bytes */
-    uint32_t parent;       /* as attached, RECORD_NONE for what came later */
-    char name[RECORD_NAME];
+    struct timespec mtime;  /* as attached */
+    uint64_t size;          /* as attached */
+    uint8_t *data;          /* as attached; @size bytes */
+    uint32_t parent;        /* as attached, RECORD_NONE for what came later */
+    char name[RECORD_NAME]; /* its first one */
 } RecordNode;
 
 typedef struct RecordLog {
