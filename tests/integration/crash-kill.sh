@@ -17,7 +17,7 @@ new_dir
 kills=${WEIR_TEST_KILLS:-40}
 is_long && kills=${WEIR_TEST_KILLS:-10000}
 drain_every=10
-disk_bytes=$((32 << 20))
+disk_bytes=$((192 << 20))
 both=0 guest=0 nbd=0
 
 new_store $disk_bytes "$(logged_target "$T/far-a" 60ms)"
@@ -71,9 +71,14 @@ mount_store
 for ((round = 1; round <= kills; round++)); do
     start_writer vda "$MNT/vda.raw" -t 8 -b 512-262144 -p 4
     start_fio
-    # A third at any moment, also before the relay has found its target.
-    ((round % 3 == 0)) || await_sending "$T/far-a.requests"
-    random_wait 400
+    # A third at any moment, also before the relay has found its target; the
+    # others while it sends, which it does only now and then in a recovery.
+    if ((round % 3 == 0)); then
+        random_wait 400
+    else
+        await_sending "$T/far-a.requests"
+        random_wait 40
+    fi
     look_and_kill
     end_fio
     await_writer vda
