@@ -249,6 +249,29 @@ build_relay(Daemon *daemon, GError **error)
     return TRUE;
 }
 
+/* With a ring nothing is kept, so it is better known before: a mount that was
+ * made without one, or a kernel that does not offer it, has none. */
+static enum FaceTransport
+choose_transport(Daemon *daemon)
+{
+    enum FaceTransport wanted = daemon->config->options.transport;
+    const char *why =
+        daemon->inherited_fd >= 0 ? "the mount was there before"
+        : !face_uring_is_offered()
+            ? "the kernel does not offer it (Linux 6.14, and Y in "
+              "/sys/module/fuse/parameters/enable_uring)"
+            : NULL;
+
+    if (wanted == FACE_TRANSPORT_DEV || why == NULL) {
+        return wanted;
+    }
+    if (wanted == FACE_TRANSPORT_URING) {
+        g_message("transport=uring: %s; serving through /dev/fuse instead",
+                  why);
+    }
+    return FACE_TRANSPORT_DEV;
+}
+
 static gboolean
 build_mount(Daemon *daemon, GError **error)
 {
@@ -286,6 +309,10 @@ build_face(Daemon *daemon, GError **error)
 
     if (config->mountpoint == NULL) {
         return TRUE;
+    }
+    face.transport = choose_transport(daemon);
+    if (face.transport != FACE_TRANSPORT_DEV) {
+        takeover_forgo(&daemon->takeover);
     }
     if (!build_mount(daemon, error)) {
         return FALSE;

@@ -30,11 +30,13 @@
 
 #define HEAD_AT (FACE_BLOCK_MAX - FACE_WRITE_HEAD)
 
-ssize_t
-face_dev_receive(Face *face, FaceReq *req)
+int
+face_dev_take(FaceReq *req)
 {
+    const struct fuse_in_header *in = (const void *)(req->buffer + HEAD_AT);
+
     for (;;) {
-        ssize_t n = read(face->config.fuse_fd, req->buffer + HEAD_AT,
+        ssize_t n = read(req->face->config.fuse_fd, req->buffer + HEAD_AT,
                          FACE_WRITE_HEAD + FACE_MAX_WRITE);
 
         if (n < 0 && (errno == EINTR || errno == ENOENT)) {
@@ -43,10 +45,11 @@ face_dev_receive(Face *face, FaceReq *req)
         if (n < 0) {
             return -errno;
         }
-        if ((size_t)n < sizeof(struct fuse_in_header)) {
+        if ((size_t)n < sizeof(*in)) {
             return -ENODEV;
         }
-        return n;
+        face_take(req, in, in + 1, (size_t)n - sizeof(*in));
+        return 0;
     }
 }
 
@@ -54,9 +57,9 @@ face_dev_receive(Face *face, FaceReq *req)
  * part that it is given. */
 #define HEAD_ROOM 256
 
-void
-face_dev_send(FaceReq *req, int error, const void *head, size_t head_len,
-              const void *data, size_t data_len)
+static void
+dev_send(FaceReq *req, int error, const void *head, size_t head_len,
+         const void *data, size_t data_len)
 {
     unsigned char reply[sizeof(struct fuse_out_header) + HEAD_ROOM];
     struct fuse_out_header out = {
@@ -92,3 +95,5 @@ face_resend(int fuse_fd)
 
     return n == (ssize_t)sizeof(notice) ? 0 : n < 0 ? -errno : -EIO;
 }
+
+const struct FaceWay face_dev = {dev_send, face_req_free};

@@ -93,8 +93,18 @@ enum {
 typedef struct FaceReq FaceReq;
 typedef struct FaceDisk FaceDisk;
 typedef struct FaceIo FaceIo;
+struct FaceUring;
+struct fuse_in_header;
 struct FaceQuiesce;
 struct FaceCool;
+
+/* What a slot's requests come through, and go back. */
+struct FaceWay {
+    /* Reply, and end the request; @error is a positive errno or 0. */
+    void (*send)(FaceReq *req, int error, const void *head, size_t head_len,
+                 const void *data, size_t data_len);
+    void (*drop)(FaceReq *req); /* end a request that wants no reply */
+};
 
 /* One storage request on the ring. */
 struct FaceIo {
@@ -118,6 +128,8 @@ struct FaceReq {
     InboxMsg msg;          /* into the fs thread's inbox: granted, answered */
     Face *face;            /* set at creation */
     unsigned char *buffer; /* set at creation, FACE_BUFFER bytes */
+    const struct FaceWay *way; /* set at creation */
+    uint64_t commit_id;        /* face-uring.c's own */
     FaceReq *next_free;
     FaceReq *next_waiting; /* gate, zero waiters, syncs */
 
@@ -243,7 +255,7 @@ struct FaceText {
     size_t len;
 };
 
-#define FACE_NOTES     (FACE_SLOTS + 8)
+#define FACE_LOG_NOTES 8 /* beside one for each slot */
 #define FACE_LOG_BYTES 320
 struct FaceSlotNote {
     FaceNote note;
@@ -275,9 +287,11 @@ struct Face {
 
     /* fs thread */
     struct io_uring ring;
-    bool is_polling; /* a poll of the FUSE fd is in the ring */
-    bool is_inboxed; /* a poll of the inbox is in the ring */
-    bool is_ended;   /* nothing more is taken: the kernel has let go of
+    struct FaceUring *uring; /* NULL: /dev/fuse and nothing else */
+    _Atomic bool is_uring;   /* requests come through it */
+    bool is_polling;         /* a poll of the FUSE fd is in the ring */
+    bool is_inboxed;         /* a poll of the inbox is in the ring */
+    bool is_ended;           /* nothing more is taken: the kernel has let go of
                              the session, or face_leave() asked */
     InboxMsg leave_msg;
     bool is_stopping;     /* face_free() asked */
@@ -285,7 +299,8 @@ struct Face {
     FaceReq slots[FACE_SLOTS];
     FaceReq *free_slots;
     unsigned n_free;
-    struct FaceSlotNote notes[FACE_NOTES];
+    struct FaceSlotNote *notes;
+    unsigned n_notes;
     unsigned lost_logs; /* lines dropped because no note was free */
     struct FaceText texts[FACE_TEXTS];
     uint64_t next_fh;
@@ -318,9 +333,20 @@ struct FaceCool {
 /* face.c */
 int64_t face_now_us(void);
 void face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int));
-void face_req_free(FaceReq *req);
+struct io_uring_sqe *face_get_sqe(Face *face);
 FaceDisk *face_disk_of(Face *face, uint64_t node);
+
+/* face-slots.c */
+void face_slots_init(Face *face);
+FaceReq *face_req_take(Face *face); /* a free slot, or NULL */
+void face_req_free(FaceReq *req);
+unsigned char *face_buffers_new(unsigned n_slots);
+/* A request has arrived in @req: its header, @len bytes behind the header at
+ * @arg. The payload of a WRITE lies at FACE_BLOCK_MAX. */
+void face_take(FaceReq *req, const struct fuse_in_header *in, const void *arg,
+               size_t len);
 void face_dispatch(FaceReq *req);
+
 /* face-notes.c: to the main thread and back */
 void face_log(Face *face, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* A local sync failed: no more writes to this disk (rule 20). */
@@ -330,12 +356,25 @@ void face_ask(FaceReq *req, enum FaceNoteKind kind);
 void face_note_answered(Face *face, FaceNote *note);
 void face_note_ended(Face *face, int error);
 
-/* face-dev.c: the transport */
-/* Next request of the session, at req->buffer + FACE_BLOCK_MAX - 80: its
- * bytes, -EAGAIN when there is none, -ENODEV when the session is over. */
-ssize_t face_dev_receive(Face *face, FaceReq *req);
-void face_dev_send(FaceReq *req, int error, const void *head, size_t head_len,
-                   const void *data, size_t data_len);
+/* face-dev.c: requests through /dev/fuse */
+extern const struct FaceWay face_dev;
+/* Read the session's next request into @req and take it: 0, -EAGAIN when there
+ * is none, -ENODEV when the session is over. */
+int face_dev_take(FaceReq *req);
+
+/* face-uring.c: requests through the ring. Without a ring (config.transport)
+ * these do nothing. */
+extern const struct FaceWay face_uring;
+void face_uring_new(Face *face);
+void face_uring_free(Face *face);
+unsigned face_uring_slots(const Face *face); /* beside FACE_SLOTS */
+unsigned face_uring_busy(const Face *face);  /* of them, with a request */
+/* Which of the flags @offered at INIT to agree to, and when INIT is answered
+ * what became of it. */
+uint64_t face_uring_wanted(const Face *face, uint64_t offered);
+void face_uring_start(Face *face, bool is_agreed);
+/* A completion whose user_data is @data: was it an entry's? */
+bool face_uring_completed(Face *face, uint64_t data, int res);
 
 /* face-node.c */
 uint64_t face_node_ino(enum FaceKind kind, unsigned disk_id);

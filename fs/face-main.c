@@ -55,5 +55,6 @@ face_figures(Face *face, struct FaceFigures *figures)
         .zeroes_bytes = count->zeroes_bytes,
         .errors = count->errors,
         .intent_writes = count->intent_writes,
+        .is_uring = face->is_uring,
     };
 }

@@ -17,7 +17,7 @@
 static struct FaceSlotNote *
 take_note(Face *face, enum FaceNoteKind kind)
 {
-    for (unsigned i = 0; i < FACE_NOTES; i++) {
+    for (unsigned i = 0; i < face->n_notes; i++) {
         struct FaceSlotNote *slot = &face->notes[i];
 
         if (!slot->is_used) {
@@ -48,7 +48,7 @@ free_notes(const Face *face)
 {
     unsigned n = 0;
 
-    for (unsigned i = 0; i < FACE_NOTES; i++) {
+    for (unsigned i = 0; i < face->n_notes; i++) {
         n += !face->notes[i].is_used;
     }
     return n;
@@ -61,7 +61,7 @@ face_log(Face *face, const char *format, ...)
     va_list args;
     int n = 0;
 
-    if (free_notes(face) <= FACE_SLOTS ||
+    if (free_notes(face) <= face->n_notes - FACE_LOG_NOTES ||
         !(slot = take_note(face, FACE_NOTE_LOG))) {
         face->lost_logs++;
         return;

@@ -192,14 +192,14 @@ answer_init(FaceReq *req, const struct fuse_init_in *in, size_t len)
         struct fuse_init_out out = {.major = FUSE_KERNEL_VERSION,
                                     .minor = FUSE_KERNEL_MINOR_VERSION};
 
-        face_dev_send(req, in->major < FUSE_KERNEL_VERSION ? EPROTO : 0, &out,
-                      sizeof(out), NULL, 0);
+        req->way->send(req, in->major < FUSE_KERNEL_VERSION ? EPROTO : 0, &out,
+                       sizeof(out), NULL, 0);
         return;
     }
     if ((in->flags & FUSE_INIT_EXT) && len >= sizeof(*in)) {
         offered |= (uint64_t)in->flags2 << 32;
     }
-    uint64_t flags = wanted & offered;
+    uint64_t flags = (wanted & offered) | face_uring_wanted(req->face, offered);
     struct fuse_init_out out = {
         .major = FUSE_KERNEL_VERSION,
         .minor = MIN(in->minor, FUSE_KERNEL_MINOR_VERSION),
@@ -212,7 +212,10 @@ answer_init(FaceReq *req, const struct fuse_init_in *in, size_t len)
         .time_gran = 1,
         .max_pages = FACE_MAX_WRITE / 4096,
     };
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    Face *face = req->face;
+
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
+    face_uring_start(face, face_uring_wanted(face, offered) != 0);
 }
 
 /* Opcodes that are not in the table. */
@@ -232,7 +235,7 @@ answer_other(FaceReq *req, uint32_t opcode, const void *arg, size_t len)
     case FUSE_INTERRUPT:
         /* Nodes are derived, not counted; requests end by themselves. These
          * three have no reply. */
-        face_req_free(req);
+        req->way->drop(req);
         return FACE_ANSWERED;
     case FUSE_DESTROY:
         face_reply_error(req, 0);
@@ -255,14 +258,9 @@ answer_other(FaceReq *req, uint32_t opcode, const void *arg, size_t len)
 }
 
 enum FaceDecoded
-face_wire_decode(FaceReq *req, unsigned char *at, size_t bytes)
+face_wire_decode(FaceReq *req, const struct fuse_in_header *in, const void *arg,
+                 size_t len)
 {
-    const struct fuse_in_header *in = (const void *)at;
-    const void *arg = at + sizeof(*in);
-
-    assert(bytes >= sizeof(*in));
-    size_t len = bytes - sizeof(*in);
-
     req->unique = in->unique;
     req->node = in->nodeid;
     req->fh = req->offset = req->len = 0;
@@ -287,13 +285,13 @@ void
 face_reply_error(FaceReq *req, int error)
 {
     assert(error >= 0);
-    face_dev_send(req, error, NULL, 0, NULL, 0);
+    req->way->send(req, error, NULL, 0, NULL, 0);
 }
 
 void
 face_reply_data(FaceReq *req, const void *data, size_t len)
 {
-    face_dev_send(req, 0, NULL, 0, data, len);
+    req->way->send(req, 0, NULL, 0, data, len);
 }
 
 void
@@ -301,7 +299,7 @@ face_reply_written(FaceReq *req, uint32_t len)
 {
     struct fuse_write_out out = {.size = len};
 
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
 
 static void
@@ -336,7 +334,7 @@ face_reply_entry(FaceReq *req, const struct FaceAttr *attr, unsigned entry_s,
     };
 
     encode_attr(attr, &out.attr);
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
 
 void
@@ -345,7 +343,7 @@ face_reply_attr(FaceReq *req, const struct FaceAttr *attr, unsigned attr_s)
     struct fuse_attr_out out = {.attr_valid = attr_s};
 
     encode_attr(attr, &out.attr);
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
 
 void
@@ -357,7 +355,7 @@ face_reply_open(FaceReq *req, uint64_t fh, bool is_disk)
             FOPEN_DIRECT_IO | (is_disk ? FOPEN_PARALLEL_DIRECT_WRITES : 0),
     };
 
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
 
 void
@@ -374,7 +372,7 @@ face_reply_statfs(FaceReq *req, const struct statvfs *st)
                .frsize = (uint32_t)st->f_frsize},
     };
 
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
 
 void
@@ -382,7 +380,7 @@ face_reply_lseek(FaceReq *req, uint64_t offset)
 {
     struct fuse_lseek_out out = {.offset = offset};
 
-    face_dev_send(req, 0, &out, sizeof(out), NULL, 0);
+    req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
 
 void
@@ -390,7 +388,7 @@ face_reply_ioctl(FaceReq *req, const void *data, size_t len)
 {
     struct fuse_ioctl_out out = {.result = 0};
 
-    face_dev_send(req, 0, &out, sizeof(out), data, len);
+    req->way->send(req, 0, &out, sizeof(out), data, len);
 }
 
 bool

@@ -4,7 +4,7 @@
  *
  * Purpose: turns the kernel's bytes into our own request (FaceReq) and our
  *          answers into the kernel's bytes. The only files that know
- *          <linux/fuse.h> are this one's .c and the transport.
+ *          <linux/fuse.h> are this one's .c and the two transports.
  * Threads: the fs thread.
  * Shapes:  a request is fuse_in_header (40 bytes) and the operation's
  *          arguments; WRITE has 40 bytes of them, so that its payload begins
@@ -26,9 +26,10 @@ enum FaceDecoded {
     FACE_DESTROYED,
 };
 
-/* @bytes of one request lie at @at (inside @req's buffer). */
-enum FaceDecoded face_wire_decode(FaceReq *req, unsigned char *at,
-                                  size_t bytes);
+/* All of @len bytes behind the header lie at @arg, except a WRITE's payload,
+ * which lies where the slot has it. All inside @req's buffer. */
+enum FaceDecoded face_wire_decode(FaceReq *req, const struct fuse_in_header *in,
+                                  const void *arg, size_t len);
 
 /* Each sends one reply and ends the request: @req is free afterwards. */
 void face_reply_error(FaceReq *req, int error); /* 0, or a positive errno */

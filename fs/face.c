@@ -56,8 +56,8 @@ face_now_us(void)
  * The ring
  */
 
-static struct io_uring_sqe *
-get_sqe(Face *face)
+struct io_uring_sqe *
+face_get_sqe(Face *face)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&face->ring);
 
@@ -73,7 +73,7 @@ void
 face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int))
 {
     StoreIo *store = face->config.store->io;
-    struct io_uring_sqe *sqe = get_sqe(face);
+    struct io_uring_sqe *sqe = face_get_sqe(face);
 
     io->face = face;
     io->done = done;
@@ -92,14 +92,14 @@ static void
 arm_polls(Face *face)
 {
     if (!face->is_polling && !face->is_ended && face->n_free) {
-        struct io_uring_sqe *sqe = get_sqe(face);
+        struct io_uring_sqe *sqe = face_get_sqe(face);
 
         io_uring_prep_poll_add(sqe, face->config.fuse_fd, POLLIN);
         io_uring_sqe_set_data(sqe, &poll_fuse);
         face->is_polling = true;
     }
     if (!face->is_inboxed) {
-        struct io_uring_sqe *sqe = get_sqe(face);
+        struct io_uring_sqe *sqe = face_get_sqe(face);
 
         io_uring_prep_poll_add(sqe, face->inbox.event_fd, POLLIN);
         io_uring_sqe_set_data(sqe, &poll_inbox);
@@ -111,90 +111,30 @@ arm_polls(Face *face)
  * Requests
  */
 
-void
-face_req_free(FaceReq *req)
-{
-    req->next_free = req->face->free_slots;
-    req->face->free_slots = req;
-    req->face->n_free++;
-}
-
-static FaceReq *
-take_slot(Face *face)
-{
-    FaceReq *req = face->free_slots;
-
-    if (req) {
-        face->free_slots = req->next_free;
-        face->n_free--;
-        req->disk = NULL;
-        req->is_writer = false;
-    }
-    return req;
-}
-
-static void
-reply_done(FaceReq *req)
-{
-    face_reply_error(req, 0);
-}
-
-static void
-open_dir(FaceReq *req)
-{
-    face_reply_open(req, 0, false);
-}
-
-void
-face_dispatch(FaceReq *req)
-{
-    static void (*const handlers[FACE_OPS])(FaceReq *) = {
-        [FACE_LOOKUP] = face_lookup,   [FACE_GETATTR] = face_getattr,
-        [FACE_SETATTR] = face_setattr, [FACE_OPEN] = face_open,
-        [FACE_RELEASE] = face_release, [FACE_READ] = face_read,
-        [FACE_WRITE] = face_write,     [FACE_FLUSH] = reply_done,
-        [FACE_FSYNC] = face_fsync,     [FACE_FALLOCATE] = face_fallocate,
-        [FACE_LSEEK] = face_lseek,     [FACE_STATFS] = face_statfs,
-        [FACE_READDIR] = face_readdir, [FACE_IOCTL] = face_ioctl,
-        [FACE_OPENDIR] = open_dir,     [FACE_RELEASEDIR] = reply_done,
-        [FACE_FSYNCDIR] = reply_done,
-    };
-
-    handlers[req->op](req);
-}
-
 /* Take requests until there are no more, or slots, or the batch is full. */
 static unsigned
 take_requests(Face *face)
 {
     unsigned taken = 0;
 
+    /* What still comes this way beside the ring is rare: the poll tells. */
+    if (face->is_uring && face->is_polling) {
+        return 0;
+    }
     while (taken < FACE_BATCH && !face->is_ended) {
-        FaceReq *req = take_slot(face);
+        FaceReq *req = face_req_take(face);
 
         if (!req) {
             break;
         }
-        ssize_t n = face_dev_receive(face, req);
+        int res = face_dev_take(req);
 
-        if (n < 0) {
+        if (res < 0) {
             face_req_free(req);
-            face->is_ended = n != -EAGAIN;
+            face->is_ended = res != -EAGAIN;
             break;
         }
         taken++;
-        req->data = req->buffer + FACE_BLOCK_MAX;
-        switch (face_wire_decode(
-            req, req->buffer + FACE_BLOCK_MAX - FACE_WRITE_HEAD, (size_t)n)) {
-        case FACE_DECODED:
-            face_dispatch(req);
-            break;
-        case FACE_ANSWERED:
-            break;
-        case FACE_DESTROYED:
-            face->is_ended = true;
-            break;
-        }
     }
     return taken;
 }
@@ -289,6 +229,7 @@ take_completions(Face *face)
     /* Enters the kernel only if it says that it has something to run. */
     while (io_uring_peek_cqe(&face->ring, &cqe) == 0) {
         void *data = io_uring_cqe_get_data(cqe);
+        uint64_t tag = cqe->user_data;
         int res = cqe->res;
 
         io_uring_cqe_seen(&face->ring, cqe);
@@ -298,7 +239,7 @@ take_completions(Face *face)
         } else if (data == &poll_inbox) {
             face->is_inboxed = false;
             take_messages(face);
-        } else {
+        } else if (!face_uring_completed(face, tag, res)) {
             FaceIo *io = data;
 
             face->io_inflight--;
@@ -312,10 +253,16 @@ take_completions(Face *face)
  * The thread
  */
 
+static unsigned
+busy_slots(const Face *face)
+{
+    return FACE_SLOTS - face->n_free + face_uring_busy(face);
+}
+
 static bool
 is_at_rest(const Face *face)
 {
-    if (face->io_inflight || face->n_free < FACE_SLOTS) {
+    if (face->io_inflight || busy_slots(face)) {
         return false;
     }
     for (unsigned i = 0; i < face->n_disks; i++) {
@@ -338,7 +285,7 @@ serve(Face *face)
         unsigned taken = take_requests(face);
         unsigned done = take_completions(face);
 
-        face->count.inflight = FACE_SLOTS - face->n_free;
+        face->count.inflight = busy_slots(face);
         for (unsigned i = 0; i < face->n_disks; i++) {
             try_quiesce(&face->disks[i]);
             face_heat_run(&face->disks[i]);
@@ -376,7 +323,8 @@ ring_start(Face *face)
 {
     struct io_uring_params params = {
         .flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                 IORING_SETUP_TASKRUN_FLAG,
+                 IORING_SETUP_TASKRUN_FLAG |
+                 (face->uring ? IORING_SETUP_SQE128 : 0),
     };
     int res = io_uring_queue_init_params(RING_ENTRIES, &face->ring, &params);
 
@@ -412,16 +360,6 @@ face_run(void *opaque)
     serve(face);
     io_uring_queue_exit(&face->ring);
     return NULL;
-}
-
-static void
-init_slots(Face *face)
-{
-    for (unsigned i = 0; i < FACE_SLOTS; i++) {
-        face->slots[i].face = face;
-        face->slots[i].buffer = face->buffers + (size_t)i * FACE_BUFFER;
-        face_req_free(&face->slots[i]);
-    }
 }
 
 static gboolean
@@ -461,16 +399,10 @@ face_new(const struct FaceConfig *config, GError **error)
     face->start_result = 1;
     pthread_mutex_init(&face->lock, NULL);
     pthread_cond_init(&face->cond, NULL);
-    face->buffers =
-        mmap(NULL, (size_t)FACE_SLOTS * FACE_BUFFER, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    g_assert(face->buffers != MAP_FAILED);
-    /* The relay forks servers; what is in flight here is no business of a
-     * child, and copying it on write would cost the parent. */
-    madvise(face->buffers, (size_t)FACE_SLOTS * FACE_BUFFER, MADV_DONTFORK);
-    /* Fewer pages to look up for each copy and each O_DIRECT request. */
-    madvise(face->buffers, (size_t)FACE_SLOTS * FACE_BUFFER, MADV_HUGEPAGE);
-    init_slots(face);
+    face_slots_init(face);
+    face_uring_new(face);
+    face->n_notes = FACE_SLOTS + face_uring_slots(face) + FACE_LOG_NOTES;
+    face->notes = g_new0(struct FaceSlotNote, face->n_notes);
     if ((res = inbox_init(&face->inbox)) < 0 ||
         (res = inbox_init(&face->seeks)) < 0) {
         g_error("eventfd: %s", g_strerror(-res));
@@ -546,6 +478,8 @@ face_free(Face *face)
     }
     face_texts_free(face);
     munmap(face->buffers, (size_t)FACE_SLOTS * FACE_BUFFER);
+    face_uring_free(face);
+    g_free(face->notes);
     inbox_deinit(&face->inbox);
     inbox_deinit(&face->seeks);
     pthread_mutex_destroy(&face->lock);

@@ -39,6 +39,16 @@ typedef struct FaceNote {
     int error;
 } FaceNote;
 
+/* How requests get here from the kernel. */
+enum FaceTransport {
+    FACE_TRANSPORT_DEV,   /* reads and writes of /dev/fuse: any kernel */
+    FACE_TRANSPORT_URING, /* FUSE over io_uring; else DEV, and it is logged */
+    FACE_TRANSPORT_AUTO,  /* likewise, and nothing is said */
+};
+
+/* Does the kernel offer it to new mounts? */
+bool face_uring_is_offered(void);
+
 struct FaceConfig {
     Store *store;
     int fuse_fd; /* a mounted session's; borrowed, must outlive the face */
@@ -46,6 +56,7 @@ struct FaceConfig {
     gid_t gid;
     mode_t mode; /* permission bits shown until somebody chmods: 0600 */
     bool read_only;
+    enum FaceTransport transport;
     void (*notify)(void *user, FaceNote *note);
     void (*dirtied)(void *user); /* or read: the guest is at work */
     void *user;
@@ -91,5 +102,6 @@ struct FaceFigures {
     uint64_t zeroes_bytes;  /* zeroed, not yet punched (rule 25) */
     uint64_t errors;        /* I/O errors given to the guest */
     uint64_t intent_writes; /* pages of intent files written */
+    bool is_uring;          /* the transport in use */
 };
 void face_figures(Face *face, struct FaceFigures *figures);

@@ -72,6 +72,26 @@ parse_number(const char *word, const char *value, unsigned base, guint64 max,
 }
 
 static gboolean
+parse_transport(struct MountOptions *options, const char *value, GError **error)
+{
+    static const char *const names[] = {
+        [FACE_TRANSPORT_DEV] = "dev",
+        [FACE_TRANSPORT_URING] = "uring",
+        [FACE_TRANSPORT_AUTO] = "auto",
+    };
+
+    for (unsigned i = 0; value != NULL && i < G_N_ELEMENTS(names); i++) {
+        if (strcmp(value, names[i]) == 0) {
+            options->transport = (enum FaceTransport)i;
+            return TRUE;
+        }
+    }
+    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                "option transport: wants dev, uring or auto");
+    return FALSE;
+}
+
+static gboolean
 parse_word(struct MountOptions *options, const char *word, const char *value,
            GError **error)
 {
@@ -97,6 +117,9 @@ parse_word(struct MountOptions *options, const char *word, const char *value,
         options->mode = (mode_t)number;
         return ok;
     }
+    if (strcmp(word, "transport") == 0) {
+        return parse_transport(options, value, error);
+    }
     if (strcmp(word, "allow_other") == 0 && value == NULL) {
         options->allow_other = true;
         return TRUE;
@@ -114,7 +137,8 @@ parse_word(struct MountOptions *options, const char *word, const char *value,
         return TRUE;
     }
     g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
-                "option %s: unknown; try allow_other, uid=, gid=, mode=, ro",
+                "option %s: unknown; try allow_other, uid=, gid=, mode=, ro, "
+                "transport=",
                 word);
     return FALSE;
 }

@@ -11,6 +11,8 @@
  */
 #pragma once
 
+#include "face.h"
+
 #include <glib.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -23,6 +25,7 @@ struct MountOptions {
     uid_t uid;
     gid_t gid;
     mode_t mode;
+    enum FaceTransport transport;
 };
 
 /* Defaults, before any -o. */

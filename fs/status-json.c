@@ -252,6 +252,10 @@ status_build(const struct StatusInput *input,
     json_object_set_int_member(root, "restarts", input->restarts);
     json_object_set_string_member(
         root, "takeover", input->takeover != NULL ? input->takeover : "none");
+    set_text(root, "transport",
+             input->mountpoint == NULL ? NULL
+             : input->face.is_uring    ? "uring"
+                                       : "dev");
     set_time(root, "time", input, input->now_us);
     json_object_set_string_member(
         root, "state", store_state_name(status_state(input, tracker)));

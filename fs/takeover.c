@@ -184,6 +184,12 @@ takeover_attach(struct Takeover *takeover, const char *dir)
 }
 
 void
+takeover_forgo(struct Takeover *takeover)
+{
+    takeover->keeper = 0;
+}
+
+void
 takeover_keep(struct Takeover *takeover, int fuse_fd)
 {
     takeover->can_resend = try_resend(fuse_fd) == 0;

@@ -58,6 +58,8 @@ void takeover_deinit(struct Takeover *takeover);
 /* With the store's lock held: is there a connection to go on with? If yes its
  * descriptor is the caller's. -1: mount, @dir is free for that. */
 int takeover_attach(struct Takeover *takeover, const char *dir);
+/* This mount is not to be kept: the kernel could not hand over its requests. */
+void takeover_forgo(struct Takeover *takeover);
 /* A new mount: keep it. */
 void takeover_keep(struct Takeover *takeover, int fuse_fd);
 /* The mount that was kept did not come to be. */

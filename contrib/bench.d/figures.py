@@ -70,7 +70,8 @@ class Results:
 
     def subjects(self, section):
         seen = {key[2]: None for key in self.series if key[0] == section}
-        return [s for s in ("raw", "weir", "qsd", "nbdfuse") if s in seen]
+        return [s for s in ("raw", "weir", "weir-uring", "qsd", "nbdfuse")
+                if s in seen]
 
     def head(self):
         return {key[2]: value[0] for key, value in self.series.items()
@@ -111,27 +112,31 @@ def table_speed(results, section, heading, goals):
     subjects = results.subjects(section)
     title(heading)
     print(f"{'IOPS (1M: MB/s)':24}"
-          + "".join(f"{s:>10}" for s in subjects))
+          + "".join(f"{s:>11}" for s in subjects))
     for row in rows:
         metric = "mbps" if row.startswith("1m") else "iops"
         cells = ""
         for subject in subjects:
             values = results.get(section, row, subject, metric)
-            cells += f"{short(median(values.values())):>10}" if values \
-                else f"{'-':>10}"
+            cells += f"{short(median(values.values())):>11}" if values \
+                else f"{'-':>11}"
         print(f"{ROWS[row]:24}{cells}")
-    for peer, peer_goals in goals:
-        if peer not in subjects or "weir" not in subjects:
+    pairs = [("weir", *goal) for goal in goals]
+    pairs += [("weir-uring", *goal) for goal in goals]
+    for ours, peer, peer_goals in pairs + [("weir-uring", "weir", {})]:
+        if peer in subjects and ours in subjects:
+            table_ratios(results, section, rows, ours, peer, peer_goals)
+
+
+def table_ratios(results, section, rows, ours, peer, goals):
+    print(f"\n{ours} / {peer}".ljust(26) + "median (lowest-highest)")
+    for row in rows:
+        both = ratios(results.get(section, row, ours, "iops"),
+                      results.get(section, row, peer, "iops"))
+        if not both:
             continue
-        print(f"\nweir / {peer}".ljust(26) + "median (lowest-highest)")
-        for row in rows:
-            both = ratios(results.get(section, row, "weir", "iops"),
-                          results.get(section, row, peer, "iops"))
-            if not both:
-                continue
-            said = verdict(median(both), peer_goals[row]) \
-                if row in peer_goals else ""
-            print(f"{ROWS[row]:24} {spread(both):24} {said}".rstrip())
+        said = verdict(median(both), goals[row]) if row in goals else ""
+        print(f"{ROWS[row]:24} {spread(both):24} {said}".rstrip())
 
 
 def report_mount(results):

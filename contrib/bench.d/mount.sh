@@ -42,6 +42,7 @@ choose_subjects() {
     for s in ${subjects//,/ }; do
         case $s in
         raw | weir) ;;
+        weir-uring) switch_uring_on || continue ;;
         qsd) command -v qemu-storage-daemon >/dev/null || continue ;;
         nbdfuse) command -v nbdfuse >/dev/null || continue ;;
         *) die "no subject $s" ;;

@@ -9,7 +9,7 @@
 declare -A pid_of=()    # name of a running thing -> pid
 declare -A file_of=()   # subject -> the file that fio opens
 declare -a mounts=()    # mount points that may be in use
-work='' results=''
+work='' results='' uring_was=''
 poll_interval=0.02
 
 figures() {
@@ -180,6 +180,7 @@ stop_all() {
     for name in "${!pid_of[@]}"; do
         stop "$name"
     done
+    [ -z "$uring_was" ] || echo "$uring_was" >"$uring_switch"
     # Below a mount that would not go there is somebody's data, not ours.
     [ -z "$work" ] || rm -rf --one-file-system "$work"
     exit $status
@@ -207,13 +208,18 @@ store_up() { # name, arguments of create ...: $work/NAME.store on $work/NAME
     local name=$1
     shift
     mkdir -p "$work/$name"
+    local transport=dev
+    [ "$name" != weir-uring ] || transport=uring
     "$weir" create "$work/$name.store/vda" "$@" >"$work/create.log" 2>&1 || {
         cat "$work/create.log" >&2
         die "weir create failed"
     }
     mounts+=("$work/$name")
-    start "$name" "$weir" mount "$work/$name.store" "$work/$name" -f
+    start "$name" "$weir" mount "$work/$name.store" "$work/$name" -f \
+        -o transport=$transport
     up "$name" test -e "$work/$name/vda.raw"
+    [ "$(figure_of_status "$name" transport)" = $transport ] ||
+        die "$name does not take requests through $transport"
 }
 
 store_down() { # name
@@ -234,19 +240,29 @@ figure_of_status() { # name of a store, a field of status.json
 }
 
 #
-# The four subjects: the same size, on the same file system
+# The subjects: the same size, on the same file system
 #
+uring_switch=/sys/module/fuse/parameters/enable_uring
+
+# FUSE over io_uring is off by default; stop_all puts it back.
+switch_uring_on() {
+    [ -w "$uring_switch" ] || return 1
+    [ -z "$uring_was" ] || return 0
+    uring_was=$(<"$uring_switch")
+    echo Y >"$uring_switch"
+}
+
 subject_up() { # subject, bytes
     local file=$work/$1.img
     truncate -s "$2" "$file"
     case $1 in
     raw) file_of[raw]=$file ;;
-    weir)
+    weir | weir-uring)
         rm "$file"
-        server_up paused memory "$2"
-        store_up weir --size "$2" --target "$(uri paused)"
-        "$weir" pause "$work/weir.store" >/dev/null
-        file_of[weir]=$work/weir/vda.raw
+        server_up "$1-paused" memory "$2"
+        store_up "$1" --size "$2" --target "$(uri "$1-paused")"
+        "$weir" pause "$work/$1.store" >/dev/null
+        file_of[$1]=$work/$1/vda.raw
         ;;
     qsd)
         : >"$work/qsd.raw"
@@ -272,9 +288,9 @@ subject_up() { # subject, bytes
 
 subject_down() { # subject
     case $1 in
-    weir)
-        store_down weir
-        stop paused
+    weir | weir-uring)
+        store_down "$1"
+        stop "$1-paused"
         ;;
     qsd) stop qsd ;;
     nbdfuse)

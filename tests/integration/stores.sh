@@ -18,9 +18,13 @@ is_mounted() { # [MNT]
 mount_store() { # [STORE MNT [weir-mount option…]]
     local store=${1:-$STORE} mnt=${2:-$MNT}
     on_exit_once "unmount_by_force '$mnt'"
-    "$WEIR" mount "$store" "$mnt" "${@:3}" >>"$T/weir.log" 2>&1 </dev/null ||
+    local transport=${WEIR_TEST_TRANSPORT:-}
+    "$WEIR" mount "$store" "$mnt" ${transport:+-o "transport=$transport"} \
+        "${@:3}" >>"$T/weir.log" 2>&1 </dev/null ||
         fail "mount: $(tail -n 1 "$T/weir.log")"
     is_mounted "$mnt" || fail "weir mount returned and $mnt is not mounted"
+    [ -z "$transport" ] || status_is .transport "$transport" "$store" ||
+        fail "requests come through $(status .transport "$store")"
 }
 
 umount_store() { # [MNT [weir-umount option…]]

@@ -50,13 +50,14 @@ static void
 test_mount_options_are_ours_or_fstabs(void **state)
 {
     struct MountOptions options;
-    static const char *const bad[] = {"bogus",         "uid",
-                                      "uid=",          "uid=root",
-                                      "uid=-1",        "gid=9x",
-                                      "mode=8",        "mode=1777",
-                                      "ro=1",          "allow_other=yes",
-                                      "nofail=1",      "uid=4294967295",
-                                      "snapdir=hidden"};
+    static const char *const bad[] = {"bogus",          "uid",
+                                      "uid=",           "uid=root",
+                                      "uid=-1",         "gid=9x",
+                                      "mode=8",         "mode=1777",
+                                      "ro=1",           "allow_other=yes",
+                                      "nofail=1",       "uid=4294967295",
+                                      "snapdir=hidden", "transport",
+                                      "transport=",     "transport=none"};
 
     (void)state;
     mount_options_init(&options);
@@ -74,6 +75,13 @@ test_mount_options_are_ours_or_fstabs(void **state)
     assert_false(options.is_read_only);
     assert_true(mount_options_parse(&options, "ro", NULL));
     assert_true(options.is_read_only);
+    assert_int_equal(options.transport, FACE_TRANSPORT_DEV);
+    assert_true(mount_options_parse(&options, "transport=uring", NULL));
+    assert_int_equal(options.transport, FACE_TRANSPORT_URING);
+    assert_true(mount_options_parse(&options, "transport=auto", NULL));
+    assert_int_equal(options.transport, FACE_TRANSPORT_AUTO);
+    assert_true(mount_options_parse(&options, "transport=dev", NULL));
+    assert_int_equal(options.transport, FACE_TRANSPORT_DEV);
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) error = NULL;
 
