@@ -111,14 +111,22 @@ arm_polls(Face *face)
  * Requests
  */
 
+static unsigned
+busy_slots(const Face *face)
+{
+    return FACE_SLOTS - face->n_free + face_uring_busy(face);
+}
+
 /* Take requests until there are no more, or slots, or the batch is full. */
 static unsigned
 take_requests(Face *face)
 {
     unsigned taken = 0;
 
-    /* What still comes this way beside the ring is rare: the poll tells. */
-    if (face->is_uring && face->is_polling) {
+    /* The poll tells when something comes. Asking without it is worth the
+     * call while others are being served, since there are more then; what
+     * comes this way beside the ring is rare. */
+    if (face->is_polling && (face->is_uring || !busy_slots(face))) {
         return 0;
     }
     while (taken < FACE_BATCH && !face->is_ended) {
@@ -219,12 +227,11 @@ take_messages(Face *face)
     return taken;
 }
 
-static unsigned
+static void
 take_completions(Face *face)
 {
     StoreIo *store = face->config.store->io;
     struct io_uring_cqe *cqe;
-    unsigned taken = 0;
 
     /* Enters the kernel only if it says that it has something to run. */
     while (io_uring_peek_cqe(&face->ring, &cqe) == 0) {
@@ -233,7 +240,6 @@ take_completions(Face *face)
         int res = cqe->res;
 
         io_uring_cqe_seen(&face->ring, cqe);
-        taken++;
         if (data == &poll_fuse) {
             face->is_polling = false;
         } else if (data == &poll_inbox) {
@@ -246,18 +252,11 @@ take_completions(Face *face)
             io->done(io, store->ops->done(store, &io->store, res));
         }
     }
-    return taken;
 }
 
 /*
  * The thread
  */
-
-static unsigned
-busy_slots(const Face *face)
-{
-    return FACE_SLOTS - face->n_free + face_uring_busy(face);
-}
 
 static bool
 is_at_rest(const Face *face)
@@ -282,15 +281,15 @@ serve(Face *face)
     bool is_told = false;
 
     while (!face->is_stopping) {
+        take_completions(face);
         unsigned taken = take_requests(face);
-        unsigned done = take_completions(face);
 
         face->count.inflight = busy_slots(face);
         for (unsigned i = 0; i < face->n_disks; i++) {
             try_quiesce(&face->disks[i]);
             face_heat_run(&face->disks[i]);
         }
-        if (done || taken == FACE_BATCH) {
+        if (taken == FACE_BATCH || face->is_stopping) {
             io_uring_submit(&face->ring);
             continue;
         }
