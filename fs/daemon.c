@@ -457,9 +457,6 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
     if (daemon->relay != NULL) {
         relay_stop(daemon->relay, was_up ? store_end_epoch(daemon->store) : 0);
     }
-    if (daemon->relay != NULL) {
-        relay_stop(daemon->relay, was_up ? store_end_epoch(daemon->store) : 0);
-    }
     g_clear_pointer(&daemon->relay, relay_free);
     if (!was_up && daemon->mount != NULL && daemon->inherited_fd < 0) {
         takeover_forget(&daemon->takeover);

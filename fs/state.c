@@ -42,6 +42,12 @@ static const char *const dirty_names[] = {
     [STATE_DIRTY_NONE] = "none",
 };
 
+static const char *const contact_names[] = {
+    [CONTACT_NONE] = "no",
+    [CONTACT_KNOWN] = "yes",
+    [CONTACT_LOST] = "lost",
+};
+
 void
 state_deinit(struct State *state)
 {
@@ -160,22 +166,34 @@ parse_dirty(GKeyFile *file, const char *group, enum StateDirty *dirty)
 }
 
 static bool
+parse_contact(GKeyFile *file, const char *group, enum TargetContact *contact)
+{
+    g_autofree char *text = g_key_file_get_string(file, group, "known", NULL);
+
+    for (unsigned i = 0; text && i < G_N_ELEMENTS(contact_names); i++) {
+        if (!strcmp(text, contact_names[i])) {
+            *contact = (enum TargetContact)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
 parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
 {
     uint64_t id, bits;
-    bool is_known;
 
     if (!conf_number_parse(group + strlen("disk "), 1, UINT_MAX, &id) ||
         !get_number(file, group, "size", INT64_MAX, &disk->size_bytes) ||
         !get_number(file, group, "cluster-bits", CONF_CLUSTER_BITS_MAX,
                     &bits) ||
-        !get_bool(file, group, "known", &is_known) ||
+        !parse_contact(file, group, &disk->contact) ||
         !get_bool(file, group, "in-doubt", &disk->is_in_doubt)) {
         return false;
     }
     disk->id = (unsigned)id;
     disk->cluster_bits = (unsigned)bits;
-    disk->contact = is_known ? CONTACT_KNOWN : CONTACT_NONE;
     disk->target = g_key_file_get_string(file, group, "target", NULL);
     return parse_dirty(file, group, &disk->dirty) &&
            get_later_number(file, group, "sequence", UINT64_MAX,
@@ -272,8 +290,7 @@ format_disk(GKeyFile *file, const struct StateDisk *disk)
     if (disk->target) {
         g_key_file_set_string(file, group, "target", disk->target);
     }
-    g_key_file_set_string(file, group, "known",
-                          disk->contact == CONTACT_KNOWN ? "yes" : "no");
+    g_key_file_set_string(file, group, "known", contact_names[disk->contact]);
     g_key_file_set_string(file, group, "dirty", dirty_names[disk->dirty]);
     g_key_file_set_uint64(file, group, "sequence", disk->sequence);
     g_key_file_set_string(file, group, "in-doubt",

@@ -229,7 +229,7 @@ why_all_dirty(const Disk *disk, const struct StateDisk *known, bool is_clean)
     if (g_strcmp0(known->target, disk->target) != 0) {
         return "its target is another one";
     }
-    if (known->contact == CONTACT_NONE) {
+    if (known->contact != CONTACT_KNOWN) {
         return "its target was never written";
     }
     if (known->cluster_bits != disk->cluster_bits ||
@@ -356,6 +356,9 @@ store_disk_load(Store *store, Disk *disk, const struct State *state,
         if (!g_strcmp0(known->target, disk->target)) {
             disk->contact = disk->saved_contact = known->contact;
         }
+    }
+    if (!state && disk->target) {
+        disk->contact = CONTACT_LOST;
     }
     if (!is_clean) {
         disk->all_in_doubt = disk->recovers = true;

@@ -88,6 +88,13 @@ set_busy(GError **error, const char *path, pid_t pid)
 {
     g_autofree char *owner = describe_owner(pid);
 
+    if (pid != 0 && !is_alive(pid)) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                    "store %s: process %d is dead, but the kernel still "
+                    "writes for it: is its file system slow? Try again",
+                    path, (int)pid);
+        return;
+    }
     g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
                 "store %s is in use by process %d%s: wait for it, or end it "
                 "(weir umount)",

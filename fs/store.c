@@ -422,7 +422,7 @@ find_epoch(Store *store, const struct State *state, const char **why,
     }
     if (*why) {
         store->was_clean = false;
-        store->epoch_before = 0;
+        store->epoch_before = newest;
         /* Beyond the end of that serve, too. */
         store->epoch = MAX(state->epoch, newest) + 2;
     } else if (store->was_clean) {
@@ -430,7 +430,9 @@ find_epoch(Store *store, const struct State *state, const char **why,
     } else {
         store->epoch = MAX(MAX(state->epoch, newest), 1);
     }
-    store->saved_epoch = store->was_clean ? state->epoch : store->epoch;
+    store->saved_epoch = *why               ? newest
+                         : store->was_clean ? state->epoch
+                                            : store->epoch;
     return TRUE;
 }
 

@@ -8,6 +8,8 @@
  *   any     | any       | size, read-only, flush, block size
  *   KNOWN   | any       | up to 4 clusters that are clean here are read back; if
  *           |           | there are none, such as are not by their sums
+ *   LOST    | any       | the same, by sums only: KNOWN if they say so, and
+ *           |           | else NONE
  *   NONE    | empty     | block status of the whole disk; without it reads at
  *           |           | the start (partition table), the end (backup GPT)
  *           |           | and 64 places between: anything but zeroes refuses
@@ -97,7 +99,7 @@ void
 check_begin(RelayCore *core)
 {
     struct Check *check = &core->check;
-    bool is_known = core->contact == CONTACT_KNOWN;
+    bool is_known = core->contact != CONTACT_NONE;
 
     *check = (struct Check){
         .job = is_known                ? JOB_READBACK
@@ -220,6 +222,23 @@ check_mapped(RelayCore *core, Op *op, const struct RelayEvent *event)
     op_map(core, op);
 }
 
+/* Is it the target that the sums are about? If they do not say so it is one
+ * that was never seen. */
+static void
+check_found(RelayCore *core)
+{
+    const struct Check *check = &core->check;
+
+    if (check->n_same > check->n_other) {
+        core->contact = CONTACT_KNOWN;
+        check_accept(core);
+    } else {
+        core->contact = CONTACT_NONE;
+        check_begin(core);
+        check_run(core);
+    }
+}
+
 void
 check_run(RelayCore *core)
 {
@@ -238,6 +257,10 @@ check_run(RelayCore *core)
         }
     }
     if (!check->is_asked_all || core->n_checks) {
+        return;
+    }
+    if (core->contact == CONTACT_LOST) {
+        check_found(core);
         return;
     }
     if (check->n_other > check->n_same) {

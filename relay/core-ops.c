@@ -82,7 +82,9 @@ op_request(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
     struct RelayAction *action = core_emit(core, kind);
 
     op->pending++;
-    op->deadline_us = link_deadline(core, &core->conns[op->conn], len);
+    /* An answer about extents carries none of them. */
+    op->deadline_us = link_deadline(core, &core->conns[op->conn],
+                                    kind == RELAY_SEND_STATUS ? 0 : len);
     if (op->deadline_us < core->deadline_us) {
         core->deadline_us = op->deadline_us;
     }

@@ -239,10 +239,22 @@ relay_core_next_us(const RelayCore *core)
 /*
  * The user's word
  */
+static void
+core_try_again(RelayCore *core)
+{
+    if (core->link == RELAY_REFUSED || core->link == RELAY_OFFLINE) {
+        core->retry_us = 0;
+        core->backoff_us = 0;
+    }
+}
+
 void
 relay_core_pause(RelayCore *core, bool pause)
 {
     core->is_paused = pause;
+    if (!pause) {
+        core_try_again(core);
+    }
 }
 
 void
@@ -255,15 +267,6 @@ void
 relay_core_hurry(RelayCore *core)
 {
     core->hurry_seq = disk_map_open_seq(core->config.map);
-}
-
-static void
-core_try_again(RelayCore *core)
-{
-    if (core->link == RELAY_REFUSED || core->link == RELAY_OFFLINE) {
-        core->retry_us = 0;
-        core->backoff_us = 0;
-    }
 }
 
 void

@@ -72,6 +72,7 @@ struct TargetCaps {
 enum TargetContact {
     CONTACT_NONE,  /* never written by us: look before the first write */
     CONTACT_KNOWN, /* we wrote it: read-back of clean clusters must match */
+    CONTACT_LOST,  /* nobody remembers: KNOWN if the sums say so, else NONE */
 };
 
 enum TargetAccept {
@@ -206,7 +207,8 @@ void relay_core_step(RelayCore *core, int64_t now_us,
 /* When the next RELAY_TICK is due, INT64_MAX if only events matter. */
 int64_t relay_core_next_us(const RelayCore *core);
 
-/* The user's word. Each is followed by a TICK. */
+/* The user's word. Each is followed by a TICK. Who resumes wants to see
+ * something happen: a target that was refused is tried again at once. */
 void relay_core_pause(RelayCore *core, bool pause);
 /* The guest is at work: read the local disk with restraint. What the relay has
  * queued there is what a request of the guest's waits for. */

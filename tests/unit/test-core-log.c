@@ -337,6 +337,41 @@ test_core_knows_its_target_by_sums(void **state)
     assert_int_equal(seen(rig, RELAY_SEND_DATA), 0);
 }
 
+/* The store's state is gone; its sums are not. */
+static void
+test_core_finds_a_lost_target_by_sums(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.contact = CONTACT_LOST;
+    rig->bend = loads_tell_sums;
+    equal_words[0] = UINT64_MAX;
+    write_clusters(rig, 0, 64);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).contact, CONTACT_KNOWN);
+    assert_int_equal(seen(rig, RELAY_FORGET), 0);
+    relay_core_contact_kept(rig->core);
+    pass_time(rig, 3 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(sent_bytes(rig), 0);
+}
+
+static void
+test_core_looks_at_a_target_that_sums_do_not_know(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.contact = CONTACT_LOST;
+    rig->target_is_zero = false; /* it shows data */
+    write_clusters(rig, 0, 64);
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).contact, CONTACT_NONE);
+    assert_int_equal(figures(rig).link, RELAY_REFUSED);
+    assert_int_equal(sent_bytes(rig), 0);
+}
+
 static int
 fresh(void **state)
 {
@@ -363,6 +398,8 @@ main(void)
         CASE(test_core_recovers_without_a_target),
         CASE(test_core_first_contact_forgets_all_sums),
         CASE(test_core_knows_its_target_by_sums),
+        CASE(test_core_finds_a_lost_target_by_sums),
+        CASE(test_core_looks_at_a_target_that_sums_do_not_know),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
