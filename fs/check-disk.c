@@ -11,6 +11,8 @@
 
 #include "bitmap/bitmap-file.h"
 #include "bitmap/intent.h"
+#include "relay/sent-log.h"
+#include "relay/sums.h"
 #include "zero-list.h"
 
 #include <errno.h>
@@ -185,6 +187,67 @@ check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
     }
 }
 
+/* Everything is in doubt then, and no sum is known. */
+static void
+mend_books(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+           bool is_log, uint64_t least)
+{
+    g_autofree char *what = g_strdup_printf(
+        "disk %s: %s", disk->name,
+        is_log ? SENT_LOG_FILE ": everything counts as uploaded in part"
+               : SUMS_FILE ": nothing is known of the target");
+    Bitmap *logged = bitmap_new(disk->size_bytes, disk->cluster_bits);
+    int err = logged ? 0 : -ENOMEM;
+    const char *said;
+    SentLog log;
+
+    if (!err && is_log) {
+        err = sent_log_open(&log, check->io, dir_fd, check->conf.uuid, least,
+                            check->state.epoch, true, logged, &said);
+        if (!err || err == -EBADMSG) {
+            sent_log_close(&log);
+            err = 0;
+        }
+    }
+    if (!err) {
+        err = check->io->ops->unlink(check->io, dir_fd, SUMS_FILE, 0);
+        err = err == -ENOENT ? 0 : err;
+    }
+    if (logged) {
+        bitmap_free(logged);
+    }
+    check_mended(check, err, what);
+}
+
+/* What the relay keeps, of a target that was written. */
+static void
+check_books(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+            const struct StateDisk *known)
+{
+    bool is_written = known && known->contact == CONTACT_KNOWN;
+    uint64_t least = is_written ? check->state.epoch : 0;
+    const char *log =
+        sent_log_check(check->io, dir_fd, check->conf.uuid, least);
+    const char *sums = sums_check(check->io, dir_fd, check->conf.uuid,
+                                  disk->cluster_bits, least);
+
+    if (log) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " SENT_LOG_FILE ": %s: after a crash everything "
+                   "counts as uploaded in part and is sent again",
+                   disk->name, log);
+    }
+    if (sums) {
+        check_tell(check, CHECK_DAMAGE,
+                   "disk %s: " SUMS_FILE ": %s: what is dirty is sent without "
+                   "a look at what the target holds",
+                   disk->name, sums);
+    }
+    if ((log || sums) && check->repairs) {
+        mend_books(check, disk, dir_fd, log != NULL, least);
+    }
+}
+
 static void
 check_raw(struct Check *check, const struct ConfDisk *disk, int dir_fd,
           const struct StateDisk *known)
@@ -244,6 +307,7 @@ check_disk(struct Check *check, const struct ConfDisk *disk)
     }
     check_raw(check, disk, dir_fd, known);
     check_zeroes(check, disk, dir_fd);
+    check_books(check, disk, dir_fd, known);
     if (has_bitmap) {
         sequence = check_bitmap(check, disk, dir_fd, known);
     }

@@ -206,7 +206,9 @@ add_disk(Daemon *daemon, Disk *disk, GError **error)
         .accept_unflushed = daemon->store->settings.accept_unflushed,
         .insecure = daemon->store->settings.insecure,
         .dir_fd = disk->dir_fd,
-        .epoch_before = daemon->store->epoch_before,
+        /* Before the first contact nothing was sent, and nothing is missing. */
+        .epoch_before =
+            disk->contact == CONTACT_NONE ? 0 : daemon->store->epoch_before,
         .epoch = daemon->store->epoch,
         .is_in_doubt = disk->all_in_doubt,
         .recovers = disk->recovers,

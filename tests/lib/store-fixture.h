@@ -9,6 +9,8 @@
 #pragma once
 
 #include "fs/store-private.h"
+#include "relay/sent-log.h"
+#include "relay/sums.h"
 #include "tests/lib/scratch.h"
 #include "tests/lib/test.h"
 
@@ -104,6 +106,27 @@ settle_all(Disk *disk)
     disk->all_in_doubt = false;
 }
 
+/* What a relay leaves in the disk's directory, of @epoch. */
+static inline void
+fixture_books(Store *store, Disk *disk, uint64_t epoch)
+{
+    Bitmap *logged =
+        bitmap_new(atomic_load(&disk->size_bytes), disk->cluster_bits);
+    const char *what;
+    SentLog log;
+    Sums sums;
+
+    assert_int_equal(sent_log_open(&log, store->io, disk->dir_fd, store->uuid,
+                                   0, epoch, false, logged, &what),
+                     0);
+    assert_int_equal(sums_open(&sums, store->io, disk->dir_fd, store->uuid,
+                               disk->cluster_bits, 0, epoch, &what),
+                     0);
+    sent_log_close(&log);
+    sums_close(&sums);
+    bitmap_free(logged);
+}
+
 /* Served, vda drained, and @dirty bytes from its start on written again. */
 static inline void
 fixture_serve(const struct StoreFixture *fixture, uint64_t dirty)
@@ -116,6 +139,7 @@ fixture_serve(const struct StoreFixture *fixture, uint64_t dirty)
     if (dirty) {
         disk_map_mark(disk->map, 0, dirty, 1);
     }
+    fixture_books(store, disk, store_end_epoch(store));
     assert_true(store_close_clean(store, NULL));
     store_free(store);
 }

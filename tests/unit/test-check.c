@@ -151,7 +151,8 @@ test_damage_is_mended(void **state)
         {STORE_STATE, 9},           {STORE_STATE, -9},
         {"vda/" STORE_DIRTY, 8292}, {"vda/" STORE_DIRTY, -5000},
         {"vda/" INTENT_FILE, 40},   {"vda/" INTENT_FILE, -400},
-        {"vda/" STORE_ZEROES, 17},
+        {"vda/" STORE_ZEROES, 17},  {"vda/" STORE_SENT, 600},
+        {"vda/" STORE_SUMS, 100},
     };
 
     (void)state;
@@ -172,6 +173,7 @@ test_damage_is_mended(void **state)
             store = fixture_open(fixture, 0);
             assert_true(store_serve(store, NULL));
             assert_int_equal(store_heat(store, store->disks[0], 0, 8 * MIB), 0);
+            fixture_books(store, store->disks[0], store->epoch);
             store_free(store);
         }
         spoil(fixture, cases[i / 2].file, cases[i / 2].at);
