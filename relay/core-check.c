@@ -16,6 +16,9 @@
  *   NONE    | overwrite | nothing
  *   NONE    | same      | nothing; each op compares before it sends
  *
+ * A single sum that differs may be a damaged one, or that of a last cluster
+ * which was shorter before the disk grew: the greater number counts.
+ *
  * A cluster that was read back and differs counts only if it is still clean
  * afterwards: else a guest write came between. A target that differs is not
  * written, whatever was accepted when it was new, until the user says so
@@ -346,6 +349,7 @@ check_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         if (op->cursor < op->len) {
             op_compare(core, op, op->len - op->cursor, op->job == JOB_SAMPLE);
         } else {
+            core->check.n_same += op->job == JOB_READBACK;
             op_free(core, op);
         }
     } else if (event->kind == RELAY_COMPARED && op->job == JOB_READBACK &&

@@ -178,7 +178,7 @@ struct Check {
     enum OpJob job;
     uint64_t next; /* byte (LOOK) or number (SAMPLE, READBACK) */
     bool is_asked_all;
-    unsigned n_same, n_other; /* by their sums, of which one may be damaged */
+    unsigned n_same, n_other; /* other: by their sums, which may be damaged */
     uint64_t other_at;
 };
 
