@@ -321,6 +321,7 @@ committed(RelayDisk *disk, int res)
         perform_event(disk, is_good ? RELAY_LOGGED : RELAY_LOG_FAILED);
 
     if (!is_good) {
+        sent_log_failed(&books->log);
         event->error = res < 0 ? -res : ENOSPC;
         g_strlcpy(event->text, g_strerror(event->error), RELAY_TEXT);
     }

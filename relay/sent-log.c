@@ -28,8 +28,8 @@
 /* All of a file, and what it says. */
 struct Image {
     struct SentLogSector sector[2][SENT_LOG_SECTORS];
-    uint64_t newest;
-    const char *what; /* why it is not to be believed */
+    uint64_t newest[2]; /* commit in each slot */
+    const char *what;   /* why it is not to be believed */
 };
 
 static void
@@ -74,7 +74,7 @@ image_load(struct Image *image, StoreIo *io, int fd, const uint8_t uuid[16],
 {
     ssize_t n = io->ops->pread(io, fd, image->sector, sizeof(image->sector), 0);
 
-    image->newest = 0;
+    image->newest[0] = image->newest[1] = 0;
     image->what = NULL;
     if (n != (ssize_t)sizeof(image->sector)) {
         image->what = n < 0 ? "it cannot be read" : "it is cut short";
@@ -92,8 +92,9 @@ image_load(struct Image *image, StoreIo *io, int fd, const uint8_t uuid[16],
             image->what = "it is older than the store's last start";
             return;
         }
-        image->newest =
-            sector->sequence > image->newest ? sector->sequence : image->newest;
+        if (sector->sequence > image->newest[slot]) {
+            image->newest[slot] = sector->sequence;
+        }
     }
 }
 
@@ -236,6 +237,12 @@ write_whole(SentLog *log, const Bitmap *logged)
     return r;
 }
 
+void
+sent_log_failed(SentLog *log)
+{
+    log->sequence++;
+}
+
 int
 sent_log_stamp(SentLog *log, const Bitmap *logged, uint64_t epoch)
 {
@@ -272,10 +279,13 @@ take_image(SentLog *log, uint64_t epoch_before, Bitmap *into, const char **what)
     image_load(image, log->io, log->fd, log->uuid, epoch_before);
     *what = image->what;
     if (!image->what) {
-        log->sequence = image->newest;
-        take_commit(image, image->newest, into);
-        if (!is_complete(image, image->newest)) {
-            take_commit(image, image->newest - 1, into);
+        unsigned slot = image->newest[1] > image->newest[0];
+
+        log->sequence = image->newest[slot];
+        take_commit(image, image->newest[slot], into);
+        if (!is_complete(image, image->newest[slot])) {
+            take_commit(image, image->newest[!slot], into);
+            sent_log_failed(log);
         }
     }
     free(image);

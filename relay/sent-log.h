@@ -31,8 +31,9 @@
  * this one is. After a power cut each sector is old or new. Loading takes
  *
  *   the newest commit                   if all sectors of it are there,
- *   it and the one before it            if some are not: it was never
- *                                       complete, so nothing of it had left;
+ *   it and the one in the other slot    if some are not: it was never
+ *                                       complete, so nothing of it had left,
+ *                                       and the next one goes over it again;
  *   everything                          if any sector of the file is damaged,
  *                                       or older than the store's last start.
  *
@@ -105,6 +106,10 @@ void sent_log_close(SentLog *log);
  * Return: bytes at log->slot, to be written durably at *@offset.
  */
 size_t sent_log_encode(SentLog *log, const Bitmap *logged, uint64_t *offset);
+
+/* The commit was not written, or in part: the next one goes to the same slot,
+ * since the other has the last one that is whole. */
+void sent_log_failed(SentLog *log);
 
 /* Both slots with @logged, of @epoch, durably. Blocking. */
 int sent_log_stamp(SentLog *log, const Bitmap *logged, uint64_t epoch);
