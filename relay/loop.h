@@ -87,7 +87,7 @@ struct RelayBooks {
     struct StoreReq commit, sync, forget;
     unsigned n_notes;
     bool forget_waits; /* for the notes */
-    bool is_punching;  /* second step of a forget */
+    enum ForgetStep { FORGET_PUNCH, FORGET_SYNC, FORGET_KEY } forget_step;
 };
 
 struct RelayDisk {

@@ -8,8 +8,8 @@
  *   NOTE     remote-sums is written, or punched    NOTED
  *   LOG      sent-log is written, durably          LOGGED, LOG_FAILED
  *   SYNC     fdatasync of remote-sums              SYNCED
- *   FORGET   a new key, durably; then all entries  FORGOTTEN
- *            are punched
+ *   FORGET   all entries are punched, durably;     FORGOTTEN
+ *            then a new key is written, durably
  *
  * A load hashes each of its clusters once: the hash is compared with the sum
  * of what the target holds, and is what NOTE writes if the cluster is sent.
@@ -374,51 +374,61 @@ forgotten(RelayDisk *disk, int error)
     perform_event(disk, RELAY_FORGOTTEN)->error = error;
 }
 
+static void
+forget_step(RelayDisk *disk)
+{
+    struct RelayBooks *books = &disk->books;
+    const struct StoreReq steps[] = {
+        [FORGET_PUNCH] = {.op = STORE_FALLOCATE,
+                          .fd = books->sums.fd,
+                          .mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                          .offset = SUMS_AT,
+                          .len = disk_map_clusters(disk->map) * SUMS_BYTES},
+        [FORGET_SYNC] = {.op = STORE_FDATASYNC, .fd = books->sums.fd},
+        [FORGET_KEY] = {.op = STORE_WRITE_SYNC,
+                        .fd = books->sums.fd,
+                        .buf = &books->sums.header,
+                        .len = sizeof(books->sums.header)},
+    };
+
+    books->forget = steps[books->forget_step];
+    submit(disk, &books->forget, TAG_FORGET, 0);
+}
+
 /* Notes that are under way would write sums of the old key behind our back. */
 void
 perform_forget(RelayDisk *disk)
 {
     struct RelayBooks *books = &disk->books;
-    int r;
 
-    if (books->n_notes) {
+    if (books->sums.fd < 0) {
+        forgotten(disk, 0);
+    } else if (books->n_notes) {
         books->forget_waits = true;
-        return;
+    } else {
+        books->forget_step = FORGET_PUNCH;
+        forget_step(disk);
     }
-    r = books->sums.fd < 0 ? 0 : sums_make_key(&books->sums);
-    if (r < 0 || books->sums.fd < 0) {
-        forgotten(disk, -r);
-        return;
-    }
-    books->is_punching = false;
-    books->forget = (struct StoreReq){
-        .op = STORE_WRITE_SYNC,
-        .fd = books->sums.fd,
-        .buf = &books->sums.header,
-        .len = sizeof(books->sums.header),
-    };
-    submit(disk, &books->forget, TAG_FORGET, 0);
 }
 
 static void
 forget_done(RelayDisk *disk, int res)
 {
     struct RelayBooks *books = &disk->books;
+    bool is_last = books->forget_step == FORGET_KEY;
+    int wanted = is_last ? (int)sizeof(books->sums.header) : 0;
+    int error = res < 0 ? -res : res == wanted ? 0 : EIO;
 
-    if (books->is_punching || res != (int)sizeof(books->sums.header)) {
-        /* Entries that stay are hashes of nothing: the key is gone. */
-        forgotten(disk, books->is_punching ? 0 : res < 0 ? -res : EIO);
-        return;
+    if (!error && !is_last) {
+        books->forget_step++;
+        error =
+            books->forget_step == FORGET_KEY ? -sums_make_key(&books->sums) : 0;
+        if (!error) {
+            forget_step(disk);
+            return;
+        }
     }
-    books->is_punching = true;
-    books->forget = (struct StoreReq){
-        .op = STORE_FALLOCATE,
-        .fd = books->sums.fd,
-        .mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-        .offset = SUMS_AT,
-        .len = disk_map_clusters(disk->map) * SUMS_BYTES,
-    };
-    submit(disk, &books->forget, TAG_FORGET, 0);
+    forgotten(disk, error);
 }
 
 /*

@@ -2,10 +2,10 @@
 /*
  * sums.c - the file of what the target is known to hold
  *
- * One header, and an array that nobody has to read at the start. The header's
- * key is made anew whenever everything has to be forgotten: then what an old
- * entry says is no hash of anything any more, also one that a write under way
- * puts there later.
+ * One header, and an array that nobody has to read at the start. When everything
+ * has to be forgotten the entries go, durably, and then the key is made anew:
+ * what an old entry says is no hash of anything any more, also one that a write
+ * under way puts there later.
  *
  * The content's hash is hashed once more together with the cluster's number,
  * so that an entry in a wrong place is the hash of nothing, too.
@@ -97,14 +97,16 @@ sums_make_key(Sums *sums)
     return 0;
 }
 
-/* The new key first: from then on no entry is believed. */
+/* The entries first: under another key they would be known, and of nothing. */
 static int
 forget(Sums *sums)
 {
-    int r = sums_make_key(sums);
+    const struct StoreIoOps *ops = sums->io->ops;
+    int r = ops->ftruncate(sums->io, sums->fd, SUMS_AT);
 
-    r = r < 0 ? r : header_write(sums);
-    return r < 0 ? r : sums->io->ops->ftruncate(sums->io, sums->fd, SUMS_AT);
+    r = r < 0 ? r : ops->fdatasync(sums->io, sums->fd);
+    r = r < 0 ? r : sums_make_key(sums);
+    return r < 0 ? r : header_write(sums);
 }
 
 static int
