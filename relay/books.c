@@ -14,7 +14,8 @@
  *                              doubt
  *
  * A disk whose sums cannot be had (no room, I/O errors) is relayed without:
- * everything stays in the sent-log then. Without a sent-log nothing is sent.
+ * everything stays in the sent-log then. Without a sent-log nothing is sent, but
+ * the guest is served (rule 23).
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -85,11 +86,12 @@ books_open(RelayDisk *disk, const struct RelayDiskConfig *config,
     (void)madvise(books->entries, ENTRIES_BYTES, MADV_DONTFORK);
     r = open_log(disk, config);
     if (r < 0 && r != -EBADMSG) {
-        g_set_error(error, RELAY_ERROR, RELAY_ERROR_FAILED,
-                    "%s/" SENT_LOG_FILE ": %s: make room, or look at the file "
-                    "system",
-                    config->name, g_strerror(-r));
-        return false;
+        say_what(disk, SENT_LOG_FILE, g_strerror(-r),
+                 "nothing is uploaded before the next mount: make room, or "
+                 "look at the file system");
+        if (config->is_in_doubt) {
+            bitmap_set_all(disk->logged);
+        }
     }
     open_sums(disk, config, r == 0);
     return true;

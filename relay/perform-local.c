@@ -313,18 +313,26 @@ note_done(RelayDisk *disk, unsigned op, int res)
  * The log
  */
 static void
+log_failed(RelayDisk *disk, int error, const char *words)
+{
+    struct RelayEvent *event = perform_event(disk, RELAY_LOG_FAILED);
+
+    event->error = error;
+    g_strlcpy(event->text, words, RELAY_TEXT);
+}
+
+static void
 committed(RelayDisk *disk, int res)
 {
     struct RelayBooks *books = &disk->books;
-    bool is_good = res >= 0 && (uint64_t)res == books->commit.len;
-    struct RelayEvent *event =
-        perform_event(disk, is_good ? RELAY_LOGGED : RELAY_LOG_FAILED);
+    int error = res < 0 ? -res : ENOSPC;
 
-    if (!is_good) {
-        sent_log_failed(&books->log);
-        event->error = res < 0 ? -res : ENOSPC;
-        g_strlcpy(event->text, g_strerror(event->error), RELAY_TEXT);
+    if (res >= 0 && (uint64_t)res == books->commit.len) {
+        (void)perform_event(disk, RELAY_LOGGED);
+        return;
     }
+    sent_log_failed(&books->log);
+    log_failed(disk, error, g_strerror(error));
 }
 
 void
@@ -332,9 +340,13 @@ perform_commit(RelayDisk *disk)
 {
     struct RelayBooks *books = &disk->books;
     uint64_t offset;
-    size_t len =
-        sent_log_encode(&books->log, relay_core_logged(disk->core), &offset);
+    size_t len;
 
+    if (books->log.fd < 0) {
+        log_failed(disk, EIO, "it could not be opened");
+        return;
+    }
+    len = sent_log_encode(&books->log, relay_core_logged(disk->core), &offset);
     books->commit = (struct StoreReq){
         .op = STORE_WRITE_SYNC,
         .fd = books->log.fd,
