@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/statvfs.h>
 
 #define RESERVE_BYTES (1u << 20)
@@ -45,7 +46,7 @@ store_reserve_keep(Store *store)
     /* As much of it as there is, before the guest takes it. */
     for (uint64_t bytes = RESERVE_BYTES; err && bytes >= LEAST_BYTES;
          bytes /= 2) {
-        err = io->ops->fallocate(io, fd, 0, 0, bytes);
+        err = io->ops->fallocate(io, fd, FALLOC_FL_KEEP_SIZE, 0, bytes);
     }
     err = err ? err : io->ops->fsync(io, fd);
     io->ops->close(io, fd);

@@ -5,6 +5,7 @@
  *   --from N, --step N    call numbers: N, N + step, ...; default 1, 1
  *   --all 1               every kind of fault at each number; else the first
  *                         and, in turn, one of the others
+ *   --variants N          states of the end of a run; default 12
  *   --seed N              of what is drawn
  *
  * A script of two short lives runs again and again. The n-th call of the seam,
@@ -36,7 +37,6 @@
 #define CLUSTER_BITS 16
 #define CLUSTER      (UINT64_C(1) << CLUSTER_BITS)
 #define SIZE         (16 * MIB)
-#define END_VARIANTS 12
 
 static const struct Kind {
     const char *name;
@@ -54,7 +54,7 @@ static const struct Kind {
 struct Totals {
     struct Seen seen, seen_local;
     struct JudgeCounts counts;
-    uint64_t runs;
+    uint64_t runs, variants;
 };
 
 /* A world whose storage is gone for good need not be waited for. */
@@ -123,7 +123,7 @@ judge_run(World *world, struct Totals *totals, uint64_t seed)
                                seed_below(&random, left < 40 ? left : 40));
         is_good = judge_state(&judge, seed_next(&random) >> 1);
     }
-    for (unsigned i = 0; is_good && i < END_VARIANTS; i++) {
+    for (unsigned i = 0; is_good && i < totals->variants; i++) {
         is_good = judge_state(&judge, i < 2 ? i : seed_next(&random) >> 1);
     }
     if (!is_good) {
@@ -197,7 +197,7 @@ main(int argc, char **argv)
     uint64_t by = option(argc, argv, "--step", 1);
     uint64_t seed = option(argc, argv, "--seed", 1);
     bool is_all = option(argc, argv, "--all", 0);
-    struct Totals totals = {.runs = 0};
+    struct Totals totals = {.variants = option(argc, argv, "--variants", 12)};
     int64_t begin_us = g_get_monotonic_time();
     bool is_good = true, more = true;
     uint64_t n = from;
