@@ -87,7 +87,8 @@ enter(struct Check *check, const char *path, GError **error)
     check->lock_fd = io->ops->open(io, check->dir_fd, STORE_LOCK,
                                    O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (check->lock_fd >= 0 &&
-        flock(check->lock_fd, (check->repairs ? LOCK_EX : LOCK_SH) | LOCK_NB)) {
+        store_lock_wait(io, check->lock_fd,
+                        check->repairs ? LOCK_EX : LOCK_SH)) {
         g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
                     "store %s is in use: a check needs it at rest, weir umount "
                     "it first",

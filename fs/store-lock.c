@@ -101,14 +101,13 @@ set_busy(GError **error, const char *path, pid_t pid)
                 path, (int)pid, owner);
 }
 
-/* Take the lock of @fd: 0, -EWOULDBLOCK, or another -errno. */
-static int
-wait_lock(StoreIo *io, int fd)
+int
+store_lock_wait(StoreIo *io, int fd, int how)
 {
     gint64 begun_us = g_get_monotonic_time();
 
     for (unsigned i = 0;; i++) {
-        if (!flock(fd, LOCK_EX | LOCK_NB)) {
+        if (!flock(fd, how | LOCK_NB)) {
             gint64 ms = (g_get_monotonic_time() - begun_us) / 1000;
 
             if (ms >= LOCK_SAY_MS) {
@@ -163,7 +162,7 @@ store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error)
                             "%s/" STORE_LOCK " cannot be opened", path);
             return -1;
         }
-        err = wait_lock(io, fd);
+        err = store_lock_wait(io, fd, LOCK_EX);
         if (!err && is_current(dir_fd, fd)) {
             store_lock_sign(io, fd);
             return fd;

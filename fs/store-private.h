@@ -56,6 +56,9 @@ void store_private_umask(void);
 /* The store's lock: an fd, or -1. Waits a little for a lock whose owner is
  * dead (rule 6). */
 int store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error);
+/* Take the lock of @fd, LOCK_EX or LOCK_SH, waiting as above: 0, -EWOULDBLOCK,
+ * or another -errno. */
+int store_lock_wait(StoreIo *io, int fd, int how);
 /* Our pid into the lock file. */
 void store_lock_sign(StoreIo *io, int lock_fd);
 

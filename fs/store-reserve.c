@@ -17,10 +17,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <sys/statvfs.h>
 
 #define RESERVE_BYTES (1u << 20)
+#define AMPLE_BYTES   (1u << 24)
 #define LEAST_BYTES   (1u << 16)
 
 static bool
@@ -43,10 +43,11 @@ store_reserve_keep(Store *store)
     if (fd < 0) {
         return; /* there already, or not to be had */
     }
-    /* As much of it as there is, before the guest takes it. */
+    /* As much of it as there is, before the guest takes it; and not beyond the
+     * end of the file, where xfs frees blocks when it runs out of others. */
     for (uint64_t bytes = RESERVE_BYTES; err && bytes >= LEAST_BYTES;
          bytes /= 2) {
-        err = io->ops->fallocate(io, fd, FALLOC_FL_KEEP_SIZE, 0, bytes);
+        err = io->ops->fallocate(io, fd, 0, 0, bytes);
     }
     err = err ? err : io->ops->fsync(io, fd);
     io->ops->close(io, fd);
@@ -70,7 +71,7 @@ store_reserve_give(Store *store)
 void
 store_make_room(Store *store)
 {
-    if (!has_room(store, RESERVE_BYTES)) {
+    if (!has_room(store, AMPLE_BYTES)) {
         (void)store_reserve_give(store);
     }
 }

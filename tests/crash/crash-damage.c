@@ -8,10 +8,12 @@
  *
  * A store that has a past is recorded: two lives that ended cleanly with
  * something left to upload, a third that did not end. Of each of its files
- * but disk.raw: every byte is flipped, every page is zeroed, and the file is
- * replaced by what it was at earlier instants, before the last clean end. The
- * store has to open (a damaged weir.conf may be refused, as damage), nothing
- * wrong may be read, and no cluster may be called clean that is not equal.
+ * but disk.raw and the reserve, which nothing reads: every byte is flipped (of
+ * large files one of each eight, drawn, unless all bits are asked for), every
+ * page is zeroed, and the file is replaced by what it was at earlier instants,
+ * before the last clean end. The store has to open (a damaged weir.conf may be
+ * refused, as damage), nothing wrong may be read, and no cluster may be called
+ * clean that is not equal.
  */
 #include "judge.h"
 
@@ -29,6 +31,8 @@
 #define LIVE_ONE_IN  64
 #define DRAIN_US     3000000
 #define COPIES_MAX   64
+#define LARGE        16384 /* bytes of a file */
+#define LARGE_STRIDE 8
 
 /* A file as it was at some instant. */
 struct Copy {
@@ -78,7 +82,8 @@ is_metadata(const Judge *judge, const struct CrashName *name)
 {
     const struct CrashFile *file = &judge->states.files[name->node];
 
-    return file->base && file != judge->states.raw;
+    return file->base && file != judge->states.raw &&
+           strcmp(name->name, "reserve") != 0;
 }
 
 /*
@@ -123,13 +128,16 @@ flip_bytes(struct Damage *damage, size_t index)
 {
     struct CrashFile *file = choose(damage, index);
     uint64_t size = file->now_size;
+    unsigned stride = size < LARGE || damage->bits == 8 ? 1 : LARGE_STRIDE;
     bool is_good = true;
 
     crash_states_undo(&damage->judge.states);
     damage->what = "flipped byte of";
     damage->judge.is_rotten = true;
-    for (uint64_t at = 0; is_good && at < size; at++) {
-        for (unsigned i = 0; is_good && i < damage->bits; i++) {
+    for (uint64_t block = 0; is_good && block < size; block += stride) {
+        uint64_t at = block + seed_below(&damage->random, stride);
+
+        for (unsigned i = 0; is_good && at < size && i < damage->bits; i++) {
             unsigned bit = damage->bits == 8
                                ? i
                                : (unsigned)seed_below(&damage->random, 8);

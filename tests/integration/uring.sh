@@ -44,6 +44,8 @@ done
 
 start_nbdkit far memory 64M
 new_store 64M "$(uri far)"
+# How long a killed daemon's writes to the target are in doubt.
+"$WEIR" set "$STORE" request-deadline=2
 mount_store "$STORE" "$MNT" -o transport=auto
 status_is .transport uring || fail "auto means $(status .transport)"
 load_on "$MNT/vda.raw"

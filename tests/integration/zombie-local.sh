@@ -35,8 +35,9 @@ slow_disk() { # an ext4 at $T/fs
 }
 
 mount_again() {
-    "$WEIR" mount "$STORE" "$MNT" >>"$T/mount.log" 2>&1 </dev/null
-    echo $? >"$T/mounted"
+    local status=0
+    "$WEIR" mount "$STORE" "$MNT" >>"$T/mount.log" 2>&1 </dev/null || status=$?
+    echo $status >"$T/mounted"
 }
 
 slow_disk
@@ -50,13 +51,15 @@ for ((round = 1; round <= rounds; round++)); do
         status=none
     drain_store
     pid=$(daemon_pid)
+    # What a close of it would write out, and wait for.
+    sync "$STORE/lock"
     nbdkit_pause "$T/pause" p
     dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=16 oflag=direct \
         conv=notrunc status=none 2>>"$T/dd.log" &
     writer=$!
     # It is over when the disk does not take it.
     ! becomes_true 1 is_gone $writer || fail 'the local disk is not slow'
-    kill -9 "$pid"
+    kill -9 "$(holder_pid)" "$pid"
     ! becomes_true 2 flock -n "$STORE/lock" true ||
         fail 'the lock is free, and the ring still writes'
     rm -f "$T/mounted"
@@ -69,7 +72,10 @@ for ((round = 1; round <= rounds; round++)); do
     waited=$(cat "$T/mounted" 2>/dev/null || echo 'still waiting')
     nbdkit_pause "$T/pause" r
     wait $mounting
-    [ "$(cat "$T/mounted")" -eq 0 ] || mount_again
+    if [ "$(cat "$T/mounted")" -ne 0 ]; then
+        await 20 is_gone "$pid"
+        mount_again
+    fi
     [ "$(cat "$T/mounted")" -eq 0 ] || fail "mount: $(tail -n 1 "$T/mount.log")"
     on_exit "unmount_by_force '$MNT'"
     # Past the caches, now and when everything is through.

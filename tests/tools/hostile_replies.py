@@ -126,7 +126,7 @@ class ClosesAfterSomeBytes(Hostile):
 
 
 class FlipsBits(Hostile):
-    """One bit in some hundred bytes of replies, never of a read's data."""
+    """One bit in some dozens of bytes of replies, never of a read's data."""
 
     dice = random.Random(4711)
     is_over = False
@@ -138,7 +138,7 @@ class FlipsBits(Hostile):
     def put(self, data):
         bent = bytearray(data)
         for at in range(min(len(bent), 24)):
-            if self.is_over and self.dice.random() < 0.004:
+            if self.is_over and self.dice.random() < 0.04:
                 bent[at] ^= 1 << self.dice.randrange(8)
                 self.hit()
         super().put(bytes(bent))

@@ -256,6 +256,26 @@ test_log_with_any_byte_flipped_doubts_everything(void **state)
 }
 
 static void
+test_check_finds_any_byte_flipped(void **state)
+{
+    struct Fixture *f = *state;
+    const char *what;
+    SentLog log;
+
+    assert_int_equal(reopen(f, &log, 0, 1, &what), 0);
+    sent_log_close(&log);
+    for (off_t at = 0; at < 2 * (off_t)SENT_LOG_SLOT_BYTES; at++) {
+        Seed dice = f->seed;
+
+        flip(f, at);
+        assert_non_null(sent_log_check(store_io_kernel(), f->dirfd, uuid, 1));
+        f->seed = dice; /* the same bit, back */
+        flip(f, at);
+        assert_null(sent_log_check(store_io_kernel(), f->dirfd, uuid, 1));
+    }
+}
+
+static void
 test_log_older_than_the_store_is_not_believed(void **state)
 {
     struct Fixture *f = *state;
@@ -321,6 +341,7 @@ main(int argc, char **argv)
         CASE(test_log_with_too_many_runs_covers_more),
         CASE(test_log_torn_by_a_loss_of_power_covers_what_left),
         CASE(test_log_with_any_byte_flipped_doubts_everything),
+        CASE(test_check_finds_any_byte_flipped),
         CASE(test_log_older_than_the_store_is_not_believed),
         CASE(test_log_opens_or_fails_whatever_call_does),
     };
