@@ -9,7 +9,7 @@
  * A store that has a past is recorded: two lives that ended cleanly with
  * something left to upload, a third that did not end. Of each of its files
  * but disk.raw and the reserve, which nothing reads: every byte is flipped (of
- * large files one of each eight, drawn, unless all bits are asked for), every
+ * large files one of sixteen, drawn, unless all bits are asked for), every
  * page is zeroed, and the file is replaced by what it was at earlier instants,
  * before the last clean end. The store has to open (a damaged weir.conf may be
  * refused, as damage), nothing wrong may be read, and no cluster may be called
@@ -32,7 +32,7 @@
 #define DRAIN_US     3000000
 #define COPIES_MAX   64
 #define LARGE        16384 /* bytes of a file */
-#define LARGE_STRIDE 8
+#define LARGE_STRIDE 16
 
 /* A file as it was at some instant. */
 struct Copy {
