@@ -190,35 +190,6 @@ daemon_pause(Daemon *daemon, bool is_paused)
 /*
  * Building
  */
-/* Disks without a target as well: they may get one. */
-static gboolean
-add_disk(Daemon *daemon, Disk *disk, GError **error)
-{
-    struct RelayDiskConfig config = {
-        .name = disk->name,
-        .fd = disk->fd,
-        .map_fd = disk->map_fd,
-        .dio_align = MAX(disk->offset_align, disk->mem_align),
-        .map = disk->map,
-        .target = disk->target,
-        .contact = disk->contact,
-        .accept = disk->accept,
-        .accept_unflushed = daemon->store->settings.accept_unflushed,
-        .insecure = daemon->store->settings.insecure,
-        .dir_fd = disk->dir_fd,
-        /* Before the first contact nothing was sent, and nothing is missing. */
-        .epoch_before =
-            disk->contact == CONTACT_NONE ? 0 : daemon->store->epoch_before,
-        .epoch = daemon->store->epoch,
-        .is_in_doubt = disk->all_in_doubt,
-        .recovers = disk->recovers,
-    };
-
-    memcpy(config.uuid, daemon->store->uuid, sizeof(config.uuid));
-
-    return relay_add_disk(daemon->relay, &config, error);
-}
-
 static gboolean
 build_relay(Daemon *daemon, GError **error)
 {
@@ -243,8 +214,9 @@ build_relay(Daemon *daemon, GError **error)
         rate_table_parse(store->settings.bwlimit, &table, why, sizeof(why))) {
         relay_set_bwlimit(daemon->relay, &table);
     }
+    /* Disks without a target as well: they may get one. */
     for (unsigned i = 0; i < store->n_disks; i++) {
-        if (!add_disk(daemon, store->disks[i], error)) {
+        if (!store_relay_disk(store, store->disks[i], daemon->relay, error)) {
             return FALSE;
         }
     }

@@ -26,7 +26,7 @@
 
 #include "bitmap/disk-map.h"
 #include "bitmap/store-io.h"
-#include "relay/core.h"
+#include "relay/relay.h"
 
 #include <glib.h>
 #include <stdatomic.h>
@@ -180,6 +180,10 @@ bool store_parse_size(const char *text, uint64_t *bytes);
 /* Split "STORE/vda" into an absolute store path and a disk name. */
 gboolean store_split_address(const char *address, char **store, char **disk,
                              GError **error);
+
+/* The relay is to upload @disk, as the store found it. */
+gboolean store_relay_disk(Store *store, Disk *disk, Relay *relay,
+                          GError **error);
 
 /*
  * Offline work (each takes the lock itself)

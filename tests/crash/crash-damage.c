@@ -15,9 +15,9 @@
  * refused, as damage), nothing wrong may be read, and no cluster may be called
  * clean that is not equal.
  */
+#include "command.h"
 #include "judge.h"
 
-#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -272,27 +272,6 @@ damage_all(struct Damage *damage)
     return is_good;
 }
 
-static GLogWriterOutput
-quiet_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
-{
-    (void)level;
-    (void)fields;
-    (void)n;
-    (void)user;
-    return G_LOG_WRITER_HANDLED;
-}
-
-static uint64_t
-option(int argc, char **argv, const char *name, uint64_t otherwise)
-{
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (!strcmp(argv[i], name)) {
-            return strtoull(argv[i + 1], NULL, 0);
-        }
-    }
-    return otherwise;
-}
-
 static bool
 run(struct Damage *damage, uint64_t seed, bool is_clean)
 {
@@ -336,16 +315,14 @@ run(struct Damage *damage, uint64_t seed, bool is_clean)
 int
 main(int argc, char **argv)
 {
-    uint64_t seed = option(argc, argv, "--seed", 1);
+    uint64_t seed = crash_option(argc, argv, "--seed", 1);
     struct Damage *damage = g_new0(struct Damage, 1);
     bool is_good;
 
-    mallopt(M_MMAP_THRESHOLD, 4 << 20);
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    g_log_set_writer_func(quiet_log, NULL, NULL);
-    damage->bits = (unsigned)option(argc, argv, "--bits", 1);
+    crash_command_begin();
+    damage->bits = (unsigned)crash_option(argc, argv, "--bits", 1);
     damage->random.state = seed;
-    is_good = run(damage, seed, option(argc, argv, "--clean", 0));
+    is_good = run(damage, seed, crash_option(argc, argv, "--clean", 0));
     for (unsigned i = 0; i < damage->n_copies; i++) {
         g_free(damage->copies[i].data);
     }

@@ -24,9 +24,9 @@
  *
  * The numbers are walked until a run has none that fails.
  */
+#include "command.h"
 #include "judge.h"
 
-#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,42 +169,20 @@ run(uint64_t n, const struct Kind *kind, struct Totals *totals, uint64_t seed,
     return is_good;
 }
 
-static GLogWriterOutput
-quiet_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
-{
-    (void)level;
-    (void)fields;
-    (void)n;
-    (void)user;
-    return G_LOG_WRITER_HANDLED;
-}
-
-static uint64_t
-option(int argc, char **argv, const char *name, uint64_t otherwise)
-{
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (!strcmp(argv[i], name)) {
-            return strtoull(argv[i + 1], NULL, 0);
-        }
-    }
-    return otherwise;
-}
-
 int
 main(int argc, char **argv)
 {
-    uint64_t from = option(argc, argv, "--from", 1);
-    uint64_t by = option(argc, argv, "--step", 1);
-    uint64_t seed = option(argc, argv, "--seed", 1);
-    bool is_all = option(argc, argv, "--all", 0);
-    struct Totals totals = {.variants = option(argc, argv, "--variants", 12)};
+    uint64_t from = crash_option(argc, argv, "--from", 1);
+    uint64_t by = crash_option(argc, argv, "--step", 1);
+    uint64_t seed = crash_option(argc, argv, "--seed", 1);
+    bool is_all = crash_option(argc, argv, "--all", 0);
+    struct Totals totals = {.variants =
+                                crash_option(argc, argv, "--variants", 12)};
     int64_t begin_us = g_get_monotonic_time();
     bool is_good = true, more = true;
     uint64_t n = from;
 
-    mallopt(M_MMAP_THRESHOLD, 4 << 20);
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    g_log_set_writer_func(quiet_log, NULL, NULL);
+    crash_command_begin();
     for (; is_good && more; n += by) {
         unsigned next = 1 + (unsigned)(n / by) % (G_N_ELEMENTS(kinds) - 1);
 

@@ -17,9 +17,9 @@
  * crash-mutants MUTANT [OPTION VALUE]... is the same with one rule broken: it
  * succeeds when a state fails.
  */
+#include "command.h"
 #include "judge.h"
 
-#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,7 +104,7 @@ static bool
 judge_log(struct Session *session, const RecordLog *log, uint64_t seed)
 {
     uint64_t budget = 1 + session->options.states / (3 * log->tick);
-    uint64_t before;
+    uint64_t before, visited;
     bool is_good = true;
 
     do {
@@ -112,6 +112,8 @@ judge_log(struct Session *session, const RecordLog *log, uint64_t seed)
         Judge judge;
 
         before = session->counts.states;
+        visited =
+            log->tick / judge_stride(log, session->options.states - before);
         judge_init(&judge, &config);
         is_good = judge_walk(&judge, budget, session->options.states);
         if (!is_good && !mutant_is_chosen()) {
@@ -127,7 +129,7 @@ judge_log(struct Session *session, const RecordLog *log, uint64_t seed)
         }
         judge_deinit(&judge);
     } while (is_good && !is_enough(session) &&
-             session->counts.states - before > log->tick * budget / 4);
+             session->counts.states - before > visited * budget / 4);
     return is_good;
 }
 
@@ -208,16 +210,6 @@ report(const struct Session *session)
            (double)counts->states / took, (unsigned long long)counts->steps);
 }
 
-static GLogWriterOutput
-quiet_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
-{
-    (void)level;
-    (void)fields;
-    (void)n;
-    (void)user;
-    return G_LOG_WRITER_HANDLED;
-}
-
 static void
 parse(struct Options *options, int argc, char **argv)
 {
@@ -258,11 +250,7 @@ main(int argc, char **argv)
                                           .nest = 100}};
     bool is_good = true;
 
-    /* Each life makes and frees the same things. */
-    mallopt(M_MMAP_THRESHOLD, 4 << 20);
-    mallopt(M_TRIM_THRESHOLD, 256 << 20);
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    g_log_set_writer_func(quiet_log, NULL, NULL);
+    crash_command_begin();
     parse(&session.options, argc, argv);
     session.shape = &shapes[session.options.shape];
     session.begin_us = g_get_monotonic_time();
@@ -278,7 +266,9 @@ main(int argc, char **argv)
     if (must_fail) {
         return is_good ? EXIT_FAILURE : EXIT_SUCCESS;
     }
-    return is_good && session.counts.states >= session.options.states
+    /* States in which nothing is clean cannot be wrong about it. */
+    return is_good && session.counts.states >= session.options.states &&
+                   session.counts.with_clean > 0 && session.counts.sums > 0
                ? EXIT_SUCCESS
                : EXIT_FAILURE;
 }

@@ -418,14 +418,24 @@ draw_variant(Seed *seed, uint64_t systematic)
                       : systematic + seed_below(seed, UINT32_MAX);
 }
 
+uint64_t
+judge_stride(const RecordLog *log, uint64_t states)
+{
+    return MAX(log->tick / MAX(states, 1), 1);
+}
+
 bool
 judge_walk(Judge *judge, uint64_t budget, uint64_t want)
 {
+    uint64_t stride = judge_stride(judge->log, want - judge->counts->states);
+    uint64_t end = judge->log->tick;
     Seed seed = {judge->seed};
 
-    while (judge->states.tick < judge->log->tick &&
-           judge->counts->states < want) {
-        judge_seek(judge, judge->states.tick + 1);
+    while (judge->states.tick < end && judge->counts->states < want) {
+        uint64_t next =
+            judge->states.tick + 1 + seed_below(&seed, 2 * stride - 1);
+
+        judge_seek(judge, MIN(next, end));
         uint64_t systematic = crash_states_systematic(&judge->states);
         uint64_t here = is_quiet(judge) ? QUIET_FACTOR * budget : budget;
 

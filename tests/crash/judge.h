@@ -83,5 +83,9 @@ void judge_seek(Judge *judge, uint64_t tick);
 bool judge_state(Judge *judge, uint64_t variant);
 /* What the states hold as chosen, tampered with or not; puts all back. */
 bool judge_chosen(Judge *judge);
-/* Walk all ticks once, @budget variants at each; until @want distinct ones. */
+/* Of how many ticks one is judged when @states are wanted of all of them. */
+uint64_t judge_stride(const RecordLog *log, uint64_t states);
+/* Walk over the whole recording once, @budget variants at each tick; until
+ * @want distinct ones. If fewer are wanted than there are ticks, ticks are left
+ * out, drawn: the end, where clusters are clean, is never. */
 bool judge_walk(Judge *judge, uint64_t budget, uint64_t want);

@@ -95,7 +95,6 @@ world_drain(World *world, int64_t patience_us)
 static bool
 begin_relay(World *world, GError **error)
 {
-    Disk *disk = world->disk;
     struct RelayConfig config = {
         .io = world->store->io,
         .run_dir = world->store->path,
@@ -105,26 +104,10 @@ begin_relay(World *world, GError **error)
         .notify = relay_news,
         .user = world,
     };
-    struct RelayDiskConfig of = {
-        .name = disk->name,
-        .fd = disk->fd,
-        .map_fd = disk->map_fd,
-        .dio_align = MAX(disk->offset_align, disk->mem_align),
-        .map = disk->map,
-        .target = disk->target,
-        .contact = disk->contact,
-        .accept = disk->accept,
-        .dir_fd = disk->dir_fd,
-        .epoch_before = world->store->epoch_before,
-        .epoch = world->store->epoch,
-        .is_in_doubt = disk->all_in_doubt,
-        .recovers = disk->recovers,
-    };
-
-    memcpy(of.uuid, world->store->uuid, sizeof(of.uuid));
 
     world->relay = relay_new(&config, error);
-    return world->relay && relay_add_disk(world->relay, &of, error);
+    return world->relay &&
+           store_relay_disk(world->store, world->disk, world->relay, error);
 }
 
 /* The rings of the life before, which hold the lock, may still be on their

@@ -11,6 +11,7 @@
 #include "fs/store-private.h"
 #include "relay/sent-log.h"
 #include "relay/sums.h"
+#include "tests/lib/quiet-log.h"
 #include "tests/lib/scratch.h"
 #include "tests/lib/test.h"
 
@@ -153,14 +154,4 @@ take_code(GError **error)
     assert_true(!*error || !strchr((*error)->message, '\n'));
     g_clear_error(error);
     return code;
-}
-
-static inline GLogWriterOutput
-quiet_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
-{
-    (void)level;
-    (void)fields;
-    (void)n;
-    (void)user;
-    return G_LOG_WRITER_HANDLED;
 }

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-relay.c - a disk as the relay has to know it
+ *
+ * What the store found at its opening decides what the relay may believe: the
+ * epoch that sent-log and remote-sums have to be of, whether uploads of an
+ * earlier life may still execute, and whether the map has more than what
+ * differs. It is said in one place, for the daemon and for the tests that
+ * judge crashes.
+ */
+#include "store-private.h"
+
+#include <string.h>
+
+gboolean
+store_relay_disk(Store *store, Disk *disk, Relay *relay, GError **error)
+{
+    struct RelayDiskConfig config = {
+        .name = disk->name,
+        .fd = disk->fd,
+        .map_fd = disk->map_fd,
+        .dio_align = MAX(disk->offset_align, disk->mem_align),
+        .map = disk->map,
+        .target = disk->target,
+        .contact = disk->contact,
+        .accept = disk->accept,
+        .accept_unflushed = store->settings.accept_unflushed,
+        .insecure = store->settings.insecure,
+        .dir_fd = disk->dir_fd,
+        /* Before the first contact nothing was sent, and nothing is missing. */
+        .epoch_before = disk->contact == CONTACT_NONE ? 0 : store->epoch_before,
+        .epoch = store->epoch,
+        .is_in_doubt = disk->all_in_doubt,
+        .recovers = disk->recovers,
+    };
+
+    memcpy(config.uuid, store->uuid, sizeof(config.uuid));
+    return relay_add_disk(relay, &config, error);
+}
