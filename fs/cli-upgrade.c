@@ -99,6 +99,13 @@ upgrade(const char *store, ControlClient *client, struct Answer *before,
     if (!ping(client, before, &error)) {
         return cli_fail_error("upgrade", error);
     }
+    /* We are about to run a file that it names (rule 36). */
+    if (!control_client_is_own(client)) {
+        return cli_fail(CLI_FAILED,
+                        "upgrade: %s: the daemon is another user's: that user "
+                        "upgrades it",
+                        store);
+    }
     if (!is_weir(before->program)) {
         return cli_fail(CLI_FAILED,
                         "upgrade: %s does not run, so nothing was done: "
@@ -110,9 +117,14 @@ upgrade(const char *store, ControlClient *client, struct Answer *before,
         return cli_fail_error("upgrade", error);
     }
     if (!wait_next(store, before->pid, after)) {
+        if (cli_was_interrupted()) {
+            return cli_fail(CLI_INTERRUPTED,
+                            "upgrade: interrupted; the daemon hands over "
+                            "all the same");
+        }
         return cli_fail(CLI_FAILED,
-                        "upgrade: process %d has left and no other answers "
-                        "yet; the system's log says why",
+                        "upgrade: process %d was told to hand over, and no "
+                        "other answers yet; the system's log says why",
                         (int)before->pid);
     }
     printf("upgraded: %s (process %d) to %s (process %d)", before->version,
@@ -153,7 +165,7 @@ const struct CliCommand cli_upgrade_commands[] = {
      .synopsis = "STORE",
      .summary = "Replace the daemon under its mount; the guest sees a pause.",
      .codes = "  0 another daemon serves   1 failed   2 usage\n"
-              "  3 the daemon is ending, or only drains\n",
+              "  3 the daemon is ending, or only drains   130 interrupted\n",
      .example = "  weir upgrade /srv/weir/vm1\n",
      .min_args = 1,
      .max_args = 1,

@@ -3,8 +3,9 @@
  * cli-verify.c - verify: do the targets hold what they should?
  *
  * With a daemon at work this is a call that is answered when the walk over the
- * disks has reached its end. Without one the command opens the store itself;
- * nothing is drained then, unless --repair found something.
+ * disks has reached its end. Without one the command opens the store itself
+ * until then; what --repair has made dirty is sent by the next drain, or mount,
+ * if it was not yet.
  */
 #include "cli.h"
 
@@ -35,6 +36,10 @@ say_result(JsonObject *result)
     gint64 differing = json_object_get_int_member(result, "differing_clusters");
     bool is_repaired = json_object_get_boolean_member(result, "repaired");
 
+    if (json_array_get_length(disks) == 0) {
+        return cli_fail(CLI_FAILED, "verify: there is no target to compare; "
+                                    "weir set STORE target=URI");
+    }
     if (options.json) {
         cli_print_json(result);
         return differing > 0 && !is_repaired ? CLI_FAILED : CLI_OK;
@@ -50,10 +55,6 @@ say_result(JsonObject *result)
                " clusters differ\n",
                json_object_get_string_member(disk, "name"), compared, dirty,
                json_object_get_int_member(disk, "differing_clusters"));
-    }
-    if (json_array_get_length(disks) == 0) {
-        return cli_fail(CLI_FAILED, "verify: there is no target to compare; "
-                                    "weir set STORE target=URI");
     }
     if (differing > 0 && is_repaired) {
         printf("what differs is dirty now and is sent again\n");

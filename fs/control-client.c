@@ -237,6 +237,16 @@ control_client_open(const char *path, GError **error)
 }
 
 gboolean
+control_client_is_own(ControlClient *client)
+{
+    struct ucred peer;
+    socklen_t len = sizeof(peer);
+
+    return getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+           peer.uid == geteuid();
+}
+
+gboolean
 control_client_wait_gone(ControlClient *client, int timeout_ms)
 {
     struct pollfd wait = {.fd = client->fd, .events = POLLIN};

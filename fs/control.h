@@ -60,6 +60,8 @@ void control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
  */
 ControlClient *control_client_open(const char *path, GError **error);
 void control_client_free(ControlClient *client);
+/* Does the listener run as the user that we are? */
+gboolean control_client_is_own(ControlClient *client);
 JsonNode *control_client_call(ControlClient *client, const char *command,
                               JsonObject *arguments, GError **error);
 

@@ -314,10 +314,10 @@ build_store(Daemon *daemon, GError **error)
     if (config->mountpoint == NULL) {
         return TRUE;
     }
-    daemon->inherited_fd =
-        takeover_attach(&daemon->takeover, config->mountpoint);
-    return daemon->inherited_fd >= 0 ||
-           mount_check_dir(config->mountpoint, error);
+    return takeover_attach(&daemon->takeover, daemon->store->uuid,
+                           config->mountpoint, &daemon->inherited_fd, error) &&
+           (daemon->inherited_fd >= 0 ||
+            mount_check_dir(config->mountpoint, error));
 }
 
 /* Without a face, discards that the last one accepted are kept over the start

@@ -294,7 +294,9 @@ choose_slice(const FaceDisk *disk)
 void
 face_zero_run(FaceDisk *disk)
 {
-    if (disk->is_punching || !disk->zeroes.count) {
+    /* The guest waits for whoever comes next: only what is waited for. */
+    if (disk->is_punching || !disk->zeroes.count ||
+        (disk->face->is_leaving && !disk->zero_waiting)) {
         return;
     }
     disk->is_punching = true;

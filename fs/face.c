@@ -205,7 +205,7 @@ take_message(Face *face, InboxMsg *msg)
         face_heat_take_cool((struct FaceCool *)msg);
         break;
     case FACE_MSG_LEAVE:
-        face->is_ended = true;
+        face->is_ended = face->is_leaving = true;
         break;
     case FACE_MSG_STOP:
         face->is_stopping = true;

@@ -13,9 +13,9 @@
  * that the holder starts next finds the descriptor as number 3. The guest sees
  * a pause. Whether to start one, and when, is holder-core.c's to decide.
  *
- * The holder is forked before the store is opened, closes everything it was
- * given but stdio, and receives nothing but what the daemon sends it: no lock,
- * no ring, no server's socket ever gets here. It has no thread and no main
+ * The holder is forked before the store is opened and receives nothing but
+ * what the daemon sends it: no lock, no ring, no server's socket ever gets
+ * here. One that goes into the background closes what it was given. It has no thread and no main
  * loop: a poll of two descriptors. Only its child may speak to it (the
  * kernel's word for the sender's pid counts, not the sender's).
  *
@@ -49,6 +49,7 @@
 #define FIRST_FD     3
 #define FDS_MAX      4
 #define MESSAGE_MAX  4096
+#define MESSAGES_MAX 64 /* at a time */
 #define ADDRESS_ROOM 32
 
 struct Kept {
@@ -314,7 +315,8 @@ take_messages(struct Holder *holder)
     } control;
     char text[MESSAGE_MAX];
 
-    for (;;) {
+    /* Not for ever: whoever floods us must not keep us from a child's end. */
+    for (unsigned i = 0; i < MESSAGES_MAX; i++) {
         struct iovec iov = {text, sizeof(text)};
         struct msghdr header = {.msg_iov = &iov,
                                 .msg_iovlen = 1,
@@ -327,7 +329,9 @@ take_messages(struct Holder *holder)
         if (n < 0) {
             return;
         }
-        if (open_envelope(&header, &fd) == holder->child) {
+        pid_t sender = open_envelope(&header, &fd);
+
+        if (sender > 0 && sender == holder->child) {
             take_message(holder, text, (size_t)n, fd);
         } else if (fd >= 0) {
             close(fd);

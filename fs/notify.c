@@ -21,11 +21,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#define FIRST_FD 3
-#define FDS_MAX  8
+#define FIRST_FD     3
+#define FDS_MAX      8
+#define SEND_LIMIT_S 1
 
 static struct sockaddr_un manager;
 static socklen_t manager_len; /* 0: nobody listens */
@@ -95,7 +97,7 @@ notify_init(void)
 }
 
 /* @fd goes along if it is not -1. */
-static void
+static bool
 send_text(const char *text, int fd)
 {
     union {
@@ -109,15 +111,19 @@ send_text(const char *text, int fd)
         .msg_iov = &iov,
         .msg_iovlen = 1,
     };
+    const struct timeval limit = {.tv_sec = SEND_LIMIT_S};
+    bool is_sent;
     int sock;
 
     if (manager_len == 0) {
-        return;
+        return false;
     }
-    sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock < 0) {
-        return;
+        return false;
     }
+    /* It may be busy: READY=1 and a descriptor must not be lost for that. */
+    (void)setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
     if (fd >= 0) {
         message.msg_control = control.bytes;
         message.msg_controllen = sizeof(control.bytes);
@@ -126,10 +132,12 @@ send_text(const char *text, int fd)
                                           .cmsg_type = SCM_RIGHTS};
         memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
     }
-    if (sendmsg(sock, &message, MSG_NOSIGNAL) < 0) {
+    is_sent = sendmsg(sock, &message, MSG_NOSIGNAL) >= 0;
+    if (!is_sent) {
         g_debug("the service manager does not listen");
     }
     close(sock);
+    return is_sent;
 }
 
 void
@@ -141,7 +149,7 @@ notify_send(const char *format, ...)
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);
-    send_text(text, -1);
+    (void)send_text(text, -1);
 }
 
 unsigned
@@ -150,12 +158,12 @@ notify_store_room(void)
     return store_room;
 }
 
-void
+bool
 notify_store_fd(const char *name, int fd)
 {
     g_autofree char *text = g_strdup_printf("FDSTORE=1\nFDNAME=%s", name);
 
-    send_text(text, fd);
+    return send_text(text, fd);
 }
 
 void

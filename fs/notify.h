@@ -23,8 +23,9 @@ void notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* How many descriptors the keeper keeps, by its own word (FDSTORE=); 0: none,
  * or it is not known. */
 unsigned notify_store_room(void);
-/* Keep @fd under @name for the next process; ours stays open. */
-void notify_store_fd(const char *name, int fd);
+/* Keep @fd under @name for the next process; ours stays open. False: it was
+ * not even heard. */
+bool notify_store_fd(const char *name, int fd);
 void notify_forget_fd(const char *name);
 /* What the process before us left under @name: the caller's from now on; -1 if
  * there is nothing. */

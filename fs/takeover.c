@@ -31,6 +31,7 @@
 #include "holder.h"
 #include "mount.h"
 #include "notify.h"
+#include "store.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -42,7 +43,7 @@
 #include <unistd.h>
 
 #define MAGIC       "weirmemo"
-#define VERSION     1
+#define VERSION     2
 #define FDS_NEEDED  2 /* fuse and memo */
 #define FUSE_DEVICE makedev(10, 229)
 
@@ -161,26 +162,46 @@ abandon(struct Takeover *takeover, const char *dir)
     takeover->memo.restarts = 0;
 }
 
-int
-takeover_attach(struct Takeover *takeover, const char *dir)
+/* The keeper may have been told to start us for another store. */
+static bool
+is_of(const struct Takeover *takeover, const uint8_t uuid[16])
+{
+    return memcmp(takeover->memo.uuid, uuid, 16) == 0;
+}
+
+gboolean
+takeover_attach(struct Takeover *takeover, const uint8_t uuid[16],
+                const char *dir, int *fuse_fd, GError **error)
 {
     int fd = takeover->fuse_fd;
     bool has_memo = load_memo(takeover);
     bool has_left = has_memo && takeover->memo.left_us != 0;
 
+    *fuse_fd = -1;
+    if (fd >= 0 && !(has_memo && is_of(takeover, uuid))) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                    "%s: the mount that is kept is %s: end it first, with its "
+                    "guest (stop the service; umount -l)",
+                    dir,
+                    has_memo ? "another store's"
+                             : "without a memo that says whose it is");
+        return FALSE;
+    }
+    memcpy(takeover->memo.uuid, uuid, 16);
     if (fd < 0) {
         takeover->memo.restarts = 0;
-        return -1;
+        return TRUE;
     }
     takeover->can_resend = try_resend(fd) == 0;
     if (!takeover->can_resend && !has_left && !is_ended(fd)) {
         abandon(takeover, dir);
-        return -1;
+        return TRUE;
     }
     takeover->memo.restarts++;
     takeover->is_successor = true;
     takeover->fuse_fd = -1;
-    return fd;
+    *fuse_fd = fd;
+    return TRUE;
 }
 
 void
@@ -201,8 +222,12 @@ takeover_keep(struct Takeover *takeover, int fuse_fd)
     }
     takeover->memo.left_us = 0;
     save_memo(takeover);
-    notify_store_fd("memo", takeover->memo_fd);
-    notify_store_fd("fuse", fuse_fd);
+    if (!notify_store_fd("memo", takeover->memo_fd) ||
+        !notify_store_fd("fuse", fuse_fd)) {
+        g_warning("whoever keeps this process does not take the mount's "
+                  "connection: a daemon that dies is not followed");
+        takeover->keeper = 0;
+    }
 }
 
 void

@@ -7,18 +7,20 @@
  *          the one before left unanswered.
  * Threads: main; takeover_keep() and takeover_attach() before the others start.
  * Units:   monotonic microseconds, which go on from one process to the next.
- * Shapes:  the memo, a memfd of 32 bytes that is kept beside the connection:
+ * Shapes:  the memo, a memfd of 48 bytes that is kept beside the connection:
  *
  *             0  8  "weirmemo"
- *             8  4  version, 1
+ *             8  4  version, 2
  *            12  4  restarts: daemons that this mount has had before
  *            16  8  left_us: when the last one stopped taking requests with
  *                   nothing unanswered; 0: it did not
  *            24  4  is_paused: the user had paused the relay
  *            28  4  zero
+            32 16  uuid of the store: no other is served through it
  *
  *          Native byte order: it never leaves the machine, nor the boot.
- * Errors:  none: what cannot be kept is told by takeover_word().
+ * Errors:  a connection that is another store's; else none: what cannot be
+ *          kept is told by takeover_word().
  * Source:  the kernel's Documentation/filesystems/fuse, FUSE_NOTIFY_RESEND.
  */
 #pragma once
@@ -35,8 +37,9 @@ struct TakeoverMemo {
     int64_t left_us;
     uint32_t is_paused;
     uint32_t zero;
+    uint8_t uuid[16];
 };
-_Static_assert(sizeof(struct TakeoverMemo) == 32, "as described");
+_Static_assert(sizeof(struct TakeoverMemo) == 48, "as described");
 
 struct Takeover {
     struct TakeoverMemo memo;
@@ -55,9 +58,11 @@ struct Takeover {
 void takeover_init(struct Takeover *takeover);
 void takeover_deinit(struct Takeover *takeover);
 
-/* With the store's lock held: is there a connection to go on with? If yes its
- * descriptor is the caller's. -1: mount, @dir is free for that. */
-int takeover_attach(struct Takeover *takeover, const char *dir);
+/* With the lock held of the store @uuid: is there a connection to go on with?
+ * If yes @fd is it, the caller's. -1: mount, @dir is free for that. FALSE: it
+ * is another store's, whose guest must not get this one. */
+gboolean takeover_attach(struct Takeover *takeover, const uint8_t uuid[16],
+                         const char *dir, int *fd, GError **error);
 /* This mount is not to be kept: the kernel could not hand over its requests. */
 void takeover_forgo(struct Takeover *takeover);
 /* A new mount: keep it. */

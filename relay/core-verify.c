@@ -38,11 +38,13 @@ is_clean(const RelayCore *core, uint64_t cluster)
 void
 relay_core_verify(RelayCore *core, bool repairs, uint64_t bps)
 {
-    core->verify = (struct Verify){.is_active = true,
-                                   .repairs = repairs,
-                                   .bps = bps,
-                                   .is_busy = core->verify.is_busy,
-                                   .done = core->verify.done};
+    core->verify = (struct Verify){
+        .is_active = true,
+        /* Whoever asked for it still waits. */
+        .repairs = repairs || (core->verify.is_active && core->verify.repairs),
+        .bps = bps,
+        .is_busy = core->verify.is_busy,
+        .done = core->verify.done};
 }
 
 /* @run has been looked at. */

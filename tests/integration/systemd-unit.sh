@@ -20,6 +20,12 @@ grep -q '^Before=.*libvirt-guests.service' "$T/units/weir@.service" ||
 grep -q '^FileDescriptorStoreMax=2' "$T/units/weir@.service" &&
     grep -q '^Environment=FDSTORE=2' "$T/units/weir@.service" ||
     fail 'the connection of a mount is not kept'
+# A hand-over is followed by the next daemon, with nothing unmounted before.
+grep -q '^RestartForceExitStatus=75' "$T/units/weir@.service" &&
+    ! grep -q '^SuccessExitStatus' "$T/units/weir@.service" ||
+    fail 'an upgrade would be a stop, with its ExecStop'
+grep -q '^ExecStop=-' "$T/units/weir@.service" ||
+    fail 'what was unmounted by hand would be mounted again'
 # Asks the mount point nothing: without a daemon it would not answer.
 ! grep -E '^ExecStartPre=-?/bin/mkdir' "$T/units/weir@.service" ||
     fail 'the start would hang at a mount that waits for its daemon'
