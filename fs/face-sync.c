@@ -52,6 +52,10 @@ sync_part_done(FaceDisk *disk, int res)
         return;
     }
     req->face->count.sync_requests++;
+    /* Another sync failed meanwhile: what it was about may be ours. */
+    if (!disk->sync_error && atomic_load(&disk->disk->is_frozen)) {
+        disk->sync_error = -EIO;
+    }
     if (disk->sync_error) {
         req->face->count.errors++;
         face_freeze(disk, disk->sync_error);

@@ -12,8 +12,9 @@
  * first: the relay reads the image itself and knows of no list.
  *
  * A file with no valid slot is a new one, a damaged one, or of before the last
- * clean end, when nothing was left: the list is empty then. Damage can only cost ranges that were discarded within the last
- * seconds before a crash, and they read as what they held before.
+ * clean end, when nothing was left: the list is empty then. Damage can only cost
+ * ranges that were discarded within the last seconds before a crash, and they
+ * read as what they held before.
  */
 #include "face-wire.h"
 
@@ -38,13 +39,15 @@ write_slots(StoreIo *io, int fd, const ZeroList *list, uint64_t sequence,
         ssize_t n = io->ops->pwrite(io, fd, page, ZERO_RECORD_BYTES,
                                     ((sequence + i) & 1) * ZERO_RECORD_BYTES);
 
-        res = n < 0 ? (int)n : io->ops->fdatasync(io, fd);
+        res = n == ZERO_RECORD_BYTES ? io->ops->fdatasync(io, fd)
+              : n < 0                ? (int)n
+                                     : -EIO;
     }
     return res;
 }
 
 /* The newest valid slot, or an empty list. @page is room for one. */
-static int
+static void
 load_slots(const Store *store, const Disk *disk, int fd, unsigned char *page,
            ZeroList *zeroes, uint64_t *newest)
 {
@@ -58,9 +61,7 @@ load_slots(const Store *store, const Disk *disk, int fd, unsigned char *page,
         ssize_t n = io->ops->pread(io, fd, page, ZERO_RECORD_BYTES,
                                    slot * ZERO_RECORD_BYTES);
 
-        if (n < 0) {
-            return (int)n;
-        }
+        /* One that cannot be read is none: rule 23. */
         if (n == ZERO_RECORD_BYTES &&
             zero_record_decode(page, disk->size_bytes, store->epoch_before,
                                &list, &sequence) &&
@@ -69,7 +70,6 @@ load_slots(const Store *store, const Disk *disk, int fd, unsigned char *page,
             *zeroes = list;
         }
     }
-    return 0;
 }
 
 /* What is on the list reads as zero already, whatever the target has: it is
@@ -88,7 +88,7 @@ face_zero_open(FaceDisk *disk)
 {
     StoreIo *io = disk->face->config.store->io;
     Disk *of = disk->disk;
-    int res;
+    int res = 0;
 
     disk->record_page = aligned_alloc(4096, ZERO_RECORD_BYTES);
     g_assert(disk->record_page);
@@ -97,10 +97,12 @@ face_zero_open(FaceDisk *disk)
     if (disk->zeroes_fd < 0) {
         return disk->zeroes_fd;
     }
-    res = load_slots(disk->face->config.store, of, disk->zeroes_fd,
-                     disk->record_page, &disk->zeroes, &disk->record_sequence);
+    load_slots(disk->face->config.store, of, disk->zeroes_fd, disk->record_page,
+               &disk->zeroes, &disk->record_sequence);
     mark_list(of, &disk->zeroes);
-    if (res == 0 && disk->zeroes.count) {
+    /* An empty one as well: it may be in the page cache only, of a life that
+     * was killed, over one that lists what the guest writes from now on. */
+    if (disk->record_sequence) {
         res = write_slots(io, disk->zeroes_fd, &disk->zeroes,
                           ++disk->record_sequence,
                           disk->face->config.store->epoch, disk->record_page);
@@ -111,11 +113,10 @@ face_zero_open(FaceDisk *disk)
         res = io->ops->fallocate(io, disk->zeroes_fd, 0, 0, FILE_BYTES);
         res = res == -EOPNOTSUPP ? 0 : res;
     }
-    /* Behind the end of the file: changes nothing, tells if it can. */
-    disk->can_punch =
-        io->ops->fallocate(io, of->map_fd, PUNCH,
-                           (of->size_bytes | (ZERO_RECORD_BYTES - 1)) + 1,
-                           ZERO_RECORD_BYTES) == 0;
+    /* Behind the end of the file: changes nothing, tells if it can. Not of the
+     * disk's, whose times tell whether somebody else wrote it. */
+    disk->can_punch = io->ops->fallocate(io, disk->zeroes_fd, PUNCH, FILE_BYTES,
+                                         ZERO_RECORD_BYTES) == 0;
     return res;
 }
 
@@ -127,11 +128,14 @@ face_zero_close(FaceDisk *disk)
 
     if (disk->zeroes_fd >= 0) {
         /* What could not be punched goes on after a clean end, too. */
-        if (disk->zeroes.count) {
-            (void)write_slots(io, disk->zeroes_fd, &disk->zeroes,
-                              disk->record_sequence + 1, store_end_epoch(store),
-                              disk->record_page);
-        } else if (disk->written_version != disk->durable_version) {
+        if (disk->zeroes.count &&
+            write_slots(io, disk->zeroes_fd, &disk->zeroes,
+                        disk->record_sequence + 1, store_end_epoch(store),
+                        disk->record_page)) {
+            /* No clean end, after which the record would be of no use. */
+            atomic_store(&disk->disk->is_frozen, true);
+        } else if (!disk->zeroes.count &&
+                   disk->written_version != disk->durable_version) {
             io->ops->fdatasync(io, disk->zeroes_fd);
         }
         io->ops->close(io, disk->zeroes_fd);
@@ -179,9 +183,10 @@ face_renew_zeroes(Store *store, Disk *disk)
     if (fd < 0) {
         return fd == -ENOENT ? 0 : fd;
     }
-    int res = load_slots(store, disk, fd, page, &list, &sequence);
+    int res = 0;
 
-    if (res == 0 && list.count) {
+    load_slots(store, disk, fd, page, &list, &sequence);
+    if (list.count) {
         mark_list(disk, &list);
         res = write_slots(io, fd, &list, sequence + 1, store->epoch, page);
     }
@@ -201,9 +206,10 @@ face_settle_zeroes(Store *store, Disk *disk)
     if (fd < 0) {
         return fd == -ENOENT ? 0 : fd;
     }
-    int res = load_slots(store, disk, fd, page, &list, &sequence);
+    int res = 0;
 
-    if (res == 0 && list.count) {
+    load_slots(store, disk, fd, page, &list, &sequence);
+    if (list.count) {
         res = settle_list(store, disk, fd, &list, sequence, page);
     }
     io->ops->close(io, fd);

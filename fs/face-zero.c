@@ -172,7 +172,7 @@ slice_synced(FaceIo *io, int res)
 {
     FaceDisk *disk = (FaceDisk *)((char *)io - offsetof(FaceDisk, punch));
 
-    if (res < 0) {
+    if (res < 0 || atomic_load(&disk->disk->is_frozen)) {
         face_freeze(disk, res);
         slice_end(disk, -EIO);
         return;

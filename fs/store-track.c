@@ -169,7 +169,9 @@ store_checkpoint(Store *store, Disk *disk)
         /* Before the sync: what is clear in it was written before. */
         disk_map_union(disk->map, bits);
         if (!mutant(MUTANT_COOL_WITHOUT_SYNC)) {
-            err = store->io->ops->fdatasync(store->io, disk->fd);
+            /* Not through the guest's open file: a failure is told to each
+             * open file once, and its FSYNC must hear of it, too. */
+            err = store->io->ops->fdatasync(store->io, disk->map_fd);
         }
         if (err) {
             atomic_store(&disk->is_frozen, true);

@@ -79,7 +79,7 @@ new_session(void)
     seen.dirty_fd = -1;
     fake_session_init(session, &seen.io, SIZE, 512);
     fake_session_track(session);
-    seen.raw_fd = session->disk.fd;
+    seen.raw_fd = session->disk.map_fd;
     return session;
 }
 
