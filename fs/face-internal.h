@@ -293,7 +293,7 @@ struct Face {
     bool is_inboxed;         /* a poll of the inbox is in the ring */
     bool is_ended;           /* nothing more is taken: the kernel has let go of
                              the session, or face_leave() asked */
-    bool is_leaving;         /* ... the latter: somebody else punches the rest */
+    bool is_leaving; /* ... the latter: somebody else punches the rest */
     InboxMsg leave_msg;
     bool is_stopping;     /* face_free() asked */
     unsigned io_inflight; /* storage requests in the ring */

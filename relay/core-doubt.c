@@ -3,8 +3,9 @@
  * Clusters in doubt (rule 5). A write that was unanswered when its connection
  * died may execute later, even after a rewrite on a new connection. So its
  * clusters are left alone for a quarantine, then rewritten, flushed and read
- * back, and only then settled. All of them are dirty in the oldest sealed
- * generation the whole time: it is not retired before.
+ * back, and only then settled. All of them are dirty the whole time: in the
+ * oldest sealed generation, which is not retired before, or, inherited from an
+ * earlier life, in the one that was open at the start.
  *
  *   growing --> frozen --> ripe --> settled
  *

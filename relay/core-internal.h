@@ -149,6 +149,7 @@ typedef struct Log {
     int64_t commit_us; /* when the last one was asked for */
     int64_t retry_us;  /* after a failure: not before */
     bool is_syncing;
+    bool is_unsound;    /* a sync failed: no later one is believed (rule 20) */
     int64_t sync_us;    /* of the last one */
     unsigned sums_life; /* counts what made all sums unknown */
     bool is_forgetting; /* FORGOTTEN is outstanding */
@@ -291,6 +292,8 @@ bool log_claim(RelayCore *core, Op *op);
 void log_unclaim(RelayCore *core, const Op *op);
 bool log_covers(const RelayCore *core, const Op *op);
 void log_settled(RelayCore *core, struct ClusterRun run);
+/* Its sums say nothing, whatever was about to be made durable of them. */
+void log_distrust(RelayCore *core, struct ClusterRun run);
 void log_unnoted(RelayCore *core, const Op *op);
 void log_run(RelayCore *core);
 bool log_forget(RelayCore *core);
@@ -357,6 +360,7 @@ void verify_run(RelayCore *core);
 void verify_claimed(RelayCore *core, struct ClusterRun run);
 void verify_mapped(RelayCore *core, Op *op, const struct RelayEvent *event);
 void verify_loaded(RelayCore *core, Op *op);
+void verify_unreadable(RelayCore *core, Op *op);
 void verify_event(RelayCore *core, Op *op, const struct RelayEvent *event);
 
 /* core-doubt.c */

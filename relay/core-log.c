@@ -19,8 +19,10 @@
  * An op that turns out to be equal, or fails before a byte of it was sent,
  * takes its bits back. What failed later stays until it is settled.
  *
- * Sums that could not be written, or synced, leave their clusters in the log
- * for good: they may be old. That costs a resend after a crash, no more.
+ * Sums that could not be written leave their clusters in the log for good: they
+ * may be old. After a sync that failed none leaves it any more, since the
+ * kernel drops what it could not write, and says so once. That costs a resend
+ * after a crash, no more.
  */
 #include "bitmap/mutant.h"
 #include "core-internal.h"
@@ -58,6 +60,14 @@ log_deinit(RelayCore *core)
     bitmap_free(core->log.unnoted);
 }
 
+static void
+clear_run(Bitmap *map, struct ClusterRun run)
+{
+    if (bitmap_count(map)) {
+        bitmap_clear_run(map, run);
+    }
+}
+
 /* What was the last cluster may have been a partial one: its sum is of less
  * than what is in it now. */
 bool
@@ -72,8 +82,7 @@ log_grow(RelayCore *core, uint64_t size_bytes)
         bitmap_grow(log->unnoted, size_bytes) < 0) {
         return false;
     }
-    bitmap_set_run(log->logged, last);
-    log->is_stale = true;
+    log_distrust(core, last);
     return true;
 }
 
@@ -99,18 +108,21 @@ relay_core_last_log(const RelayCore *core, bool sums_are_durable, Bitmap *into)
 {
     bitmap_merge_run(into, core->log.logged,
                      (struct ClusterRun){0, bitmap_clusters(core->log.logged)});
-    if (sums_are_durable) {
+    if (sums_are_durable && !core->log.is_unsound) {
         leave_out(core->log.leaving, into);
         leave_out(core->log.syncing, into);
     }
 }
 
-static void
-clear_run(Bitmap *map, struct ClusterRun run)
+void
+log_distrust(RelayCore *core, struct ClusterRun run)
 {
-    if (bitmap_count(map)) {
-        bitmap_clear_run(map, run);
-    }
+    Log *log = &core->log;
+
+    bitmap_set_run(log->logged, run);
+    clear_run(log->leaving, run);
+    clear_run(log->syncing, run);
+    log->is_stale = true;
 }
 
 bool
@@ -228,7 +240,7 @@ run_sync(RelayCore *core)
     int64_t due_us = log->sync_us + core->config.settle_us;
     Bitmap *empty = log->syncing;
 
-    if (log->is_syncing || !bitmap_count(log->leaving)) {
+    if (log->is_syncing || log->is_unsound || !bitmap_count(log->leaving)) {
         return;
     }
     if (core->now_us < due_us) {
@@ -301,6 +313,13 @@ synced(RelayCore *core, const struct RelayEvent *event)
     if (!event->error) {
         leave_out(log->syncing, log->logged);
         log->is_stale = true;
+    } else {
+        log->is_unsound = true;
+        core->figures.errors++;
+        core_error(core,
+                   "cannot sync the local remote-sums: %s; until the next "
+                   "mount they are not believed",
+                   strerror(event->error));
     }
     bitmap_clear_all(log->syncing);
 }

@@ -308,7 +308,11 @@ op_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
     bool is_all_equal = op_take_equal(core, op, event->equal);
 
     memcpy(op->zero, event->zero, sizeof(op->zero));
-    if (is_all_equal || (core->is_recovering && !core_may_write(core))) {
+    /* One that has noted what it is about to send has to send it. */
+    bool has_begun = op->is_noting || op->is_noted;
+
+    if (is_all_equal ||
+        (core->is_recovering && !core_may_write(core) && !has_begun)) {
         op_settle_equal(core, op);
     } else {
         op_ready(core, op);
@@ -416,6 +420,10 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         core->figures.errors++;
         core_error(core, "cannot read the local disk at %llu: %s",
                    (unsigned long long)op->offset, strerror(event->error));
+        if (op->job == JOB_VERIFY) {
+            verify_unreadable(core, op);
+            return;
+        }
         if (op->job == JOB_DRAIN) {
             pass_failure(core);
         }

@@ -38,6 +38,12 @@ is_clean(const RelayCore *core, uint64_t cluster)
 void
 relay_core_verify(RelayCore *core, bool repairs, uint64_t bps)
 {
+    /* What is under way is of another walk: it must not move this one on. */
+    for (unsigned i = 0; core->verify.is_busy && i < RELAY_OPS; i++) {
+        Op *op = &core->ops[i];
+
+        op->has_failed |= op->state != OP_FREE && op->job == JOB_VERIFY;
+    }
     core->verify = (struct Verify){
         .is_active = true,
         /* Whoever asked for it still waits. */
@@ -193,6 +199,29 @@ verify_loaded(RelayCore *core, Op *op)
     op_compare(core, op, op->len, false);
 }
 
+/* Again, one cluster at a time? */
+static bool
+narrow(RelayCore *core, struct ClusterRun run)
+{
+    if (run.count > 1) {
+        core->verify.narrow_to = run.first + run.count;
+    }
+    return run.count > 1;
+}
+
+/* The local disk does not give it: neither for ever, nor without a rest. */
+void
+verify_unreadable(RelayCore *core, Op *op)
+{
+    struct ClusterRun run = op->run;
+
+    op_fail(core, op);
+    core->verify.next_us = core->now_us + core->config.settle_us;
+    if (!narrow(core, run)) {
+        pass_over(core, run.first + 1);
+    }
+}
+
 static void
 differs(RelayCore *core, Op *op)
 {
@@ -200,8 +229,7 @@ differs(RelayCore *core, Op *op)
     struct ClusterRun run = op->run;
 
     op_free(core, op);
-    if (run.count > 1) {
-        verify->narrow_to = run.first + run.count;
+    if (narrow(core, run)) {
         return;
     }
     if (verify->is_stale || !is_clean(core, run.first)) {
@@ -212,7 +240,7 @@ differs(RelayCore *core, Op *op)
     if (verify->repairs) {
         uint64_t offset = run.first << core->cluster_bits;
 
-        bitmap_set_run(core->log.logged, run);
+        log_distrust(core, run);
         disk_map_mark(core->config.map, offset, 1, core->now_us);
     }
     advance(core, run, UINT64_C(1) << core->cluster_bits);

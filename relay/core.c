@@ -19,7 +19,8 @@
  * What must hold after each step, and is asserted by the simulation: no
  * cluster in two ops; nothing is cleared in the DiskMap but by pass_settle(),
  * which runs when a FLUSH is acknowledged that was sent, on the same epoch of
- * the same connection, after the last write of the run was.
+ * the same connection, after the last write of the run was, and by
+ * pass_settle_known(), for what the target holds already by its sum.
  */
 #include "bitmap/mutant.h"
 #include "core-internal.h"

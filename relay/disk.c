@@ -57,6 +57,7 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     RelayDisk *disk = g_new0(RelayDisk, 1);
 
     disk->relay = relay;
+    disk->books.log.fd = disk->books.sums.fd = -1;
     disk->name = g_strdup(config->name);
     disk->buffers = map_buffers();
     if (!disk->buffers) {
@@ -372,11 +373,18 @@ copy_figures(RelayDisk *disk)
     disk->is_stale = false;
 }
 
+/* Comparisons hold buffers, too, and count as nothing in flight. */
+static bool
+needs_no_memory(const RelayDisk *disk)
+{
+    return disk->has_memory && relay_core_is_idle(disk->core) &&
+           !relay_disk_is_busy(disk);
+}
+
 static void
 give_memory_back(RelayDisk *disk)
 {
-    if (disk->has_memory && !disk->last.inflight_bytes &&
-        !relay_disk_is_busy(disk) &&
+    if (needs_no_memory(disk) &&
         disk->relay->now_us >= disk->memory_us + MEMORY_IDLE_US) {
         (void)madvise(disk->buffers, BUFFERS_BYTES, MADV_DONTNEED);
         disk->has_memory = false;
@@ -436,7 +444,7 @@ relay_disk_next_us(const RelayDisk *disk)
         return INT64_MAX;
     }
     next = MIN(relay_core_next_us(disk->core), perform_next_us(disk));
-    if (disk->has_memory && !disk->last.inflight_bytes) {
+    if (needs_no_memory(disk)) {
         next = MIN(next, disk->memory_us + MEMORY_IDLE_US);
     }
     if (disk->is_stale || rate_meter_bps(&disk->meter)) {

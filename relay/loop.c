@@ -12,7 +12,8 @@
  * One turn: take messages and completions, turn them into events, step the
  * cores until nothing is left to do, tell what is new, arm, wait. No call in
  * a turn waits for anything: names are resolved and handshakes made elsewhere
- * (connect.c), lseek() runs on the mapper's thread.
+ * (connect.c), lseek() runs on the mapper's thread. But for the end of a core,
+ * when a target is taken away: its sums are synced then.
  *
  * Who dirties something does not pay for this thread's sleep: relay_wake()
  * reads a flag, and kicks only if the thread has said that it looks away

@@ -7,8 +7,8 @@
  *          set at creation, guarded, or atomic.
  * Shapes:  per disk RELAY_OPS buffers of RELAY_OP_BYTES_MAX, and for each two
  *          of RELAY_SUMS_BYTES: the sums that the file has, and those of what
- *          was loaded. Anonymous memory that is touched where it is used and
- *          given back when idle.
+ *          was loaded. Anonymous memory that is touched where it is used; the
+ *          buffers are given back when idle.
  */
 #pragma once
 
@@ -60,9 +60,8 @@ struct RelayConn {
     uint32_t epoch;
     ConnectJob *job; /* while connecting */
     int64_t connect_deadline_us;
-    bool is_to_server; /* ... that we started */
-    Target *target;    /* once connected */
-    bool is_armed;     /* its poll is in the ring ... */
+    Target *target; /* once connected */
+    bool is_armed;  /* its poll is in the ring ... */
     unsigned armed_mask;
     uint32_t poll_seq; /* of that poll; never used twice in this slot */
 };

@@ -17,7 +17,7 @@
  * does: they go back to a list of spare ones, once taken and freed.
  *
  * A comparison is a series of reads, at most RELAY_OP_BYTES_MAX each, into
- * memory of its own; it is rare (first contact, recovery).
+ * memory of its own; first contact, read-back and verify do it.
  *
  * When the connection dies libnbd fails all that is in flight. None of that
  * comes out: the loss of the connection is the answer (core.h), and an

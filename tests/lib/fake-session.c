@@ -330,6 +330,24 @@ fake_session_deinit(FakeSession *session)
     free(session->reply);
 }
 
+int
+fake_session_setup(void **state)
+{
+    FakeSession *session = malloc(sizeof(*session));
+
+    fake_session_init(session, NULL, FAKE_DISK_BYTES, 512);
+    *state = session;
+    return 0;
+}
+
+int
+fake_session_teardown(void **state)
+{
+    fake_session_deinit(*state);
+    free(*state);
+    return 0;
+}
+
 uint64_t
 fake_send(FakeSession *session, uint32_t opcode, uint64_t node, const void *arg,
           size_t arg_len, const void *data, size_t data_len)

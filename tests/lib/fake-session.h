@@ -43,6 +43,10 @@ typedef struct FakeSession {
 void fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
                        unsigned offset_align);
 void fake_session_deinit(FakeSession *session);
+/* For cmocka: a session of its own, over the kernel's storage. */
+#define FAKE_DISK_BYTES (UINT64_C(64) << 20)
+int fake_session_setup(void **state);
+int fake_session_teardown(void **state);
 /* The face of an opened store that is served already; its first disk has the
  * id 1. The store stays the caller's. False: it did not start. */
 bool fake_session_begin(FakeSession *session, Store *store,

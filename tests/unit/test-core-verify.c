@@ -114,6 +114,64 @@ test_verify_keeps_its_rate(void **state)
 
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
+static struct RelayAction held;
+
+static bool
+first_compare_waits(struct Rig *rig, const struct RelayAction *action)
+{
+    if (action->kind != RELAY_SEND_COMPARE || held.kind) {
+        return some_differ(rig, action);
+    }
+    held = *action;
+    return true;
+}
+
+static void
+test_second_verify_begins_at_the_start(void **state)
+{
+    struct RelayEvent event = {.kind = RELAY_COMPARED, .is_equal = true};
+    struct Rig *rig = *state;
+
+    others = 1;
+    memset(&held, 0, sizeof(held));
+    begin(rig, false, 0);
+    rig->bend = first_compare_waits;
+    pass_time(rig, SECOND);
+    assert_int_equal(held.kind, RELAY_SEND_COMPARE);
+    relay_core_verify(rig->core, false, 0);
+    reply(rig, &held, event);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).verify.done, 1);
+    assert_int_equal(figures(rig).verify.compared_bytes, SIZE);
+    assert_int_equal(figures(rig).verify.other_clusters, 1);
+}
+
+static bool
+first_cluster_is_unreadable(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {.kind = RELAY_READ_FAILED, .error = EIO};
+
+    if (action->kind != RELAY_LOAD || action->offset >= CLUSTER) {
+        return some_differ(rig, action);
+    }
+    reply(rig, action, event);
+    return true;
+}
+
+static void
+test_verify_ends_at_what_cannot_be_read(void **state)
+{
+    struct Rig *rig = *state;
+
+    others = 0;
+    begin(rig, false, 0);
+    rig->bend = first_cluster_is_unreadable;
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(figures(rig).verify.done, 1);
+    assert_int_equal(figures(rig).verify.compared_bytes, SIZE - CLUSTER);
+    assert_true(figures(rig).errors >= 1 && figures(rig).errors <= 2);
+}
+
 int
 main(void)
 {
@@ -123,6 +181,8 @@ main(void)
         CASE(test_verify_repairs_what_differs),
         CASE(test_verify_passes_over_what_is_dirty),
         CASE(test_verify_keeps_its_rate),
+        CASE(test_second_verify_begins_at_the_start),
+        CASE(test_verify_ends_at_what_cannot_be_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,27 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISK_BYTES (UINT64_C(64) << 20)
 #define RESENT     (UINT64_C(1) << 63)
 #define STATUS_INO (UINT64_C(3) << 56)
-
-static int
-setup(void **state)
-{
-    FakeSession *session = malloc(sizeof(*session));
-
-    fake_session_init(session, NULL, DISK_BYTES, 512);
-    *state = session;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    fake_session_deinit(*state);
-    free(*state);
-    return 0;
-}
 
 static void
 test_resent_request_is_answered_by_its_number(void **state)
@@ -159,13 +140,17 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(
-            test_resent_request_is_answered_by_its_number, setup, teardown),
+            test_resent_request_is_answered_by_its_number, fake_session_setup,
+            fake_session_teardown),
         cmocka_unit_test_setup_teardown(
-            test_what_comes_after_leaving_waits_for_the_next, setup, teardown),
+            test_what_comes_after_leaving_waits_for_the_next,
+            fake_session_setup, fake_session_teardown),
         cmocka_unit_test_setup_teardown(
-            test_what_was_taken_is_answered_before_leaving, setup, teardown),
+            test_what_was_taken_is_answered_before_leaving, fake_session_setup,
+            fake_session_teardown),
         cmocka_unit_test_setup_teardown(
-            test_old_handle_is_regenerated_or_refused, setup, teardown),
+            test_old_handle_is_regenerated_or_refused, fake_session_setup,
+            fake_session_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

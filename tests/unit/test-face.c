@@ -19,28 +19,10 @@
 #include <cmocka.h>
 
 #define MIB        (UINT64_C(1) << 20)
-#define DISK_BYTES (64 * MIB)
+#define DISK_BYTES FAKE_DISK_BYTES
 #define PUNCH      (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
 static uint64_t seed = 1;
-
-static int
-setup(void **state)
-{
-    FakeSession *session = malloc(sizeof(*session));
-
-    fake_session_init(session, NULL, DISK_BYTES, 512);
-    *state = session;
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    fake_session_deinit(*state);
-    free(*state);
-    return 0;
-}
 
 static uint64_t
 dirty_clusters(FakeSession *session)
@@ -367,115 +349,6 @@ test_text_belongs_to_its_handle(void **state)
 }
 
 /*
- * Failing storage
- */
-
-static struct StoreIoOps broken_ops;
-static atomic_bool sync_fails;
-
-static int
-broken_done(StoreIo *io, const StoreReq *req, int res)
-{
-    (void)io;
-    return req->op == STORE_FDATASYNC && sync_fails ? -EIO : res;
-}
-
-static void
-test_failed_sync_freezes_writes_and_not_reads(void **state)
-{
-    StoreIo broken = {&broken_ops};
-    FakeSession session;
-    unsigned char buf[512] = {1};
-
-    (void)state;
-    broken_ops = *store_io_kernel()->ops;
-    broken_ops.done = broken_done;
-    fake_session_init(&session, &broken, DISK_BYTES, 512);
-    assert_int_equal(fake_write(&session, buf, 512, 0), 512);
-    sync_fails = true;
-    assert_int_equal(fake_fsync(&session), -EIO);
-    sync_fails = false;
-    assert_int_equal(fake_fsync(&session), -EIO);
-    assert_int_equal(fake_write(&session, buf, 512, 0), -EIO);
-    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 512), -EIO);
-    assert_int_equal(fake_read(&session, buf, 512, 0), 512);
-    while (!session.frozen) {
-        sched_yield();
-    }
-    fake_session_deinit(&session);
-}
-
-static Disk *freezes; /* as the keeper's sync of it fails */
-
-static int
-freezing_done(StoreIo *io, const StoreReq *req, int res)
-{
-    (void)io;
-    if (req->op == STORE_FDATASYNC) {
-        atomic_store(&freezes->is_frozen, true);
-    }
-    return res;
-}
-
-/* The kernel tells a failure once: to the keeper, and not to the guest. */
-static void
-test_sync_beside_one_that_fails_is_no_success(void **state)
-{
-    StoreIo broken = {&broken_ops};
-    FakeSession session;
-    unsigned char buf[512] = {1};
-
-    (void)state;
-    broken_ops = *store_io_kernel()->ops;
-    broken_ops.done = freezing_done;
-    fake_session_init(&session, &broken, DISK_BYTES, 512);
-    freezes = &session.disk;
-    assert_int_equal(fake_write(&session, buf, 512, 0), 512);
-    assert_int_equal(fake_fsync(&session), -EIO);
-    fake_session_deinit(&session);
-}
-
-static atomic_uint zeroes_syncs;
-
-static int
-counting_fdatasync(StoreIo *io, int fd)
-{
-    char link[64], path[4096] = "";
-
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof(path) - 1) > 0 && strstr(path, "/zeroes")) {
-        zeroes_syncs++;
-    }
-    return store_io_kernel()->ops->fdatasync(io, fd);
-}
-
-/* Whoever killed the life before left it in the page cache, over a list of
- * what the guest is about to write: a power cut would bring that back. */
-static void
-test_empty_record_is_synced_before_it_is_believed(void **state)
-{
-    StoreIo counting = {&broken_ops};
-    struct FaceFigures figures;
-    FakeSession session;
-
-    (void)state;
-    broken_ops = *store_io_kernel()->ops;
-    broken_ops.fdatasync = counting_fdatasync;
-    fake_session_init(&session, &counting, DISK_BYTES, 512);
-    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 8 * MIB), 0);
-    assert_int_equal(fake_fsync(&session), 0);
-    do {
-        sched_yield();
-        face_figures(session.face, &figures);
-    } while (figures.zeroes_bytes);
-    fake_session_leave(&session);
-    zeroes_syncs = 0;
-    fake_session_follow(&session);
-    assert_true(zeroes_syncs > 0);
-    fake_session_deinit(&session);
-}
-
-/*
  * Everything at random, beside a plain array
  */
 
@@ -640,8 +513,9 @@ test_quiesce_lets_a_disk_grow(void **state)
     assert_int_equal(out.attr.size, 2 * DISK_BYTES);
 }
 
-#define with_session(test) \
-    cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define with_session(test)                                    \
+    cmocka_unit_test_setup_teardown(test, fake_session_setup, \
+                                    fake_session_teardown)
 
 int
 main(int argc, char **argv)
@@ -657,9 +531,6 @@ main(int argc, char **argv)
         with_session(test_zeroes_outlive_the_start_of_a_serve),
         with_session(test_zeroes_are_settled_without_a_face),
         with_session(test_text_belongs_to_its_handle),
-        cmocka_unit_test(test_failed_sync_freezes_writes_and_not_reads),
-        cmocka_unit_test(test_sync_beside_one_that_fails_is_no_success),
-        cmocka_unit_test(test_empty_record_is_synced_before_it_is_believed),
         cmocka_unit_test(test_random_requests_follow_shadow),
         cmocka_unit_test(test_random_requests_follow_shadow_on_4kn),
         cmocka_unit_test(test_small_writes_into_one_block_are_serialised),

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-face-faults.c - the face over storage that fails: what was not synced is
+ * not called synced, and nothing is written after that (rule 20)
+ */
+#include "tests/lib/fake-session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB   (UINT64_C(1) << 20)
+#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+
+static struct StoreIoOps broken_ops;
+static atomic_bool sync_fails;
+
+static int
+broken_done(StoreIo *io, const StoreReq *req, int res)
+{
+    (void)io;
+    return req->op == STORE_FDATASYNC && sync_fails ? -EIO : res;
+}
+
+static void
+test_failed_sync_freezes_writes_and_not_reads(void **state)
+{
+    StoreIo broken = {&broken_ops};
+    FakeSession session;
+    unsigned char buf[512] = {1};
+
+    (void)state;
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.done = broken_done;
+    fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    assert_int_equal(fake_write(&session, buf, 512, 0), 512);
+    sync_fails = true;
+    assert_int_equal(fake_fsync(&session), -EIO);
+    sync_fails = false;
+    assert_int_equal(fake_fsync(&session), -EIO);
+    assert_int_equal(fake_write(&session, buf, 512, 0), -EIO);
+    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 512), -EIO);
+    assert_int_equal(fake_read(&session, buf, 512, 0), 512);
+    while (!session.frozen) {
+        sched_yield();
+    }
+    fake_session_deinit(&session);
+}
+
+static Disk *freezes; /* as the keeper's sync of it fails */
+
+static int
+freezing_done(StoreIo *io, const StoreReq *req, int res)
+{
+    (void)io;
+    if (req->op == STORE_FDATASYNC) {
+        atomic_store(&freezes->is_frozen, true);
+    }
+    return res;
+}
+
+/* The kernel tells a failure once: to the keeper, and not to the guest. */
+static void
+test_sync_beside_one_that_fails_is_no_success(void **state)
+{
+    StoreIo broken = {&broken_ops};
+    FakeSession session;
+    unsigned char buf[512] = {1};
+
+    (void)state;
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.done = freezing_done;
+    fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    freezes = &session.disk;
+    assert_int_equal(fake_write(&session, buf, 512, 0), 512);
+    assert_int_equal(fake_fsync(&session), -EIO);
+    fake_session_deinit(&session);
+}
+
+static atomic_uint zeroes_syncs;
+
+static int
+counting_fdatasync(StoreIo *io, int fd)
+{
+    char link[64], path[4096] = "";
+
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof(path) - 1) > 0 && strstr(path, "/zeroes")) {
+        zeroes_syncs++;
+    }
+    return store_io_kernel()->ops->fdatasync(io, fd);
+}
+
+/* Whoever killed the life before left it in the page cache, over a list of
+ * what the guest is about to write: a power cut would bring that back. */
+static void
+test_empty_record_is_synced_before_it_is_believed(void **state)
+{
+    StoreIo counting = {&broken_ops};
+    struct FaceFigures figures;
+    FakeSession session;
+
+    (void)state;
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.fdatasync = counting_fdatasync;
+    fake_session_init(&session, &counting, FAKE_DISK_BYTES, 512);
+    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 8 * MIB), 0);
+    assert_int_equal(fake_fsync(&session), 0);
+    do {
+        sched_yield();
+        face_figures(session.face, &figures);
+    } while (figures.zeroes_bytes);
+    fake_session_leave(&session);
+    zeroes_syncs = 0;
+    fake_session_follow(&session);
+    assert_true(zeroes_syncs > 0);
+    fake_session_deinit(&session);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_failed_sync_freezes_writes_and_not_reads),
+        cmocka_unit_test(test_sync_beside_one_that_fails_is_no_success),
+        cmocka_unit_test(test_empty_record_is_synced_before_it_is_believed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
