@@ -5,6 +5,7 @@
  *   --seed N      of the world and of what is drawn; default: the clock
  *   --shape N     which size and cluster size, see below
  *   --states N    distinct crash states wanted; fewer is a failure
+ *   --each N      at most so many of one recording; default: all
  *   --seconds N   stop after so long, whatever was reached
  *   --nest N      one of so many states has its recovery judged, too
  *   --log FILE --tick N --variant N    look at one state of a saved recording
@@ -40,7 +41,7 @@ static const struct Shape {
 };
 
 struct Options {
-    uint64_t seed, states, seconds, tick, variant;
+    uint64_t seed, states, each, seconds, tick, variant;
     unsigned shape, nest;
     const char *log;
 };
@@ -93,9 +94,9 @@ judge_config(struct Session *session, const RecordLog *log, uint64_t seed)
 }
 
 static bool
-is_enough(const struct Session *session)
+is_enough(const struct Session *session, uint64_t want)
 {
-    return session->counts.states >= session->options.states ||
+    return session->counts.states >= want ||
            seconds_since(session->begin_us) > (double)session->options.seconds;
 }
 
@@ -103,7 +104,10 @@ is_enough(const struct Session *session)
 static bool
 judge_log(struct Session *session, const RecordLog *log, uint64_t seed)
 {
-    uint64_t budget = 1 + session->options.states / (3 * log->tick);
+    const struct Options *options = &session->options;
+    uint64_t budget = 1 + options->states / (3 * log->tick);
+    uint64_t want =
+        MIN(options->states, session->counts.states + options->each);
     uint64_t before, visited;
     bool is_good = true;
 
@@ -112,10 +116,9 @@ judge_log(struct Session *session, const RecordLog *log, uint64_t seed)
         Judge judge;
 
         before = session->counts.states;
-        visited =
-            log->tick / judge_stride(log, session->options.states - before);
+        visited = log->tick / judge_stride(log, want - before);
         judge_init(&judge, &config);
-        is_good = judge_walk(&judge, budget, session->options.states);
+        is_good = judge_walk(&judge, budget, want);
         if (!is_good && !mutant_is_chosen()) {
             g_autofree char *path =
                 g_strdup_printf("%s/weir-crash-%llu.log", g_get_tmp_dir(),
@@ -128,9 +131,16 @@ judge_log(struct Session *session, const RecordLog *log, uint64_t seed)
                    (unsigned long long)session->counts.states, judge.why);
         }
         judge_deinit(&judge);
-    } while (is_good && !is_enough(session) &&
+    } while (is_good && !is_enough(session, want) &&
              session->counts.states - before > visited * budget / 4);
     return is_good;
+}
+
+/* In turns: a flush that forgets a connection is seen without it only. */
+static bool
+is_multi_conn(const struct Session *session)
+{
+    return (session->recordings + session->options.shape) % 2;
 }
 
 static bool
@@ -141,13 +151,15 @@ record_and_judge(struct Session *session, uint64_t seed)
     World *world = g_new0(World, 1);
     bool is_good;
 
-    world_init(world, &(struct WorldConfig){.seed = seed,
-                                            .size_bytes = shape->size_bytes,
-                                            .cluster_bits = shape->cluster_bits,
-                                            .lives = shape->lives,
-                                            .ops = shape->ops,
-                                            .hot = shape->hot,
-                                            .is_troubled = shape->is_troubled});
+    world_init(world,
+               &(struct WorldConfig){.seed = seed,
+                                     .size_bytes = shape->size_bytes,
+                                     .cluster_bits = shape->cluster_bits,
+                                     .lives = shape->lives,
+                                     .ops = shape->ops,
+                                     .hot = shape->hot,
+                                     .is_troubled = shape->is_troubled,
+                                     .can_multi_conn = is_multi_conn(session)});
     world->io.forget = mutant_forgets();
     world_run(world);
     struct RecordTargetFigures figures = record_target_figures(world->target);
@@ -223,6 +235,8 @@ parse(struct Options *options, int argc, char **argv)
             options->shape = (unsigned)value % G_N_ELEMENTS(shapes);
         } else if (!strcmp(name, "--states")) {
             options->states = value;
+        } else if (!strcmp(name, "--each")) {
+            options->each = value;
         } else if (!strcmp(name, "--seconds")) {
             options->seconds = value;
         } else if (!strcmp(name, "--nest")) {
@@ -246,6 +260,7 @@ main(int argc, char **argv)
     bool must_fail = mutant_choose(&argc, &argv);
     struct Session session = {.options = {.seed = (uint64_t)g_get_real_time(),
                                           .states = 6000,
+                                          .each = UINT64_MAX / 2,
                                           .seconds = 3600,
                                           .nest = 100}};
     bool is_good = true;
@@ -257,7 +272,8 @@ main(int argc, char **argv)
     if (session.options.log) {
         return look_at_one(&session) ? EXIT_SUCCESS : EXIT_FAILURE;
     }
-    for (unsigned i = 0; is_good && !is_enough(&session); i++) {
+    for (unsigned i = 0;
+         is_good && !is_enough(&session, session.options.states); i++) {
         is_good = record_and_judge(&session, session.options.seed + i * 1000);
     }
     report(&session);

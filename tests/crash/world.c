@@ -274,7 +274,7 @@ world_init(World *world, const struct WorldConfig *config)
         .socket = socket,
         .size_bytes = config->size_bytes,
         .seed = seed_next(&world->seed),
-        .can_multi_conn = seed_below(&world->seed, 2),
+        .can_multi_conn = config->can_multi_conn,
         .can_zero = true,
         .delay_us = DELAY_US,
         .zombie_us = ZOMBIE_US,

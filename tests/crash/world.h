@@ -39,10 +39,11 @@ struct WorldConfig {
     uint64_t size_bytes;
     unsigned cluster_bits;
     unsigned lives;
-    unsigned ops;     /* of the guest, per life */
-    unsigned hot;     /* clusters that it works on */
-    bool is_troubled; /* the target loses connections and hangs */
-    StoreIo *io;      /* below the recorder; NULL: the kernel */
+    unsigned ops;        /* of the guest, per life */
+    unsigned hot;        /* clusters that it works on */
+    bool is_troubled;    /* the target loses connections and hangs */
+    bool can_multi_conn; /* a flush of the target covers all connections */
+    StoreIo *io;         /* below the recorder; NULL: the kernel */
 };
 
 #define WORLD_FLIGHT 6
