@@ -6,6 +6,7 @@
  *   --all 1               every kind of fault at each number; else the first
  *                         and, in turn, one of the others
  *   --variants N          states of the end of a run; default 12
+ *   --stride N            ticks between the states before it, at most; 40
  *   --seed N              of what is drawn
  *
  * A script of two short lives runs again and again. The n-th call of the seam,
@@ -54,7 +55,7 @@ static const struct Kind {
 struct Totals {
     struct Seen seen, seen_local;
     struct JudgeCounts counts;
-    uint64_t runs, variants;
+    uint64_t runs, variants, stride;
 };
 
 /* A world whose storage is gone for good need not be waited for. */
@@ -120,7 +121,7 @@ judge_run(World *world, struct Totals *totals, uint64_t seed)
         uint64_t left = world->log.tick - judge.states.tick;
 
         judge_seek(&judge, judge.states.tick + 1 +
-                               seed_below(&random, left < 40 ? left : 40));
+                               seed_below(&random, MIN(left, totals->stride)));
         is_good = judge_state(&judge, seed_next(&random) >> 1);
     }
     for (unsigned i = 0; is_good && i < totals->variants; i++) {
@@ -176,8 +177,10 @@ main(int argc, char **argv)
     uint64_t by = crash_option(argc, argv, "--step", 1);
     uint64_t seed = crash_option(argc, argv, "--seed", 1);
     bool is_all = crash_option(argc, argv, "--all", 0);
-    struct Totals totals = {.variants =
-                                crash_option(argc, argv, "--variants", 12)};
+    struct Totals totals = {
+        .variants = crash_option(argc, argv, "--variants", 12),
+        .stride = crash_option(argc, argv, "--stride", 40),
+    };
     int64_t begin_us = g_get_monotonic_time();
     bool is_good = true, more = true;
     uint64_t n = from;
