@@ -95,7 +95,7 @@ enter(struct Check *check, const char *path, GError **error)
                     check->path);
         return FALSE;
     }
-    return TRUE;
+    return store_lock_check_gap(check->path, error);
 }
 
 /* FALSE only for what is no store at all. */

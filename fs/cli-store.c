@@ -3,7 +3,7 @@
  * cli-store.c - create, set, resize, remove, check
  *
  * The commands about what a store is. create, remove and check work on the
- * store itself and need it at rest (its lock says so: exit 3). set and resize
+ * store itself and need it at rest (its lock and its mount say so: exit 3). set and resize
  * ask the daemon if there is one, and do it themselves if there is none.
  */
 #include "cli.h"

@@ -301,7 +301,9 @@ build_store(Daemon *daemon, GError **error)
 {
     const struct DaemonConfig *config = daemon->config;
 
-    daemon->store = store_open(store_io_kernel(), config->store, 0, error);
+    daemon->store = store_open(
+        store_io_kernel(), config->store,
+        daemon->takeover.fuse_fd >= 0 ? STORE_OPEN_MOUNTED : 0, error);
     if (daemon->store == NULL) {
         return FALSE;
     }

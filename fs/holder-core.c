@@ -9,6 +9,9 @@
  *   exit code 0                                 end with 0: unmounted
  *   the connection is gone                      end: nobody waits for anything
  *   handed over, having been ready              start the next one at once
+ *   code 3, not having been ready               it was too early: somebody
+ *                                               had the store's lock for a
+ *                                               moment; again in a while
  *   killed, or failed                           a death: start the next one,
  *                                               or give up
  *
@@ -19,6 +22,9 @@
  *
  *   death   1   2      3     4     5     6
  *   delay   0  50 ms  0.2 s 0.8 s 3.2 s  give up
+ *
+ * One that was too early is no death, and its guest's disk is sound: it is
+ * tried for as long as it takes, with the same pauses and no end.
  */
 #include "holder-core.h"
 
@@ -26,6 +32,7 @@
 #include <sys/wait.h>
 
 #define FIRST_DELAY_MS 50
+#define DELAYS         4 /* the last is repeated */
 
 /* Copies at most @room - 1 bytes, and ends them. */
 static void
@@ -109,6 +116,7 @@ void
 holder_core_ready(struct HolderCore *core, int64_t now_us)
 {
     core->is_ready = core->was_ready = true;
+    core->refusals = 0;
     core->ready_us = now_us;
 }
 
@@ -116,6 +124,13 @@ static struct HolderNext
 end_with(enum HolderVerdict verdict, int exit_code)
 {
     return (struct HolderNext){.verdict = verdict, .exit_code = exit_code};
+}
+
+/* Before the @n-th start of a row that began with an immediate one. */
+static unsigned
+delay_ms(unsigned n)
+{
+    return FIRST_DELAY_MS << 2 * (n < DELAYS ? n : DELAYS - 1);
 }
 
 static struct HolderNext
@@ -134,8 +149,15 @@ count_death(struct HolderCore *core, int64_t now_us)
     if (core->deaths >= HOLDER_DEATHS) {
         return end_with(HOLDER_GIVE_UP, 1);
     }
-    next.delay_ms = FIRST_DELAY_MS << 2 * (core->deaths - 2);
+    next.delay_ms = delay_ms(core->deaths - 2);
     return next;
+}
+
+static struct HolderNext
+count_refusal(struct HolderCore *core)
+{
+    return (struct HolderNext){.verdict = HOLDER_RESTART,
+                               .delay_ms = delay_ms(core->refusals++)};
 }
 
 struct HolderNext
@@ -153,6 +175,9 @@ holder_core_ended(struct HolderCore *core, int status, bool is_connected,
     }
     if (has_handed_over) {
         return (struct HolderNext){.verdict = HOLDER_RESTART};
+    }
+    if (!core->is_ready && code == HOLDER_REFUSED) {
+        return count_refusal(core);
     }
     return count_death(core, now_us);
 }

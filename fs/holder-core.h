@@ -20,6 +20,9 @@
  * (weir upgrade): nothing is in flight, the store is clean. */
 #define HOLDER_HAND_OVER 75
 
+/* Exit code of one that found the store in use. */
+#define HOLDER_REFUSED 3
+
 #define HOLDER_NAME_MAX  31
 #define HOLDER_WORDS_MAX 1023
 
@@ -48,6 +51,7 @@ struct HolderCore {
     int64_t ready_us;
     unsigned deaths; /* in a row, none lasted */
     int64_t first_death_us;
+    unsigned refusals; /* since one was ready */
 };
 
 enum HolderVerdict {

@@ -5,7 +5,8 @@
  * A mount of ours has the type fuse.weir and the store's absolute path as its
  * source, so /proc/self/mountinfo leads from a mount point to the store and
  * back. The file is the kernel's own table: reading it sends no request to any
- * file system, and it tells the truth about dead mounts as well.
+ * file system, and it tells the truth about dead mounts as well. Only whether a
+ * mount is dead it does not tell: for that the mount itself is asked (mount.c).
  *
  * Fields are separated by blanks; blanks, tabs, line ends and backslashes in
  * names come as \ooo. Mounts may be stacked: the last line of a directory is
@@ -119,6 +120,18 @@ bool
 mount_find_store(const char *store, struct MountEntry *entry)
 {
     return find(is_of, store, entry);
+}
+
+static bool
+is_living_of(const struct MountEntry *entry, const char *store)
+{
+    return is_of(entry, store) && !mount_is_dead(entry->dir);
+}
+
+bool
+mount_find_living(const char *store, struct MountEntry *entry)
+{
+    return find(is_living_of, store, entry);
 }
 
 /*

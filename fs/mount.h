@@ -47,6 +47,9 @@ void mount_entry_clear(struct MountEntry *entry);
 bool mount_find_dir(const char *dir, struct MountEntry *entry);
 /* Where the store is mounted, by its absolute path. */
 bool mount_find_store(const char *store, struct MountEntry *entry);
+/* The same, but not one that is dead: a daemon is there, or the next one is
+ * expected. Asks the mount; takes up to a second if it does not answer. */
+bool mount_find_living(const char *store, struct MountEntry *entry);
 /* One line of mountinfo; false if it makes no sense. For tests, too. */
 bool mount_entry_parse(const char *line, struct MountEntry *entry);
 /* Absolute and without links, even if a dead mount stands there. */

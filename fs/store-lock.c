@@ -14,10 +14,17 @@
  *   held, the pid in it is dead     poll, up to five seconds, then busy
  *   held, no pid in it yet          the same: its owner is just starting
  *
+ * A free lock does not mean that nobody uses the store. Between two daemons of
+ * one mount (takeover.c) nobody has it, and a guest waits for the second. So
+ * whoever has got it looks for a mount of the store that is not dead, and gives
+ * way if there is one; but for the daemon that goes on with it.
+ *
  * The pid is for messages only. `weir remove` unlinks the file while holding
  * it: who then gets the lock of the unlinked file tries again.
  */
 #include "store-private.h"
+
+#include "mount.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -178,4 +185,20 @@ store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error)
             return -1;
         }
     }
+}
+
+gboolean
+store_lock_check_gap(const char *path, GError **error)
+{
+    struct MountEntry entry;
+
+    if (!mount_find_living(path, &entry)) {
+        return TRUE;
+    }
+    g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                "store %s is in use: it is mounted at %s, and the next daemon "
+                "of that mount is about to start; end it first (weir umount)",
+                path, entry.dir);
+    mount_entry_clear(&entry);
+    return FALSE;
 }

@@ -59,6 +59,8 @@ int store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error);
 /* Take the lock of @fd, LOCK_EX or LOCK_SH, waiting as above: 0, -EWOULDBLOCK,
  * or another -errno. */
 int store_lock_wait(StoreIo *io, int fd, int how);
+/* With the lock: is nobody between two daemons of a mount? Else busy. */
+gboolean store_lock_check_gap(const char *path, GError **error);
 /* Our pid into the lock file. */
 void store_lock_sign(StoreIo *io, int lock_fd);
 

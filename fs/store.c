@@ -503,8 +503,11 @@ open_store(Store *store, unsigned flags, GError **error)
         conf_deinit(&conf);
         store->lock_fd =
             store_lock_take(store->io, store->dir_fd, store->path, error);
-        if (store->lock_fd < 0 || !store_load_conf(store->io, store->dir_fd,
-                                                   store->path, &conf, error)) {
+        if (store->lock_fd < 0 ||
+            (!(flags & STORE_OPEN_MOUNTED) &&
+             !store_lock_check_gap(store->path, error)) ||
+            !store_load_conf(store->io, store->dir_fd, store->path, &conf,
+                             error)) {
             return FALSE;
         }
     }

@@ -140,8 +140,10 @@ store_end_epoch(const Store *store)
 }
 
 enum StoreOpenFlags {
-    STORE_OPEN_READ = 1, /* without the lock, for status of a store at rest:
+    STORE_OPEN_READ = 1,    /* without the lock, for status of a store at rest:
                             bitmaps are loaded, nothing is ever written */
+    STORE_OPEN_MOUNTED = 2, /* to go on with the mount that there is of it;
+                               else such a store is busy */
 };
 
 /* Open; takes the lock unless STORE_OPEN_READ. Errors: not a store, busy

@@ -179,7 +179,8 @@ takeover_attach(struct Takeover *takeover, const uint8_t uuid[16],
 
     *fuse_fd = -1;
     if (fd >= 0 && !(has_memo && is_of(takeover, uuid))) {
-        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+        /* Not "busy": another try would meet the same. */
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
                     "%s: the mount that is kept is %s: end it first, with its "
                     "guest (stop the service; umount -l)",
                     dir,

@@ -73,6 +73,22 @@ umount_store
 is_gone "$pid" || fail 'umount returned and the holder is still there'
 [ -z "$(daemon_pid)" ] || fail 'umount returned and the daemon is still there'
 
+# In that moment nobody has the store's lock, and it is a guest's all the same.
+mount_store
+mkdir "$T/elsewhere"
+pid=$(holder_pid)
+kill -STOP "$pid"
+kill_daemon_only
+refused 3 "$WEIR" remove "$STORE" --discard
+refused 3 "$WEIR" remove "$STORE/vda" --discard
+refused 3 "$WEIR" create "$STORE/vdb" --size 1M
+refused 3 "$WEIR" check "$STORE"
+refused 3 "$WEIR" mount "$STORE" "$T/elsewhere"
+kill -CONT "$pid"
+await 20 restarts_are 1
+head -c 4096 "$MNT/vda.raw" | cmp - <(head -c 4096 "$STORE/vda/disk.raw")
+umount_store
+
 # Paused stays paused, and the holder passes signals on.
 mount_store
 "$WEIR" pause "$STORE"

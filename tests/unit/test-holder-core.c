@@ -10,6 +10,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/param.h>
 
 #define EXITED(code) ((code) << 8)
 #define SECOND       INT64_C(1000000)
@@ -218,6 +219,40 @@ test_handovers_are_no_deaths(void **state)
     assert_int_equal(core.deaths, 1);
 }
 
+static void
+test_too_early_is_no_death(void **state)
+{
+    static const unsigned delays[] = {50, 200, 800, 3200, 3200, 3200};
+    struct HolderCore core = {0};
+    int64_t now_us = SECOND;
+
+    (void)state;
+    assert_int_equal(die(&core, &now_us, 0).verdict, HOLDER_RESTART);
+    for (unsigned i = 0; i < 10 * HOLDER_DEATHS; i++) {
+        struct HolderNext next;
+
+        holder_core_started(&core);
+        next = holder_core_ended(&core, EXITED(HOLDER_REFUSED), true, now_us++);
+        assert_int_equal(next.verdict, HOLDER_RESTART);
+        assert_int_equal(next.delay_ms, delays[MIN(i, 5)]);
+    }
+    assert_int_equal(core.deaths, 1);
+    /* A connection that is gone is waited for by nobody. */
+    holder_core_started(&core);
+    assert_int_equal(
+        holder_core_ended(&core, EXITED(HOLDER_REFUSED), false, now_us).verdict,
+        HOLDER_END);
+    /* One that serves begins anew, and the code of one that did is a death. */
+    holder_core_started(&core);
+    holder_core_ready(&core, now_us);
+    holder_core_ended(&core, EXITED(HOLDER_REFUSED), true, now_us);
+    assert_int_equal(core.deaths, 2);
+    holder_core_started(&core);
+    assert_int_equal(
+        holder_core_ended(&core, EXITED(HOLDER_REFUSED), true, now_us).delay_ms,
+        delays[0]);
+}
+
 int
 main(void)
 {
@@ -231,6 +266,7 @@ main(void)
         cmocka_unit_test(test_a_run_that_lasted_forgives),
         cmocka_unit_test(test_rare_deaths_do_not_add_up),
         cmocka_unit_test(test_handovers_are_no_deaths),
+        cmocka_unit_test(test_too_early_is_no_death),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
