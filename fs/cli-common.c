@@ -8,8 +8,9 @@
  * A command that finds a daemon talks to it; one that finds none works on the
  * store itself. Whether there is one is decided by the control socket: it is
  * there and answers, or there is no daemon. (A socket left by a killed daemon
- * refuses connections.) If the store is mounted all the same, and the mount is
- * not dead, its daemon is just being replaced: the next one is waited for. A
+ * refuses connections.) If there is none, the store is mounted all the same,
+ * and the mount is not dead, then its daemon is just being replaced: the next
+ * one is waited for. A socket that is there and not for us is not waited for. A
  * race with a daemon that just starts or ends is caught by the store's lock.
  */
 #include "cli.h"
@@ -113,23 +114,36 @@ cli_store_path(const char *address)
     return path;
 }
 
+/* One try. @is_gap: nobody is there, or somebody who is just ending. */
+static ControlClient *
+try_connect(const char *path, bool *is_gap)
+{
+    g_autoptr(GError) error = NULL;
+    ControlClient *client = control_client_open(path, &error);
+
+    *is_gap =
+        g_error_matches(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND) ||
+        g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED) ||
+        g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED);
+    return client;
+}
+
 ControlClient *
 cli_connect(const char *store)
 {
     g_autofree char *path = g_build_filename(store, "control.sock", NULL);
-    ControlClient *client = control_client_open(path, NULL);
+    bool is_gap;
+    ControlClient *client = try_connect(path, &is_gap);
     gint64 end_us = g_get_monotonic_time() + NEXT_DAEMON_US;
     struct MountEntry entry;
 
-    if (client == NULL && mount_find_store(store, &entry)) {
-        bool is_dead = mount_is_dead(entry.dir);
-
-        while (!is_dead && client == NULL && !cli_was_interrupted() &&
+    if (is_gap && mount_find_living(store, &entry)) {
+        mount_entry_clear(&entry);
+        while (is_gap && !cli_was_interrupted() &&
                g_get_monotonic_time() < end_us) {
             poll(NULL, 0, NEXT_DAEMON_POLL_MS);
-            client = control_client_open(path, NULL);
+            client = try_connect(path, &is_gap);
         }
-        mount_entry_clear(&entry);
     }
     return client;
 }
