@@ -143,8 +143,6 @@ void
 daemon_stop(Daemon *daemon)
 {
     const char *dir = daemon->config->mountpoint;
-    struct MountEntry entry;
-    bool is_ours;
 
     if (dir == NULL) {
         daemon_end(daemon, EXIT_INTERRUPTED);
@@ -152,11 +150,8 @@ daemon_stop(Daemon *daemon)
     }
     daemon->is_stopping = true;
     notify_send("STOPPING=1");
-    is_ours = mount_find_dir(dir, &entry) &&
-              g_strcmp0(entry.source, daemon->store->path) == 0;
-    mount_entry_clear(&entry);
     /* Else it is detached already, or somebody mounted over it: serve on. */
-    if (is_ours) {
+    if (mount_is_at(daemon->store->path, dir, mount_fd(daemon->mount))) {
         g_thread_unref(g_thread_new("unmount", unmount_thread, g_strdup(dir)));
     }
 }
@@ -316,8 +311,8 @@ build_store(Daemon *daemon, GError **error)
     if (config->mountpoint == NULL) {
         return TRUE;
     }
-    return takeover_attach(&daemon->takeover, daemon->store->uuid,
-                           config->mountpoint, &daemon->inherited_fd, error) &&
+    return takeover_attach(&daemon->takeover, daemon->store, config->mountpoint,
+                           &daemon->inherited_fd, error) &&
            (daemon->inherited_fd >= 0 ||
             mount_check_dir(config->mountpoint, error));
 }

@@ -253,19 +253,27 @@ is_connection_of(int fd, const char *device)
            strtoul(line, NULL, 10) == strtoul(device + 1, NULL, 10);
 }
 
+bool
+mount_is_at(const char *store, const char *dir, int fd)
+{
+    struct MountEntry entry;
+    bool is_it = mount_find_dir(dir, &entry) &&
+                 strcmp(entry.source, store) == 0 &&
+                 strcmp(entry.fstype, MOUNT_FSTYPE) == 0 &&
+                 is_connection_of(fd, entry.device);
+
+    mount_entry_clear(&entry);
+    return is_it;
+}
+
 Mount *
 mount_adopt(const char *store, const char *dir, int fd)
 {
-    struct MountEntry entry;
-
-    if (!mount_find_dir(dir, &entry) || strcmp(entry.source, store) != 0 ||
-        strcmp(entry.fstype, MOUNT_FSTYPE) != 0 ||
-        !is_connection_of(fd, entry.device)) {
+    if (!mount_is_at(store, dir, fd)) {
         g_message("%s: the mount is not there any more: served until its last "
                   "user is gone",
                   dir);
     }
-    mount_entry_clear(&entry);
     return mount_of(fd);
 }
 

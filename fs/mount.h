@@ -64,6 +64,8 @@ typedef struct Mount Mount;
 gboolean mount_check_dir(const char *dir, GError **error);
 Mount *mount_new(const char *store, const char *dir,
                  const struct MountOptions *options, GError **error);
+/* Is what stands at @dir the store's mount whose connection is @fd? */
+bool mount_is_at(const char *store, const char *dir, int fd);
 /* The connection of a daemon before us; takes @fd. */
 Mount *mount_adopt(const char *store, const char *dir, int fd);
 int mount_fd(const Mount *mount);

@@ -147,16 +147,19 @@ is_ended(int fuse_fd)
     return poll(&look, 1, 0) > 0 && (look.revents & POLLERR) != 0;
 }
 
-/* Every request that waits gets an error; then @dir is free. */
+/* Every request that waits gets an error; then @dir is free. If something else
+ * stands there by now it stays, and the connection ends with its last copy. */
 static void
-abandon(struct Takeover *takeover, const char *dir)
+abandon(struct Takeover *takeover, const char *store, const char *dir)
 {
     g_critical("%s: this kernel cannot send again what the daemon that died "
                "had taken (Linux 6.9 can): the guest gets I/O errors and has "
                "to open its disk anew",
                dir);
     takeover_forget(takeover);
-    mount_abort(dir);
+    if (mount_is_at(store, dir, takeover->fuse_fd)) {
+        mount_abort(dir);
+    }
     close(takeover->fuse_fd);
     takeover->fuse_fd = -1;
     takeover->memo.restarts = 0;
@@ -164,21 +167,21 @@ abandon(struct Takeover *takeover, const char *dir)
 
 /* The keeper may have been told to start us for another store. */
 static bool
-is_of(const struct Takeover *takeover, const uint8_t uuid[16])
+is_of(const struct Takeover *takeover, const Store *store)
 {
-    return memcmp(takeover->memo.uuid, uuid, 16) == 0;
+    return memcmp(takeover->memo.uuid, store->uuid, 16) == 0;
 }
 
 gboolean
-takeover_attach(struct Takeover *takeover, const uint8_t uuid[16],
-                const char *dir, int *fuse_fd, GError **error)
+takeover_attach(struct Takeover *takeover, const Store *store, const char *dir,
+                int *fuse_fd, GError **error)
 {
     int fd = takeover->fuse_fd;
     bool has_memo = load_memo(takeover);
     bool has_left = has_memo && takeover->memo.left_us != 0;
 
     *fuse_fd = -1;
-    if (fd >= 0 && !(has_memo && is_of(takeover, uuid))) {
+    if (fd >= 0 && !(has_memo && is_of(takeover, store))) {
         /* Not "busy": another try would meet the same. */
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
                     "%s: the mount that is kept is %s: end it first, with its "
@@ -188,14 +191,14 @@ takeover_attach(struct Takeover *takeover, const uint8_t uuid[16],
                              : "without a memo that says whose it is");
         return FALSE;
     }
-    memcpy(takeover->memo.uuid, uuid, 16);
+    memcpy(takeover->memo.uuid, store->uuid, 16);
     if (fd < 0) {
         takeover->memo.restarts = 0;
         return TRUE;
     }
     takeover->can_resend = try_resend(fd) == 0;
     if (!takeover->can_resend && !has_left && !is_ended(fd)) {
-        abandon(takeover, dir);
+        abandon(takeover, store->path, dir);
         return TRUE;
     }
     takeover->memo.restarts++;

@@ -16,7 +16,7 @@
  *                   nothing unanswered; 0: it did not
  *            24  4  is_paused: the user had paused the relay
  *            28  4  zero
-            32 16  uuid of the store: no other is served through it
+ *            32 16  uuid of the store: no other is served through it
  *
  *          Native byte order: it never leaves the machine, nor the boot.
  * Errors:  a connection that is another store's; else none: what cannot be
@@ -24,6 +24,8 @@
  * Source:  the kernel's Documentation/filesystems/fuse, FUSE_NOTIFY_RESEND.
  */
 #pragma once
+
+#include "store.h"
 
 #include <glib.h>
 #include <stdbool.h>
@@ -58,10 +60,10 @@ struct Takeover {
 void takeover_init(struct Takeover *takeover);
 void takeover_deinit(struct Takeover *takeover);
 
-/* With the lock held of the store @uuid: is there a connection to go on with?
+/* With the lock held of @store: is there a connection to go on with?
  * If yes @fd is it, the caller's. -1: mount, @dir is free for that. FALSE: it
  * is another store's, whose guest must not get this one. */
-gboolean takeover_attach(struct Takeover *takeover, const uint8_t uuid[16],
+gboolean takeover_attach(struct Takeover *takeover, const Store *store,
                          const char *dir, int *fd, GError **error);
 /* This mount is not to be kept: the kernel could not hand over its requests. */
 void takeover_forgo(struct Takeover *takeover);

@@ -122,18 +122,32 @@ mount_store
 umount_store
 
 # A kernel that cannot send again: errors for what was taken, and a new mount.
+kill_with_one_taken() {
+    kill -STOP "$(daemon_pid)"
+    head -c 1M "$MNT/vda.raw" >/dev/null 2>"$T/err" &
+    reader=$!
+    kill_daemon_only
+    ! timeout 20 tail --pid=$reader -f /dev/null || wait $reader &&
+        fail 'an unanswered request was answered'
+    is_gone $reader || fail 'a request hangs after the kill'
+    await 20 is_mounted
+    head -c 4096 "$MNT/vda.raw" | cmp - <(head -c 4096 "$STORE/vda/disk.raw")
+}
 export WEIR_DEBUG=no-resend
 mount_store
 status_is .takeover planned-only || fail "takeover: $(status .takeover)"
-kill -STOP "$(daemon_pid)"
-head -c 1M "$MNT/vda.raw" >"$T/out" 2>"$T/err" &
-reader=$!
-kill_daemon_only
-! timeout 20 tail --pid=$reader -f /dev/null || wait $reader &&
-    fail 'an unanswered request was answered'
-is_gone $reader || fail 'a request hangs after the kill'
-await 20 is_mounted
-head -c 4096 "$MNT/vda.raw" | cmp - <(head -c 4096 "$STORE/vda/disk.raw")
+kill_with_one_taken
 "$WEIR" upgrade "$STORE" >"$T/out" || fail 'a planned handover needs no resend'
 head -c 4096 "$MNT/vda.raw" | cmp - <(head -c 4096 "$STORE/vda/disk.raw")
+
+# What somebody else has mounted there meanwhile is not taken away for that.
+mount -t tmpfs weir-test "$MNT"
+on_exit "umount '$MNT'"
+touch "$MNT/somebody-elses"
+pid=$(holder_pid)
+kill_daemon_only
+await 20 is_gone "$pid"
+[ -e "$MNT/somebody-elses" ] || fail 'the mount of somebody else is gone'
+umount "$MNT"
+mount_store
 umount_store
