@@ -139,6 +139,8 @@ status_is .takeover planned-only || fail "takeover: $(status .takeover)"
 kill_with_one_taken
 "$WEIR" upgrade "$STORE" >"$T/out" || fail 'a planned handover needs no resend'
 head -c 4096 "$MNT/vda.raw" | cmp - <(head -c 4096 "$STORE/vda/disk.raw")
+# That the daemon before left in good order is not believed of its successor.
+kill_with_one_taken
 
 # What somebody else has mounted there meanwhile is not taken away for that.
 mount -t tmpfs weir-test "$MNT"
