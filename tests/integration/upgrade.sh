@@ -83,3 +83,29 @@ await 10 status_is .takeover resend
 "$WEIR" upgrade "$STORE" >"$T/out"
 umount_store
 wait $daemon || fail 'the holder did not end with 0'
+
+# A discard of all there is keeps a daemon busy for long. One that is told to
+# leave does so at once, and what is not punched yet reads as zero ever after.
+STORE=$T/huge
+MNT=$T/huge-mnt
+mkdir "$MNT"
+start_nbdkit huge memory 256G
+new_store 256G "$(uri huge)"
+mount_store
+dd if=/dev/urandom of="$T/data" bs=1M count=1 status=none
+for at in 0 131072 262143; do
+    dd if="$T/data" of="$MNT/vda.raw" bs=1M seek=$at conv=notrunc,fsync \
+        status=none
+done
+fallocate -p -l 256G "$MNT/vda.raw"
+timed "$WEIR" upgrade "$STORE" || fail "upgrade: $(cat "$T/err")"
+[ "$took" -lt 5000 ] || fail "with a discard under way: $took ms"
+cmp -n 1M -i $((262143 << 20)):0 "$STORE/vda/disk.raw" "$T/data" ||
+    fail 'the discard was over before: the test tests nothing'
+for at in 0 131072 262143; do
+    cmp -n 1M -i $((at << 20)):0 "$MNT/vda.raw" /dev/zero ||
+        fail "the discard was lost, at $at MiB"
+done
+say "upgrade with a discard of 256 GiB under way: $took ms"
+# The rest of it is of no interest.
+kill_daemon
