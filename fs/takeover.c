@@ -51,6 +51,9 @@
 #define DEBUG_VARIABLE  "WEIR_DEBUG"
 #define DEBUG_NO_RESEND "no-resend"
 
+static const struct TakeoverMemo fresh_memo = {.magic = MAGIC,
+                                               .version = VERSION};
+
 static void
 save_memo(struct Takeover *takeover)
 {
@@ -93,7 +96,7 @@ takeover_init(struct Takeover *takeover)
     const char *holder = g_getenv(HOLDER_PID_VARIABLE);
 
     *takeover = (struct Takeover){
-        .memo = {.magic = MAGIC, .version = VERSION},
+        .memo = fresh_memo,
         .program = holder_program((int)getpid()),
         .pause_us = -1,
     };
@@ -178,10 +181,15 @@ takeover_attach(struct Takeover *takeover, const Store *store, const char *dir,
 {
     int fd = takeover->fuse_fd;
     bool has_memo = load_memo(takeover);
-    bool has_left = has_memo && takeover->memo.left_us != 0;
+    bool is_own = has_memo && is_of(takeover, store);
+    bool has_left = is_own && takeover->memo.left_us != 0;
 
     *fuse_fd = -1;
-    if (fd >= 0 && !(has_memo && is_of(takeover, store))) {
+    if (!is_own) {
+        takeover->memo = fresh_memo;
+        memcpy(takeover->memo.uuid, store->uuid, 16);
+    }
+    if (fd >= 0 && !is_own) {
         /* Not "busy": another try would meet the same. */
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
                     "%s: the mount that is kept is %s: end it first, with its "
@@ -191,7 +199,6 @@ takeover_attach(struct Takeover *takeover, const Store *store, const char *dir,
                              : "without a memo that says whose it is");
         return FALSE;
     }
-    memcpy(takeover->memo.uuid, store->uuid, 16);
     if (fd < 0) {
         takeover->memo.restarts = 0;
         return TRUE;
