@@ -15,9 +15,13 @@
  *
  * The holder is forked before the store is opened and receives nothing but
  * what the daemon sends it: no lock, no ring, no server's socket ever gets
- * here. One that goes into the background closes what it was given. It has no thread and no main
- * loop: a poll of two descriptors. Only its child may speak to it (the
- * kernel's word for the sender's pid counts, not the sender's).
+ * here. One that goes into the background closes what it was given. It has no
+ * thread and no main loop: a poll of two descriptors.
+ *
+ * The two talk over a pair of sockets that has no name, so that nobody else on
+ * the machine can speak to the holder, or keep it busy. Only its child may: one
+ * that its child has started is not listened to (the kernel's word for the
+ * sender's pid counts, not the sender's).
  *
  * The next daemon is executed by the name that the program had at the start,
  * so after an upgrade it is the new one. If the holder itself is killed the
@@ -29,20 +33,19 @@
 #include "holder.h"
 
 #include "holder-core.h"
+#include "notify.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -50,7 +53,6 @@
 #define FDS_MAX      4
 #define MESSAGE_MAX  4096
 #define MESSAGES_MAX 64 /* at a time */
-#define ADDRESS_ROOM 32
 
 struct Kept {
     int fd; /* -1: free */
@@ -61,8 +63,8 @@ struct Holder {
     const struct HolderConfig *config;
     struct HolderCore core;
     char *program;
-    int report_fd, notify_fd, signal_fd;
-    char address[ADDRESS_ROOM]; /* NOTIFY_SOCKET of the child */
+    int report_fd, signal_fd;
+    int notify_fd, speak_fd; /* our end, and that of the child */
     struct Kept kept[FDS_MAX];
     sigset_t old_mask;
     pid_t child;      /* 0: none at the moment */
@@ -181,7 +183,11 @@ be_daemon(struct Holder *holder)
 
     snprintf(number, sizeof(number), "%d", (int)getppid());
     setenv(HOLDER_PID_VARIABLE, number, 1);
-    setenv("NOTIFY_SOCKET", holder->address, 1);
+    /* Out of the way of what is kept, and over the exec. */
+    snprintf(number, sizeof(number), "%d",
+             fcntl(holder->speak_fd, F_DUPFD, FIRST_FD + 2 * FDS_MAX));
+    setenv(NOTIFY_FD_VARIABLE, number, 1);
+    unsetenv("NOTIFY_SOCKET"); /* somebody's who waits for us */
     snprintf(number, sizeof(number), "%d", FDS_MAX);
     setenv("FDSTORE", number, 1);
     pass_kept(holder);
@@ -315,7 +321,7 @@ take_messages(struct Holder *holder)
     } control;
     char text[MESSAGE_MAX];
 
-    /* Not for ever: whoever floods us must not keep us from a child's end. */
+    /* Not for ever: a child that floods us must not keep us from its end. */
     for (unsigned i = 0; i < MESSAGES_MAX; i++) {
         struct iovec iov = {text, sizeof(text)};
         struct msghdr header = {.msg_iov = &iov,
@@ -421,24 +427,15 @@ take_signals(struct Holder *holder, int *code)
 static bool
 open_notify(struct Holder *holder)
 {
-    struct sockaddr_un name = {.sun_family = AF_UNIX};
-    socklen_t len = sizeof(name);
-    int one = 1;
+    int ends[2], one = 1;
 
-    holder->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    /* Bound to no name, the kernel picks an abstract one. */
-    if (holder->notify_fd < 0 ||
-        setsockopt(holder->notify_fd, SOL_SOCKET, SO_PASSCRED, &one,
-                   sizeof(one)) != 0 ||
-        bind(holder->notify_fd, (struct sockaddr *)&name,
-             sizeof(sa_family_t)) != 0 ||
-        getsockname(holder->notify_fd, (struct sockaddr *)&name, &len) != 0) {
+    if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, ends) != 0) {
         return false;
     }
-    snprintf(holder->address, sizeof(holder->address), "@%.*s",
-             (int)(len - offsetof(struct sockaddr_un, sun_path) - 1),
-             name.sun_path + 1);
-    return true;
+    holder->notify_fd = ends[0];
+    holder->speak_fd = ends[1];
+    return setsockopt(holder->notify_fd, SOL_SOCKET, SO_PASSCRED, &one,
+                      sizeof(one)) == 0;
 }
 
 static bool

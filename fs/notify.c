@@ -4,8 +4,9 @@
  *
  * The protocol of sd_notify(3) is one datagram to the socket named by
  * NOTIFY_SOCKET ('@' first: an abstract name), so a library is not needed for
- * it. READY=1 goes out when the mount serves, STATUS= when the state changes,
- * and EXTEND_TIMEOUT_USEC= as long as a stop takes.
+ * it. Our holder's socket has no name: it is inherited. READY=1 goes out when
+ * the mount serves, STATUS= when the state changes, and EXTEND_TIMEOUT_USEC= as
+ * long as a stop takes.
  *
  * FDSTORE=1 with a descriptor beside it (SCM_RIGHTS) asks to keep that one
  * open. The process that is started after us finds it from number 3 on, and
@@ -21,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -30,7 +32,8 @@
 #define SEND_LIMIT_S 1
 
 static struct sockaddr_un manager;
-static socklen_t manager_len; /* 0: nobody listens */
+static socklen_t manager_len; /* 0: it has no name */
+static int holder_fd = -1;
 static unsigned store_room;
 static struct {
     char *name;
@@ -62,6 +65,19 @@ number_of(const char *variable)
     return text != NULL ? strtol(text, NULL, 10) : 0;
 }
 
+/* The socket of our holder; what is there by accident stays as it is. */
+static void
+take_holder(void)
+{
+    int fd = (int)number_of(NOTIFY_FD_VARIABLE);
+    struct stat st;
+
+    if (fd >= FIRST_FD && fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode)) {
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+        holder_fd = fd;
+    }
+}
+
 static void
 take_passed(void)
 {
@@ -81,16 +97,25 @@ take_passed(void)
     }
 }
 
+static bool
+has_keeper(void)
+{
+    return holder_fd >= 0 || manager_len != 0;
+}
+
 void
 notify_init(void)
 {
-    static const char *const variables[] = {"NOTIFY_SOCKET", "FDSTORE",
-                                            "LISTEN_FDS", "LISTEN_PID",
-                                            "LISTEN_FDNAMES"};
+    static const char *const variables[] = {
+        NOTIFY_FD_VARIABLE, "NOTIFY_SOCKET", "FDSTORE",
+        "LISTEN_FDS",       "LISTEN_PID",    "LISTEN_FDNAMES"};
 
-    take_address();
+    take_holder();
+    if (holder_fd < 0) {
+        take_address();
+    }
     take_passed();
-    store_room = manager_len != 0 ? (unsigned)MAX(number_of("FDSTORE"), 0) : 0;
+    store_room = has_keeper() ? (unsigned)MAX(number_of("FDSTORE"), 0) : 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(variables); i++) {
         g_unsetenv(variables[i]);
     }
@@ -106,7 +131,7 @@ send_text(const char *text, int fd)
     } control = {{0}};
     struct iovec iov = {(void *)text, strlen(text)};
     struct msghdr message = {
-        .msg_name = &manager,
+        .msg_name = manager_len != 0 ? &manager : NULL,
         .msg_namelen = manager_len,
         .msg_iov = &iov,
         .msg_iovlen = 1,
@@ -115,10 +140,11 @@ send_text(const char *text, int fd)
     bool is_sent;
     int sock;
 
-    if (manager_len == 0) {
+    if (!has_keeper()) {
         return false;
     }
-    sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    sock = holder_fd >= 0 ? holder_fd
+                          : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock < 0) {
         return false;
     }
@@ -134,9 +160,11 @@ send_text(const char *text, int fd)
     }
     is_sent = sendmsg(sock, &message, MSG_NOSIGNAL) >= 0;
     if (!is_sent) {
-        g_debug("the service manager does not listen");
+        g_debug("the keeper does not listen");
     }
-    close(sock);
+    if (sock != holder_fd) {
+        close(sock);
+    }
     return is_sent;
 }
 

@@ -14,7 +14,11 @@
 
 #include <stdbool.h>
 
-/* Take NOTIFY_SOCKET, FDSTORE and LISTEN_* out of the environment: servers
+/* A socket of our holder's that this process was given: its number, in the
+ * environment. Counts before NOTIFY_SOCKET. */
+#define NOTIFY_FD_VARIABLE "WEIR_NOTIFY_FD"
+
+/* Take that, NOTIFY_SOCKET, FDSTORE and LISTEN_* out of the environment: servers
  * that weir starts must not speak, or listen, in our name. The descriptors
  * that were passed do not outlive an exec from now on. */
 void notify_init(void);
