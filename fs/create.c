@@ -239,7 +239,7 @@ enter_store(struct Making *making, GError **error)
     }
     making->lock_fd =
         store_lock_take(making->io, making->dir_fd, making->path, error);
-    if (making->lock_fd < 0 || !store_lock_check_gap(making->path, error)) {
+    if (making->lock_fd < 0) {
         return FALSE;
     }
     if (!g_file_test(conf_path, G_FILE_TEST_EXISTS)) {

@@ -72,7 +72,6 @@ enter(struct Removal *removal, GError **error)
     removal->lock_fd =
         store_lock_take(removal->io, removal->dir_fd, removal->path, error);
     return removal->lock_fd >= 0 &&
-           store_lock_check_gap(removal->path, error) &&
            store_load_conf(removal->io, removal->dir_fd, removal->path,
                            &removal->conf, error);
 }

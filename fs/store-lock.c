@@ -17,7 +17,8 @@
  * A free lock does not mean that nobody uses the store. Between two daemons of
  * one mount (takeover.c) nobody has it, and a guest waits for the second. So
  * whoever has got it looks for a mount of the store that is not dead, and gives
- * way if there is one; but for the daemon that goes on with it.
+ * way if there is one. Not so the daemon that goes on with it: that one waits
+ * for whoever only looks, since to be started once more would take longer.
  *
  * The pid is for messages only. `weir remove` unlinks the file while holding
  * it: who then gets the lock of the unlinked file tries again.
@@ -39,6 +40,7 @@
 #define LOCK_POLL_US  2000
 #define LOCK_POLL_MAX 2500 /* times */
 #define LOCK_SAY_MS   200
+#define TAKE_OVER_US  (5 * G_USEC_PER_SEC)
 
 /* The pid in the lock file, 0 if there is none. */
 static pid_t
@@ -156,8 +158,8 @@ store_lock_sign(StoreIo *io, int lock_fd)
     }
 }
 
-int
-store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error)
+static int
+take(StoreIo *io, int dir_fd, const char *path, GError **error)
 {
     for (;;) {
         int fd = io->ops->open(io, dir_fd, STORE_LOCK,
@@ -201,4 +203,43 @@ store_lock_check_gap(const char *path, GError **error)
                 path, entry.dir);
     mount_entry_clear(&entry);
     return FALSE;
+}
+
+int
+store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error)
+{
+    int fd = take(io, dir_fd, path, error);
+
+    if (fd >= 0 && !store_lock_check_gap(path, error)) {
+        io->ops->close(io, fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+int
+store_lock_take_over(StoreIo *io, int dir_fd, const char *path, GError **error)
+{
+    gint64 end_us = g_get_monotonic_time() + TAKE_OVER_US;
+    bool is_said = false;
+
+    for (;;) {
+        GError *inner = NULL;
+        int fd = take(io, dir_fd, path, &inner);
+
+        if (fd >= 0) {
+            return fd;
+        }
+        if (!g_error_matches(inner, STORE_ERROR, STORE_ERROR_BUSY) ||
+            g_get_monotonic_time() >= end_us) {
+            g_propagate_error(error, inner);
+            return -1;
+        }
+        if (!is_said) {
+            g_message("%s; its guest waits too", inner->message);
+            is_said = true;
+        }
+        g_error_free(inner);
+        g_usleep(LOCK_POLL_US);
+    }
 }

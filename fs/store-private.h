@@ -54,12 +54,15 @@ bool store_reserve_give(Store *store);
 void store_private_umask(void);
 
 /* The store's lock: an fd, or -1. Waits a little for a lock whose owner is
- * dead (rule 6). */
+ * dead (rule 6). Busy, too, if a mount of it waits for its next daemon. */
 int store_lock_take(StoreIo *io, int dir_fd, const char *path, GError **error);
+/* For that daemon: waits a little for owners that live as well. */
+int store_lock_take_over(StoreIo *io, int dir_fd, const char *path,
+                         GError **error);
 /* Take the lock of @fd, LOCK_EX or LOCK_SH, waiting as above: 0, -EWOULDBLOCK,
  * or another -errno. */
 int store_lock_wait(StoreIo *io, int fd, int how);
-/* With the lock: is nobody between two daemons of a mount? Else busy. */
+/* With the lock: does no mount wait for its next daemon? Else busy. */
 gboolean store_lock_check_gap(const char *path, GError **error);
 /* Our pid into the lock file. */
 void store_lock_sign(StoreIo *io, int lock_fd);

@@ -502,12 +502,12 @@ open_store(Store *store, unsigned flags, GError **error)
     if (!(flags & STORE_OPEN_READ)) {
         conf_deinit(&conf);
         store->lock_fd =
-            store_lock_take(store->io, store->dir_fd, store->path, error);
-        if (store->lock_fd < 0 ||
-            (!(flags & STORE_OPEN_MOUNTED) &&
-             !store_lock_check_gap(store->path, error)) ||
-            !store_load_conf(store->io, store->dir_fd, store->path, &conf,
-                             error)) {
+            flags & STORE_OPEN_MOUNTED
+                ? store_lock_take_over(store->io, store->dir_fd, store->path,
+                                       error)
+                : store_lock_take(store->io, store->dir_fd, store->path, error);
+        if (store->lock_fd < 0 || !store_load_conf(store->io, store->dir_fd,
+                                                   store->path, &conf, error)) {
             return FALSE;
         }
     }

@@ -74,7 +74,9 @@ is_gone "$pid" || fail 'umount returned and the holder is still there'
 [ -z "$(daemon_pid)" ] || fail 'umount returned and the daemon is still there'
 
 # In that moment nobody has the store's lock, and it is a guest's all the same.
-mount_store
+"$WEIR" mount -f --hold "$STORE" "$MNT" 2>"$T/daemon.log" &
+daemon=$!
+await 10 status_is .takeover resend
 mkdir "$T/elsewhere"
 pid=$(holder_pid)
 kill -STOP "$pid"
@@ -84,10 +86,18 @@ refused 3 "$WEIR" remove "$STORE/vda" --discard
 refused 3 "$WEIR" create "$STORE/vdb" --size 1M
 refused 3 "$WEIR" check "$STORE"
 refused 3 "$WEIR" mount "$STORE" "$T/elsewhere"
+# The next daemon waits for somebody who has it for a moment.
+exec 8<>"$STORE/lock"
+flock 8
+echo $$ >"$STORE/lock"
 kill -CONT "$pid"
+await 10 grep -q 'its guest waits too' "$T/daemon.log"
+exec 8<&-
 await 20 restarts_are 1
+! grep 'ended with code' "$T/daemon.log" || fail 'it came too early'
 head -c 4096 "$MNT/vda.raw" | cmp - <(head -c 4096 "$STORE/vda/disk.raw")
 umount_store
+wait $daemon || fail 'the holder did not end with 0'
 
 # Paused stays paused, and the holder passes signals on.
 mount_store
