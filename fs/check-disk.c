@@ -224,8 +224,8 @@ static void
 check_books(struct Check *check, const struct ConfDisk *disk, int dir_fd,
             const struct StateDisk *known)
 {
-    bool is_written = known && known->contact == CONTACT_KNOWN;
-    uint64_t least = is_written ? check->state.epoch : 0;
+    uint64_t least = store_books_epoch(known ? known->contact : CONTACT_NONE,
+                                       check->state.epoch_before);
     const char *log =
         sent_log_check(check->io, dir_fd, check->conf.uuid, least);
     const char *sums = sums_check(check->io, dir_fd, check->conf.uuid,
@@ -291,8 +291,7 @@ is_disk_name(const struct Check *check, const char *name)
 void
 check_disk(struct Check *check, const struct ConfDisk *disk)
 {
-    const struct StateDisk *known =
-        check->has_state ? state_disk(&check->state, disk->id) : NULL;
+    const struct StateDisk *known = state_disk(&check->state, disk->id);
     g_autofree char *where = g_strconcat(disk->name, "/", NULL);
     int dir_fd = check->io->ops->open(check->io, check->dir_fd, disk->name,
                                       STORE_DIR_FLAGS, 0);

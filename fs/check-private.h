@@ -17,8 +17,7 @@ struct Check {
     GString *report;
     unsigned damages; /* told and not mended */
     struct Conf conf;
-    struct State state;
-    bool has_state;
+    struct State state; /* that an opening would go on from */
 };
 
 enum CheckFinding {

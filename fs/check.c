@@ -15,7 +15,7 @@
  *
  * Nothing is written without --repair. That mends what can be mended without
  * loss, always so that more counts as dirty and never less: bitmaps, intent
- * files, the state (rebuilt as one of a store that was not ended cleanly), and
+ * files, the state (written as an opening would take it: store-state.c), and
  * leftovers are deleted. What a disk consists of is in check-disk.c.
  *
  * The lock is taken, shared unless something is to be written, for the time of
@@ -23,8 +23,6 @@
  * refused as busy.
  */
 #include "check-private.h"
-
-#include "bitmap/intent.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -118,77 +116,30 @@ check_conf(struct Check *check, bool *is_good, GError **error)
     return FALSE;
 }
 
-/* Largest epoch of any intent file. */
-static uint64_t
-newest_epoch(struct Check *check)
-{
-    uint64_t newest = 0;
-
-    for (unsigned i = 0; i < check->conf.n_disks; i++) {
-        const struct ConfDisk *disk = &check->conf.disks[i];
-        int dir_fd = check->io->ops->open(check->io, check->dir_fd, disk->name,
-                                          STORE_DIR_FLAGS, 0);
-        struct IntentMark want = {.sequence = UINT64_MAX};
-        Bitmap *hot = bitmap_new(disk->size_bytes, INTENT_EXTENT_BITS);
-        struct IntentReport report = {0};
-
-        memcpy(want.uuid, check->conf.uuid, sizeof(want.uuid));
-        if (hot && dir_fd >= 0) {
-            intent_load(check->io, dir_fd, hot, &want, &report);
-        }
-        newest = MAX(newest, report.newest);
-        bitmap_free(hot);
-        if (dir_fd >= 0) {
-            check->io->ops->close(check->io, dir_fd);
-        }
-    }
-    return newest;
-}
-
-/* One of a store that was not ended cleanly, whose disks nobody knows. */
-static void
-mend_state(struct Check *check, uint64_t newest)
-{
-    struct State state = {
-        .sequence = check->state.sequence,
-        .epoch = newest, /* so that what was discarded stays so */
-    };
-    int err;
-
-    memcpy(state.uuid, check->conf.uuid, sizeof(state.uuid));
-    err = store_put_state(check->io, check->dir_fd, &state);
-    check_mended(check, err, STORE_STATE " is made anew");
-    if (!err) {
-        state_deinit(&check->state);
-        check->state = state;
-        check->has_state = true;
-    }
-}
-
 static void
 check_state(struct Check *check)
 {
-    const char *why =
-        store_load_state(check->io, check->dir_fd, &check->conf, &check->state);
-    uint64_t newest = newest_epoch(check);
+    const char *why;
+    int err = store_find_state(check->io, check->dir_fd, &check->conf,
+                               &check->state, &why);
 
-    if (!why && newest > check->state.epoch + check->state.is_clean) {
-        why = "it is older than the intent files";
+    if (err) {
+        check_tell(check, CHECK_DAMAGE,
+                   STORE_STATE ": the intent files cannot be loaded: %s",
+                   g_strerror(-err));
+        return;
     }
-    check->has_state = !why;
     if (why) {
         check_tell(check, CHECK_DAMAGE,
                    STORE_STATE ": %s: everything will be sent again, nothing "
                                "is lost",
                    why);
         if (check->repairs) {
-            mend_state(check, newest);
+            err = store_put_state(check->io, check->dir_fd, &check->state);
+            check_mended(check, err, STORE_STATE " is made anew");
         }
         return;
     }
-    /* A serve that began and did not get to its state. */
-    check->state.is_clean &= newest <= check->state.epoch;
-    check->state.epoch = MAX(check->state.epoch, newest);
     if (!check->state.is_clean) {
         check_tell(check, CHECK_NOTE,
                    "the store was not ended cleanly: what was written last is "

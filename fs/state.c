@@ -11,6 +11,8 @@
  *   clean=no     being served, or the last end was a crash
  *   clean=yes    the bitmaps on disk are exact
  *   epoch        of the serve; the intent files are of the same one
+ *   epoch-before what files of the store must at least be of to be believed:
+ *                epoch, except of a state that was lost and is made anew
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
  * be believed. What earlier versions did not write has a value that leads to
@@ -236,6 +238,11 @@ parse_file(GKeyFile *file, struct State *state)
         !get_later_number(file, "state", "epoch", INT64_MAX, &state->epoch)) {
         return "a value of [state] is missing or malformed";
     }
+    state->epoch_before = state->epoch;
+    if (!get_later_number(file, "state", "epoch-before", state->epoch,
+                          &state->epoch_before)) {
+        return "a value of [state] is missing or malformed";
+    }
     for (char **group = groups; *group; group++) {
         if (!g_str_has_prefix(*group, "disk ")) {
             continue;
@@ -322,6 +329,7 @@ state_format(const struct State *state, size_t *len)
                           state->is_clean ? "yes" : "no");
     g_key_file_set_uint64(file, "state", "sequence", state->sequence);
     g_key_file_set_uint64(file, "state", "epoch", state->epoch);
+    g_key_file_set_uint64(file, "state", "epoch-before", state->epoch_before);
     for (unsigned i = 0; i < state->n_disks; i++) {
         format_disk(file, &state->disks[i]);
     }

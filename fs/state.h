@@ -50,7 +50,8 @@ struct State {
     uint8_t uuid[16]; /* of the store */
     bool is_clean;
     uint64_t sequence;
-    uint64_t epoch; /* of the last serve, or of its end; 0: none */
+    uint64_t epoch;        /* of the last serve, or of its end; 0: none */
+    uint64_t epoch_before; /* what files must be of; less after a loss only */
     unsigned n_disks;
     struct StateDisk disks[STORE_DISKS_MAX];
 };

@@ -12,10 +12,10 @@
  * Which clusters are dirty after opening:
  *
  *   no target                               all: no far side has anything
- *   no state to believe                     all, and in doubt
+ *   a state that was lost                   all, and in doubt
  *   never served (not in the state)         all
  *   other target than the state is about    all, first contact
- *   contact none                            all
+ *   contact none or lost                    all
  *   disk.raw is not as weir left it         all: somebody wrote the image
  *                                           while the store was at rest
  *   clean                                   the checkpoint's, and what the
@@ -230,7 +230,7 @@ why_all_dirty(const Disk *disk, const struct StateDisk *known, bool is_clean)
         return "its target is another one";
     }
     if (known->contact != CONTACT_KNOWN) {
-        return "its target was never written";
+        return "its target is not known";
     }
     if (known->cluster_bits != disk->cluster_bits ||
         known->size_bytes > atomic_load(&disk->size_bytes)) {
@@ -346,7 +346,7 @@ gboolean
 store_disk_load(Store *store, Disk *disk, const struct State *state,
                 GError **error)
 {
-    const struct StateDisk *known = state ? state_disk(state, disk->id) : NULL;
+    const struct StateDisk *known = state_disk(state, disk->id);
     bool is_clean = store->was_clean;
     const char *why = why_all_dirty(disk, known, is_clean);
 
@@ -356,9 +356,6 @@ store_disk_load(Store *store, Disk *disk, const struct State *state,
         if (!g_strcmp0(known->target, disk->target)) {
             disk->contact = disk->saved_contact = known->contact;
         }
-    }
-    if (!state && disk->target) {
-        disk->contact = CONTACT_LOST;
     }
     if (!is_clean) {
         disk->all_in_doubt = disk->recovers = true;

@@ -72,9 +72,11 @@ gboolean store_load_conf(StoreIo *io, int dir_fd, const char *path,
                          struct Conf *conf, GError **error);
 gboolean store_save_conf_in(StoreIo *io, int dir_fd, const char *path,
                             const struct Conf *conf, GError **error);
-/* The state, or in words why there is none that can be believed. */
-const char *store_load_state(StoreIo *io, int dir_fd, const struct Conf *conf,
-                             struct State *state);
+/* The state to go on from: the file's, or, if that cannot be believed (*@why:
+ * in words, else NULL), one of which only the targets' sums know more. 0, or
+ * -ENOMEM with @state empty. */
+int store_find_state(StoreIo *io, int dir_fd, const struct Conf *conf,
+                     struct State *state, const char **why);
 /* Replace the state. 0 or -errno. */
 int store_put_state(StoreIo *io, int dir_fd, const struct State *state);
 /* What an open store would have as weir.conf; borrows the strings. */
@@ -86,12 +88,10 @@ Disk *store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
 void store_disk_free(StoreIo *io, Disk *disk);
 /* Is it the name of a file that weir keeps in a disk's directory? */
 bool store_is_disk_file(const char *name);
-/* Load or set the bitmap. @state is NULL if there is none to believe. */
+/* Load or set the bitmap. */
 gboolean store_disk_load(Store *store, Disk *disk, const struct State *state,
                          GError **error);
 /* store-track.c */
-/* Largest epoch that the disk's intent file speaks of. 0 or -ENOMEM. */
-int store_track_newest(Store *store, Disk *disk, uint64_t *epoch);
 /* After an unclean end: the hot extents are dirty; they are kept for
  * store_track_begin(). @sequence: of the checkpoint found. 0 or -ENOMEM. */
 int store_track_recover(Store *store, Disk *disk, uint64_t sequence);
@@ -99,6 +99,14 @@ int store_track_recover(Store *store, Disk *disk, uint64_t sequence);
 int store_track_begin(Store *store, Disk *disk);
 /* Before the map grows. 0 or -errno. */
 int store_track_grow(Store *store, Disk *disk, uint64_t size_bytes);
+
+/* What sent-log and remote-sums must be of. Before the first contact nothing
+ * was sent, and nothing is missing. */
+static inline uint64_t
+store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
+{
+    return contact == CONTACT_NONE ? 0 : epoch_before;
+}
 
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);

@@ -27,8 +27,7 @@ store_relay_disk(Store *store, Disk *disk, Relay *relay, GError **error)
         .accept_unflushed = store->settings.accept_unflushed,
         .insecure = store->settings.insecure,
         .dir_fd = disk->dir_fd,
-        /* Before the first contact nothing was sent, and nothing is missing. */
-        .epoch_before = disk->contact == CONTACT_NONE ? 0 : store->epoch_before,
+        .epoch_before = store_books_epoch(disk->contact, store->epoch_before),
         .epoch = store->epoch,
         .is_in_doubt = disk->all_in_doubt,
         .recovers = disk->recovers,

@@ -55,22 +55,6 @@ mark_of(const Store *store, uint64_t epoch, uint64_t sequence)
     return mark;
 }
 
-int
-store_track_newest(Store *store, Disk *disk, uint64_t *epoch)
-{
-    struct IntentMark want = mark_of(store, 0, UINT64_MAX);
-    struct IntentReport report;
-    Bitmap *hot = new_extents(disk);
-
-    if (!hot) {
-        return -ENOMEM;
-    }
-    intent_load(store->io, disk->dir_fd, hot, &want, &report);
-    bitmap_free(hot);
-    *epoch = MAX(*epoch, report.newest);
-    return 0;
-}
-
 /* Every cluster of the extents in @hot. */
 static void
 mark_extents(Disk *disk, const Bitmap *hot)

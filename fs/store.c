@@ -24,16 +24,8 @@
  * checkpoint that was not read back is removed before a new one is written, so
  * that no page of it can pass for a newer one (rule 11).
  *
- * Epochs count serves that began clean, and clean ends of them; files that say
- * something of the disk or its target carry the one in which they were
- * written. A copy of before the last clean end is seen by that, and so is a
- * state that lags behind an intent file:
- *
- *   clean, by one     a serve began and did not get to its state, or did and
- *                     somebody put the state back. The files of that serve
- *                     say all that matters: it counts as unclean.
- *   anything else     an old state was put back, and nobody knows what was
- *                     said since: it is of no use.
+ * Which state an opening goes on from, if the file is not what was written
+ * last, is in store-state.c.
  *
  * What only resizes or sets something opens, works and closes cleanly without
  * serving: the state stays "clean" over it, and a crash in the middle leaves
@@ -141,39 +133,6 @@ store_save_conf(Store *store, GError **error)
                               error);
 }
 
-const char *
-store_load_state(StoreIo *io, int dir_fd, const struct Conf *conf,
-                 struct State *state)
-{
-    char *text = NULL;
-    size_t len;
-    int err =
-        store_io_load(io, dir_fd, STORE_STATE, STORE_FILE_MAX, &text, &len);
-    const char *why;
-
-    *state = (struct State){0};
-    if (err) {
-        return err == -ENOENT ? "it is missing" : g_strerror(-err);
-    }
-    why = state_parse(text, len, state);
-    free(text);
-    if (!why && memcmp(state->uuid, conf->uuid, sizeof(state->uuid)) != 0) {
-        state_deinit(state);
-        why = "it is another store's";
-    }
-    return why;
-}
-
-int
-store_put_state(StoreIo *io, int dir_fd, const struct State *state)
-{
-    g_autofree char *text = NULL;
-    size_t len;
-
-    text = state_format(state, &len);
-    return store_io_replace(io, dir_fd, STORE_STATE, text, len, 0600);
-}
-
 /* How the disk's bits are kept, by @map's figures. */
 static enum StateDirty
 dirty_kind(Disk *disk)
@@ -195,13 +154,16 @@ write_state(Store *store, bool is_clean, GError **error)
     struct State state = {
         .is_clean = is_clean,
         .sequence = atomic_load(&store->sequence),
-        .epoch = !store->is_served ? store->saved_epoch
-                 : is_clean        ? store_end_epoch(store)
-                                   : store->epoch,
+        .epoch = store->saved_epoch,
+        .epoch_before = store->saved_before,
         .n_disks = store->n_disks,
     };
     int err;
 
+    if (store->is_served) {
+        state.epoch = is_clean ? store_end_epoch(store) : store->epoch;
+        state.epoch_before = state.epoch;
+    }
     memcpy(state.uuid, store->uuid, sizeof(state.uuid));
     for (unsigned i = 0; i < store->n_disks; i++) {
         Disk *disk = store->disks[i];
@@ -233,6 +195,7 @@ write_state(Store *store, bool is_clean, GError **error)
     }
     store_reserve_keep(store);
     store->saved_epoch = state.epoch;
+    store->saved_before = state.epoch_before;
     for (unsigned i = 0; i < store->n_disks; i++) {
         store->disks[i]->saved_contact = store->disks[i]->contact;
     }
@@ -397,45 +360,6 @@ say_recovered(const Store *store)
               store->path, hot, size);
 }
 
-/*
- * Which epoch this is, and whether @state is still believed: @why it is not,
- * or NULL. Needs the disks, opened.
- */
-static gboolean
-find_epoch(Store *store, const struct State *state, const char **why,
-           GError **error)
-{
-    uint64_t newest = 0;
-
-    for (unsigned i = 0; i < store->n_disks; i++) {
-        if (store_track_newest(store, store->disks[i], &newest)) {
-            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
-                        "no memory for the hot extents of disk %s",
-                        store->disks[i]->name);
-            return FALSE;
-        }
-    }
-    store->was_clean = state->is_clean && newest <= state->epoch;
-    store->epoch_before = state->epoch;
-    if (!*why && newest > state->epoch + (state->is_clean ? 1 : 0)) {
-        *why = "it is older than the intent files";
-    }
-    if (*why) {
-        store->was_clean = false;
-        store->epoch_before = newest;
-        /* Beyond the end of that serve, too. */
-        store->epoch = MAX(state->epoch, newest) + 2;
-    } else if (store->was_clean) {
-        store->epoch = state->epoch + 1;
-    } else {
-        store->epoch = MAX(MAX(state->epoch, newest), 1);
-    }
-    store->saved_epoch = *why               ? newest
-                         : store->was_clean ? state->epoch
-                                            : store->epoch;
-    return TRUE;
-}
-
 static gboolean
 load_disks(Store *store, const struct State *state, const char *why,
            GError **error)
@@ -447,8 +371,7 @@ load_disks(Store *store, const struct State *state, const char *why,
                   store->path, why);
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
-        if (!store_disk_load(store, store->disks[i], why ? NULL : state,
-                             error)) {
+        if (!store_disk_load(store, store->disks[i], state, error)) {
             return FALSE;
         }
     }
@@ -458,15 +381,32 @@ load_disks(Store *store, const struct State *state, const char *why,
     return TRUE;
 }
 
+static void
+take_epochs(Store *store, const struct State *state)
+{
+    store->was_clean = state->is_clean;
+    store->epoch = state->is_clean ? state->epoch + 1 : MAX(state->epoch, 1);
+    store->epoch_before = store->saved_before = state->epoch_before;
+    store->saved_epoch = state->is_clean ? state->epoch : store->epoch;
+}
+
 static gboolean
 open_disks(Store *store, const struct Conf *conf, unsigned flags,
            GError **error)
 {
     struct State state;
-    const char *why = store_load_state(store->io, store->dir_fd, conf, &state);
+    const char *why;
+    int err = store_find_state(store->io, store->dir_fd, conf, &state, &why);
     gboolean ok = TRUE;
 
+    if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "store %s: its intent files cannot be loaded",
+                        store->path);
+        return FALSE;
+    }
     atomic_store(&store->sequence, state.sequence);
+    take_epochs(store, &state);
     for (unsigned i = 0; ok && i < conf->n_disks; i++) {
         Disk *disk = store_disk_open(store, &conf->disks[i], flags, error);
 
@@ -476,8 +416,7 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
             store->disks[store->n_disks++] = disk;
         }
     }
-    ok = ok && find_epoch(store, &state, &why, error) &&
-         load_disks(store, &state, why, error);
+    ok = ok && load_disks(store, &state, why, error);
     state_deinit(&state);
     return ok;
 }

@@ -129,7 +129,7 @@ typedef struct Store {
      * written with epoch: that of this serve, the same one after an unclean
      * end. Both are set at opening. */
     uint64_t epoch, epoch_before;
-    uint64_t saved_epoch; /* the store's own: of the state on disk */
+    uint64_t saved_epoch, saved_before; /* the state's on disk; store.c's own */
 } Store;
 
 /* What files are written with last, before store_close_clean(). */

@@ -200,6 +200,49 @@ test_damage_is_mended(void **state)
     }
 }
 
+/* What an opening finds, in one line. */
+static char *
+opened(const struct StoreFixture *fixture)
+{
+    Store *store = fixture_open(fixture, STORE_OPEN_READ);
+    Disk *disk = store->disks[0];
+    char *found = g_strdup_printf(
+        "clean %d, epochs %" G_GUINT64_FORMAT " %" G_GUINT64_FORMAT
+        ", contact %d, doubt %d, recovers %d, dirty %" G_GUINT64_FORMAT,
+        store->was_clean, store->epoch_before, store->epoch, (int)disk->contact,
+        disk->all_in_doubt, disk->recovers, dirty_clusters(disk));
+
+    assert_int_equal(disk->contact, CONTACT_LOST);
+    assert_true(disk->all_in_doubt);
+    assert_int_equal(dirty_clusters(disk), DISK_CLUSTERS);
+    store_free(store);
+    return found;
+}
+
+/* With the state mended, an opening goes on as it would without. */
+static void
+test_lost_state_is_mended_as_opened(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->path, STORE_STATE, NULL);
+
+    for (unsigned cut = 0; cut < 2; cut++) {
+        char *before, *after, *report;
+
+        fixture_serve(fixture, 0);
+        assert_int_equal(cut ? truncate(path, 50) : unlink(path), 0);
+        before = opened(fixture);
+        assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+        assert_int_equal(access(path, F_OK), 0);
+        after = opened(fixture);
+        assert_string_equal(before, after);
+        g_free(before);
+        g_free(after);
+        g_free(report);
+    }
+    g_free(path);
+}
+
 static void
 test_leftovers_are_deleted(void **state)
 {
@@ -286,6 +329,7 @@ main(void)
         cmocka_unit_test(test_damage_is_named),
         WITH_STORE(test_zero_list_damage_is_named),
         cmocka_unit_test(test_damage_is_mended),
+        WITH_STORE(test_lost_state_is_mended_as_opened),
         WITH_STORE(test_leftovers_are_deleted),
         WITH_STORE(test_unknown_files_are_notes),
         WITH_STORE(test_check_writes_nothing_and_wants_rest),

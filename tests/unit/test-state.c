@@ -14,8 +14,10 @@ static uint64_t seed_number;
 static void
 fill(struct State *state)
 {
-    *state = (struct State){
-        .is_clean = true, .sequence = 1234567890123, .epoch = 77};
+    *state = (struct State){.is_clean = true,
+                            .sequence = 1234567890123,
+                            .epoch = 77,
+                            .epoch_before = 75};
     memset(state->uuid, 0xa5, sizeof(state->uuid));
     state->n_disks = 2;
     state->disks[0] = (struct StateDisk){
@@ -50,6 +52,7 @@ test_state_round_trips(void **unused)
     assert_true(back.is_clean);
     assert_int_equal(back.sequence, state.sequence);
     assert_int_equal(back.epoch, state.epoch);
+    assert_int_equal(back.epoch_before, state.epoch_before);
     assert_memory_equal(back.uuid, state.uuid, 16);
     assert_int_equal(back.n_disks, 2);
     disk = state_disk(&back, 3);

@@ -248,6 +248,7 @@ test_old_state_is_seen_through(void **state)
 {
     struct StoreFixture *fixture = *state;
     char *path = g_build_filename(fixture->path, STORE_STATE, NULL);
+    uint64_t epoch;
     char *old;
     size_t len;
     Store *store;
@@ -280,6 +281,15 @@ test_old_state_is_seen_through(void **state)
     assert_int_equal(dirty_clusters(disk), BIG_CLUSTERS);
     assert_int_equal(disk->contact, CONTACT_LOST); /* the sums may know it */
     assert_int_equal(store->epoch_before, store->epoch - 2);
+    /* Nor does a clean end of what only sets something say more. */
+    epoch = store->epoch;
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+    disk = open_vdb(fixture, &store);
+    assert_true(store->was_clean);
+    assert_int_equal(disk->contact, CONTACT_LOST);
+    assert_int_equal(store->epoch_before, epoch - 2);
+    assert_int_equal(store->epoch, epoch + 1);
     store_free(store);
     g_free(old);
     g_free(path);
