@@ -89,6 +89,25 @@ mend_intent(struct Check *check, const struct ConfDisk *disk, int dir_fd,
     check_mended(check, intent_save(check->io, dir_fd, hot, &mark), what);
 }
 
+/* How much of @disk the intent file @fd is about, if nothing relies on it: a
+ * disk that was grown at rest has more than a file of before. */
+static uint64_t
+intent_bytes(const struct ConfDisk *disk, int fd)
+{
+    uint64_t extents = clusters_for(disk->size_bytes, INTENT_EXTENT_BITS);
+    struct stat st;
+    uint64_t pages;
+
+    if (fd < 0 || fstat(fd, &st)) {
+        return disk->size_bytes;
+    }
+    /* What is of a page in part, or of none, is not of before. */
+    pages = MAX(((uint64_t)st.st_size + INTENT_PAGE - 1) / INTENT_PAGE, 1);
+    return pages < intent_pages(extents)
+               ? pages * INTENT_PAGE_BITS << INTENT_EXTENT_BITS
+               : disk->size_bytes;
+}
+
 /*
  * The intent file. @needed: the store was not ended cleanly, and this says
  * what may have been written; else the next serve begins with a new one.
@@ -99,9 +118,10 @@ check_intent(struct Check *check, const struct ConfDisk *disk, int dir_fd,
 {
     struct IntentMark want = {.epoch = needed ? check->state.epoch : 0,
                               .sequence = needed ? sequence : UINT64_MAX};
-    Bitmap *hot = bitmap_new(disk->size_bytes, INTENT_EXTENT_BITS);
     int fd = check->io->ops->open(check->io, dir_fd, INTENT_FILE,
                                   O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    Bitmap *hot = bitmap_new(needed ? disk->size_bytes : intent_bytes(disk, fd),
+                             INTENT_EXTENT_BITS);
     struct IntentReport report = {0};
 
     memcpy(want.uuid, check->conf.uuid, sizeof(want.uuid));
