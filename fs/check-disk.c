@@ -19,8 +19,18 @@
 #include <fcntl.h>
 #include <string.h>
 
-/* All that was not found clean is dirty, in a checkpoint newer than any. */
+/* A file that is made anew, so that nothing about the old one, whatever it is,
+ * can fail that. Without it more is dirty, until the new one is there. */
 static int
+discard(struct Check *check, int dir_fd, const char *name)
+{
+    int err = check->io->ops->unlink(check->io, dir_fd, name, 0);
+
+    return err == -ENOENT ? 0 : err;
+}
+
+/* All that was not found clean is dirty, in a checkpoint newer than any. */
+static void
 mend_bitmap(struct Check *check, const struct ConfDisk *disk, int dir_fd,
             struct BitmapFile *file, uint64_t *sequence)
 {
@@ -29,9 +39,9 @@ mend_bitmap(struct Check *check, const struct ConfDisk *disk, int dir_fd,
     int err;
 
     *sequence = MAX(*sequence, check->state.sequence) + 1;
-    err = bitmap_file_save(check->io, dir_fd, file, 1, *sequence);
+    err = discard(check, dir_fd, STORE_DIRTY);
+    err = err ? err : bitmap_file_save(check->io, dir_fd, file, 1, *sequence);
     check_mended(check, err, what);
-    return err;
 }
 
 /* The checkpoint, which is to be there. Returns its sequence. */
@@ -68,7 +78,7 @@ check_bitmap(struct Check *check, const struct ConfDisk *disk, int dir_fd,
                    disk->name, what);
         report.sequence = report.newest;
         if (check->repairs && err != -EPROTONOSUPPORT) {
-            (void)mend_bitmap(check, disk, dir_fd, &file, &report.sequence);
+            mend_bitmap(check, disk, dir_fd, &file, &report.sequence);
         }
     }
     bitmap_free(file.map);
@@ -84,9 +94,11 @@ mend_intent(struct Check *check, const struct ConfDisk *disk, int dir_fd,
     g_autofree char *what = g_strdup_printf(
         "disk %s: " INTENT_FILE ": what was damaged counts as written",
         disk->name);
+    int err = discard(check, dir_fd, INTENT_FILE);
 
     memcpy(mark.uuid, check->conf.uuid, sizeof(mark.uuid));
-    check_mended(check, intent_save(check->io, dir_fd, hot, &mark), what);
+    err = err ? err : intent_save(check->io, dir_fd, hot, &mark);
+    check_mended(check, err, what);
 }
 
 /* How much of @disk the intent file @fd is about, if nothing relies on it: a
@@ -149,21 +161,15 @@ is_zero_page(const unsigned char *page)
     return page[0] == 0 && !memcmp(page, page + 1, ZERO_RECORD_BYTES - 1);
 }
 
-/* An empty list, as of a disk that never had one. */
+/* As of a disk that never had a list. */
 static void
 mend_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
 {
     g_autofree char *what =
-        g_strdup_printf("disk %s: " STORE_ZEROES " is emptied", disk->name);
-    StoreIo *io = check->io;
-    int fd = io->ops->open(io, dir_fd, STORE_ZEROES,
-                           O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0);
-    int err = fd < 0 ? fd : io->ops->ftruncate(io, fd, 0);
+        g_strdup_printf("disk %s: " STORE_ZEROES " is deleted", disk->name);
+    int err = discard(check, dir_fd, STORE_ZEROES);
 
-    if (fd >= 0) {
-        err = err ? err : io->ops->fsync(io, fd);
-        io->ops->close(io, fd);
-    }
+    err = err ? err : check->io->ops->fsync(check->io, dir_fd);
     check_mended(check, err, what);
 }
 
@@ -207,32 +213,44 @@ check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
     }
 }
 
-/* Everything is in doubt then, and no sum is known. */
 static void
-mend_books(struct Check *check, const struct ConfDisk *disk, int dir_fd,
-           bool is_log, uint64_t least)
+mend_sums(struct Check *check, const struct ConfDisk *disk, int dir_fd)
 {
     g_autofree char *what = g_strdup_printf(
-        "disk %s: %s", disk->name,
-        is_log ? SENT_LOG_FILE ": everything counts as uploaded in part"
-               : SUMS_FILE ": nothing is known of the target");
-    Bitmap *logged = bitmap_new(disk->size_bytes, disk->cluster_bits);
-    int err = logged ? 0 : -ENOMEM;
+        "disk %s: " SUMS_FILE ": nothing is known of the target", disk->name);
+
+    check_mended(check, discard(check, dir_fd, SUMS_FILE), what);
+}
+
+/* One that is missing, of a store that was served: all is in doubt. */
+static int
+renew_log(struct Check *check, int dir_fd, Bitmap *logged)
+{
     const char *said;
     SentLog log;
+    int err = discard(check, dir_fd, SENT_LOG_FILE);
 
-    if (!err && is_log) {
-        err = sent_log_open(&log, check->io, dir_fd, check->conf.uuid, least,
-                            check->state.epoch, true, logged, &said);
-        if (!err || err == -EBADMSG) {
-            sent_log_close(&log);
-            err = 0;
-        }
+    err = err ? err
+              : sent_log_open(&log, check->io, dir_fd, check->conf.uuid, 1,
+                              check->state.epoch, true, logged, &said);
+    if (err == -EBADMSG) {
+        sent_log_close(&log);
+        err = 0;
     }
-    if (!err) {
-        err = check->io->ops->unlink(check->io, dir_fd, SUMS_FILE, 0);
-        err = err == -ENOENT ? 0 : err;
-    }
+    return err;
+}
+
+/* Then no sum is known, either. */
+static void
+mend_log(struct Check *check, const struct ConfDisk *disk, int dir_fd)
+{
+    g_autofree char *what = g_strdup_printf(
+        "disk %s: " SENT_LOG_FILE ": everything counts as uploaded in part",
+        disk->name);
+    Bitmap *logged = bitmap_new(disk->size_bytes, disk->cluster_bits);
+    int err = logged ? renew_log(check, dir_fd, logged) : -ENOMEM;
+
+    err = err ? err : discard(check, dir_fd, SUMS_FILE);
     if (logged) {
         bitmap_free(logged);
     }
@@ -256,15 +274,18 @@ check_books(struct Check *check, const struct ConfDisk *disk, int dir_fd,
                    "disk %s: " SENT_LOG_FILE ": %s: after a crash everything "
                    "counts as uploaded in part and is sent again",
                    disk->name, log);
+        if (check->repairs) {
+            mend_log(check, disk, dir_fd);
+        }
     }
     if (sums) {
         check_tell(check, CHECK_DAMAGE,
                    "disk %s: " SUMS_FILE ": %s: what is dirty is sent without "
                    "a look at what the target holds",
                    disk->name, sums);
-    }
-    if ((log || sums) && check->repairs) {
-        mend_books(check, disk, dir_fd, log != NULL, least);
+        if (check->repairs) {
+            mend_sums(check, disk, dir_fd);
+        }
     }
 }
 

@@ -235,6 +235,43 @@ test_damage_is_mended(void **state)
     }
 }
 
+/* What stands in a file's place can be anything, in all of them at once. */
+static void
+test_what_is_no_file_is_mended(void **state)
+{
+    static const char *const names[] = {STORE_DIRTY, INTENT_FILE, STORE_ZEROES,
+                                        STORE_SENT, STORE_SUMS};
+    struct StoreFixture *fixture = *state;
+
+    char *report;
+
+    fixture_serve(fixture, CLUSTER);
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        char *path = g_build_filename(fixture->address, names[i], NULL);
+
+        (void)unlink(path);
+        assert_int_equal(symlink(".", path), 0);
+        g_free(path);
+    }
+    assert_int_equal(check(fixture, &report), STORE_DAMAGED);
+    g_free(report);
+    if (check_with(fixture, true, &report) != STORE_SOUND) {
+        fail_msg("%s", report);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path =
+            g_build_filename(fixture->address, names[i], NULL);
+        g_autofree char *said =
+            g_strconcat("repaired: disk vda: ", names[i], NULL);
+
+        assert_false(g_file_test(path, G_FILE_TEST_IS_SYMLINK));
+        assert_non_null(strstr(report, said));
+    }
+    g_free(report);
+    assert_int_equal(check(fixture, &report), STORE_SOUND);
+    g_free(report);
+}
+
 /* What an opening finds, in one line. */
 static char *
 opened(const struct StoreFixture *fixture)
@@ -365,6 +402,7 @@ main(void)
         cmocka_unit_test(test_damage_is_named),
         WITH_STORE(test_zero_list_damage_is_named),
         cmocka_unit_test(test_damage_is_mended),
+        WITH_STORE(test_what_is_no_file_is_mended),
         WITH_STORE(test_lost_state_is_mended_as_opened),
         WITH_STORE(test_leftovers_are_deleted),
         WITH_STORE(test_unknown_files_are_notes),
