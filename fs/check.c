@@ -18,9 +18,9 @@
  * files, the state (written as an opening would take it: store-state.c), and
  * leftovers are deleted. What a disk consists of is in check-disk.c.
  *
- * The lock is taken, shared unless something is to be written, for the time of
- * the check, so that nobody serves the store meanwhile; a store in use is
- * refused as busy.
+ * The lock is held for the time of the check, so that nobody serves the store
+ * meanwhile; a store in use is refused as busy. To repair it is taken as for a
+ * serve; to look it is shared with others who look.
  */
 #include "check-private.h"
 
@@ -63,10 +63,71 @@ check_mended(struct Check *check, int err, const char *what)
     check_tell(check, CHECK_REPAIR, "%s", what);
 }
 
+/* FALSE only for what is no store at all. @damage: why weir.conf is of no use,
+ * or NULL. */
 static gboolean
-enter(struct Check *check, const char *path, GError **error)
+load_conf(struct Check *check, char **damage, GError **error)
+{
+    GError *inner = NULL;
+
+    *damage = NULL;
+    if (store_load_conf(check->io, check->dir_fd, check->path, &check->conf,
+                        &inner)) {
+        return TRUE;
+    }
+    if (inner->code == STORE_ERROR_DAMAGED) {
+        *damage = g_strdup(inner->message);
+        g_error_free(inner);
+        return TRUE;
+    }
+    g_propagate_error(error, inner);
+    return FALSE;
+}
+
+/* To look it is enough that nobody serves the store: without the file nobody
+ * does. */
+static gboolean
+lock_to_look(struct Check *check, GError **error)
 {
     StoreIo *io = check->io;
+    int err;
+
+    check->lock_fd = io->ops->open(io, check->dir_fd, STORE_LOCK,
+                                   O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    if (check->lock_fd == -ENOENT) {
+        return TRUE;
+    }
+    err = check->lock_fd < 0 ? check->lock_fd
+                             : store_lock_wait(io, check->lock_fd, LOCK_SH);
+    if (err == -EWOULDBLOCK) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                    "store %s is in use: a check needs it at rest, weir umount "
+                    "it first",
+                    check->path);
+    } else if (err) {
+        store_set_errno(error, STORE_ERROR_FAILED, err,
+                        "%s/" STORE_LOCK " cannot be locked", check->path);
+    }
+    return err == 0;
+}
+
+static gboolean
+lock(struct Check *check, GError **error)
+{
+    if (!check->repairs) {
+        return lock_to_look(check, error) &&
+               store_lock_check_gap(check->path, error);
+    }
+    check->lock_fd =
+        store_lock_take(check->io, check->dir_fd, check->path, error);
+    return check->lock_fd >= 0;
+}
+
+/* As an opening: weir.conf before the lock, which would leave its file in a
+ * foreign directory, and what counts under it. */
+static gboolean
+enter(struct Check *check, const char *path, char **damage, GError **error)
+{
     char *real = realpath(path, NULL);
 
     if (!real) {
@@ -82,38 +143,12 @@ enter(struct Check *check, const char *path, GError **error)
                         "store %s cannot be opened", check->path);
         return FALSE;
     }
-    check->lock_fd = io->ops->open(io, check->dir_fd, STORE_LOCK,
-                                   O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
-    if (check->lock_fd >= 0 &&
-        store_lock_wait(io, check->lock_fd,
-                        check->repairs ? LOCK_EX : LOCK_SH)) {
-        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
-                    "store %s is in use: a check needs it at rest, weir umount "
-                    "it first",
-                    check->path);
+    if (!load_conf(check, damage, error)) {
         return FALSE;
     }
-    return store_lock_check_gap(check->path, error);
-}
-
-/* FALSE only for what is no store at all. */
-static gboolean
-check_conf(struct Check *check, bool *is_good, GError **error)
-{
-    GError *inner = NULL;
-
-    *is_good = store_load_conf(check->io, check->dir_fd, check->path,
-                               &check->conf, &inner);
-    if (*is_good) {
-        return TRUE;
-    }
-    if (inner->code == STORE_ERROR_DAMAGED) {
-        check_tell(check, CHECK_DAMAGE, "%s", inner->message);
-        g_error_free(inner);
-        return TRUE;
-    }
-    g_propagate_error(error, inner);
-    return FALSE;
+    g_clear_pointer(damage, g_free);
+    conf_deinit(&check->conf);
+    return lock(check, error) && load_conf(check, damage, error);
 }
 
 static void
@@ -251,11 +286,12 @@ store_check(StoreIo *io, const char *path, bool repairs, GString *report,
                           .lock_fd = -1,
                           .repairs = repairs,
                           .report = report};
-    bool has_conf = false;
-    gboolean ok =
-        enter(&check, path, error) && check_conf(&check, &has_conf, error);
+    g_autofree char *damage = NULL;
+    gboolean ok = enter(&check, path, &damage, error);
 
-    if (ok && has_conf) {
+    if (ok && damage) {
+        check_tell(&check, CHECK_DAMAGE, "%s", damage);
+    } else if (ok) {
         check_all(&check);
     }
     *verdict = check.damages ? STORE_DAMAGED : STORE_SOUND;

@@ -364,12 +364,25 @@ test_unknown_files_are_notes(void **state)
 }
 
 static void
+assert_fails(const char *path, bool repairs, int code)
+{
+    GString *report = g_string_new(NULL);
+    enum StoreVerdict verdict;
+    GError *error = NULL;
+
+    assert_false(store_check(store_io_kernel(), path, repairs, report, &verdict,
+                             &error));
+    assert_int_equal(take_code(&error), code);
+    assert_int_equal(report->len, 0);
+    g_string_free(report, TRUE);
+}
+
+static void
 test_check_writes_nothing_and_wants_rest(void **state)
 {
     struct StoreFixture *fixture = *state;
     GString *report = g_string_new(NULL);
     enum StoreVerdict verdict;
-    GError *error = NULL;
     struct stat before, after;
     Store *store;
 
@@ -380,14 +393,38 @@ test_check_writes_nothing_and_wants_rest(void **state)
     assert_int_equal(before.st_mtim.tv_nsec, after.st_mtim.tv_nsec);
 
     store = fixture_open(fixture, 0);
-    assert_false(store_check(store_io_kernel(), fixture->path, false, report,
-                             &verdict, &error));
-    assert_int_equal(take_code(&error), 3);
+    assert_fails(fixture->path, false, 3);
     store_free(store);
-    assert_false(store_check(store_io_kernel(), fixture->dir, false, report,
-                             &verdict, &error));
-    assert_int_equal(take_code(&error), 1);
+    assert_fails(fixture->dir, false, 1);
     g_string_free(report, TRUE);
+}
+
+/* No lock, no repair: it is made if it is missing, and none in what is no
+ * store. */
+static void
+test_repair_has_the_lock(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    g_autofree char *lock = g_build_filename(fixture->path, STORE_LOCK, NULL);
+    g_autofree char *kept = g_build_filename(fixture->path, STORE_STATE, NULL);
+    g_autofree char *foreign = g_build_filename(fixture->dir, STORE_LOCK, NULL);
+    char *report;
+    Store *store = fixture_open(fixture, 0);
+
+    assert_fails(fixture->path, true, 3);
+    store_free(store);
+    assert_fails(fixture->dir, true, 1);
+    assert_int_equal(access(foreign, F_OK), -1);
+    assert_int_equal(unlink(kept), 0);
+    assert_int_equal(unlink(lock), 0);
+    assert_int_equal(symlink("/dev/null", lock), 0);
+    assert_fails(fixture->path, true, 1);
+    assert_fails(fixture->path, false, 1);
+    assert_int_equal(access(kept, F_OK), -1);
+    assert_int_equal(unlink(lock), 0);
+    assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+    assert_int_equal(access(lock, F_OK), 0);
+    g_free(report);
 }
 
 int
@@ -407,6 +444,7 @@ main(void)
         WITH_STORE(test_leftovers_are_deleted),
         WITH_STORE(test_unknown_files_are_notes),
         WITH_STORE(test_check_writes_nothing_and_wants_rest),
+        WITH_STORE(test_repair_has_the_lock),
     };
 
     g_log_set_writer_func(quiet_log, NULL, NULL);
