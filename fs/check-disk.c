@@ -173,7 +173,8 @@ mend_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
     check_mended(check, err, what);
 }
 
-/* One slot of two may be torn; a file that was used has a valid one. */
+/* One slot of two may be torn; a file that was used has a valid one. An unused
+ * one is empty or zero: a slot in part is none of weir's. */
 static void
 check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
 {
@@ -190,8 +191,11 @@ check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
         g_autofree ZeroList *list = g_new0(ZeroList, 1);
         uint64_t sequence;
 
-        if (io->ops->pread(io, fd, page, sizeof(page), slot * sizeof(page)) !=
-            (ssize_t)sizeof(page)) {
+        ssize_t n =
+            io->ops->pread(io, fd, page, sizeof(page), slot * sizeof(page));
+
+        if (n != (ssize_t)sizeof(page)) {
+            is_used |= n != 0;
             continue;
         }
         is_used |= !is_zero_page(page);
@@ -222,9 +226,9 @@ mend_sums(struct Check *check, const struct ConfDisk *disk, int dir_fd)
     check_mended(check, discard(check, dir_fd, SUMS_FILE), what);
 }
 
-/* One that is missing, of a store that was served: all is in doubt. */
+/* As an opening does with one that is missing: of a store that was served. */
 static int
-renew_log(struct Check *check, int dir_fd, Bitmap *logged)
+renew_log(struct Check *check, int dir_fd, bool in_doubt, Bitmap *logged)
 {
     const char *said;
     SentLog log;
@@ -232,7 +236,7 @@ renew_log(struct Check *check, int dir_fd, Bitmap *logged)
 
     err = err ? err
               : sent_log_open(&log, check->io, dir_fd, check->conf.uuid, 1,
-                              check->state.epoch, true, logged, &said);
+                              check->state.epoch, in_doubt, logged, &said);
     if (err == -EBADMSG) {
         sent_log_close(&log);
         err = 0;
@@ -242,13 +246,15 @@ renew_log(struct Check *check, int dir_fd, Bitmap *logged)
 
 /* Then no sum is known, either. */
 static void
-mend_log(struct Check *check, const struct ConfDisk *disk, int dir_fd)
+mend_log(struct Check *check, const struct ConfDisk *disk, int dir_fd,
+         bool in_doubt)
 {
-    g_autofree char *what = g_strdup_printf(
-        "disk %s: " SENT_LOG_FILE ": everything counts as uploaded in part",
-        disk->name);
+    g_autofree char *what =
+        g_strdup_printf("disk %s: " SENT_LOG_FILE ": %s", disk->name,
+                        in_doubt ? "everything counts as uploaded in part"
+                                 : "nothing is known of the target");
     Bitmap *logged = bitmap_new(disk->size_bytes, disk->cluster_bits);
-    int err = logged ? renew_log(check, dir_fd, logged) : -ENOMEM;
+    int err = logged ? renew_log(check, dir_fd, in_doubt, logged) : -ENOMEM;
 
     err = err ? err : discard(check, dir_fd, SUMS_FILE);
     if (logged) {
@@ -275,7 +281,8 @@ check_books(struct Check *check, const struct ConfDisk *disk, int dir_fd,
                    "counts as uploaded in part and is sent again",
                    disk->name, log);
         if (check->repairs) {
-            mend_log(check, disk, dir_fd);
+            mend_log(check, disk, dir_fd,
+                     !check->state.is_clean || (known && known->is_in_doubt));
         }
     }
     if (sums) {

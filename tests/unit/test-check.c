@@ -186,8 +186,8 @@ test_damage_is_mended(void **state)
         {STORE_STATE, 9},           {STORE_STATE, -9},
         {"vda/" STORE_DIRTY, 8292}, {"vda/" STORE_DIRTY, -5000},
         {"vda/" INTENT_FILE, 40},   {"vda/" INTENT_FILE, -400},
-        {"vda/" STORE_ZEROES, 17},  {"vda/" STORE_SENT, 600},
-        {"vda/" STORE_SUMS, 100},
+        {"vda/" STORE_ZEROES, 17},  {"vda/" STORE_ZEROES, -5},
+        {"vda/" STORE_SENT, 600},   {"vda/" STORE_SUMS, 100},
     };
 
     (void)state;
@@ -311,6 +311,42 @@ test_lost_state_is_mended_as_opened(void **state)
         g_free(before);
         g_free(after);
         g_free(report);
+    }
+    g_free(path);
+}
+
+/* Nothing was under way at a clean end: a log of everything would cost the
+ * next crash all of the disk. */
+static void
+test_mended_log_of_a_clean_end_is_empty(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->address, STORE_SENT, NULL);
+    char *report;
+
+    for (unsigned crashes = 0; crashes < 2; crashes++) {
+        Bitmap *logged =
+            bitmap_new(DISK_CLUSTERS * CLUSTER, STORE_CLUSTER_BITS);
+        const char *what;
+        Store *store;
+        SentLog log;
+
+        fixture_serve(fixture, 0);
+        store = fixture_open(fixture, 0);
+        assert_true(!crashes || store_serve(store, NULL));
+        assert_int_equal(unlink(path), 0);
+        store_free(store);
+        assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+        g_free(report);
+        store = fixture_open(fixture, STORE_OPEN_READ);
+        assert_int_equal(sent_log_open(&log, store->io, store->disks[0]->dir_fd,
+                                       store->uuid, store->epoch_before,
+                                       store->epoch, true, logged, &what),
+                         0);
+        assert_int_equal(bitmap_count(logged), crashes ? DISK_CLUSTERS : 0);
+        sent_log_close(&log);
+        store_free(store);
+        bitmap_free(logged);
     }
     g_free(path);
 }
@@ -441,6 +477,7 @@ main(void)
         cmocka_unit_test(test_damage_is_mended),
         WITH_STORE(test_what_is_no_file_is_mended),
         WITH_STORE(test_lost_state_is_mended_as_opened),
+        WITH_STORE(test_mended_log_of_a_clean_end_is_empty),
         WITH_STORE(test_leftovers_are_deleted),
         WITH_STORE(test_unknown_files_are_notes),
         WITH_STORE(test_check_writes_nothing_and_wants_rest),
