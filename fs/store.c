@@ -28,9 +28,10 @@
  * last, is in store-state.c.
  *
  * What only resizes or sets something opens, works and closes cleanly without
- * serving: the state stays "clean" over it, and a crash in the middle leaves
- * either the old checkpoint with the old numbers, or one whose number is not
- * the state's, which counts as all dirty.
+ * serving: the state stays "clean" over it. A crash in the middle leaves it
+ * beside the checkpoint that it names, or beside a newer one, and both are
+ * believed: nothing is uploaded meanwhile, so that a newer one has the same
+ * bits or more.
  */
 #include "store-private.h"
 

@@ -16,8 +16,11 @@
  *          STORE/state       GKeyFile, replaced atomically: clean or not,
  *                            checkpoint sequence, per disk: how the target
  *                            was accepted, and the face's attributes
+ *          STORE/reserve     a file of nothing: room for the state when the
+ *                            file system is full
  *          STORE/NAME/disk.raw, dirty (bitmap-file.h), intent (intent.h),
- *          zeroes (zero-list.h)
+ *          zeroes (zero-list.h), remote-sums (relay/sums.h), sent-log
+ *          (relay/sent-log.h)
  *          STORE/control.sock
  * Errors:  gboolean + GError of STORE_ERROR; store_exit_code() turns one into
  *          the documented exit code.
