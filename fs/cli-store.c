@@ -356,11 +356,12 @@ run_check(int argc, char **argv)
 
 const struct CliCommand cli_store_commands[] = {
     {.name = "create",
-     .synopsis = "STORE/DISK (--size SIZE | --from IMAGE) [--target URI]",
+     .synopsis = "STORE/DISK (--size SIZE | --from IMAGE) [--target URI]\n"
+                 "            [--cluster-size SIZE] [--insecure]",
      .summary = "Make a new disk, and the store if it is new.",
      .options = create_entries,
      .codes = "  0 made   1 failed   2 usage   3 store in use\n"
-              "  5 the target cannot be one\n",
+              "  4 store damaged   5 the target cannot be one\n",
      .example = "  weir create /srv/weir/vm1/vda --size 20G "
                 "\\\n    --target "
                 "'nbds://weir@backup/vm1?tls-psk-file=/etc/weir/psk'\n",
@@ -371,7 +372,7 @@ const struct CliCommand cli_store_commands[] = {
      .synopsis = "STORE[/DISK] KEY=VALUE ...",
      .summary = "Change settings, live; they are kept in weir.conf.",
      .codes = "  0 changed   1 failed   2 usage   3 store in use\n"
-              "  5 the target cannot be one\n",
+              "  4 store damaged   5 the target cannot be one\n",
      .example = "  weir set /srv/weir/vm1 bwlimit='08:00,1M 20:00,off'\n"
                 "  weir set /srv/weir/vm1/vda target-accept=overwrite\n",
      .min_args = 2,
@@ -381,6 +382,7 @@ const struct CliCommand cli_store_commands[] = {
      .synopsis = "STORE/DISK SIZE",
      .summary = "Grow a disk; its target must be large enough.",
      .codes = "  0 grown   1 failed   2 usage   3 store in use\n"
+              "  4 store damaged\n"
               "  5 the target is too small, or its size not known\n",
      .example = "  weir resize /srv/weir/vm1/vda 40G\n",
      .min_args = 2,
@@ -391,7 +393,8 @@ const struct CliCommand cli_store_commands[] = {
      .summary = "Remove a disk, or the store; refused while something is "
                 "dirty.",
      .options = remove_entries,
-     .codes = "  0 removed   1 failed, or dirty   2 usage   3 store in use\n",
+     .codes = "  0 removed   1 failed, or dirty   2 usage   3 store in use\n"
+              "  4 store damaged\n",
      .example = "  weir drain /srv/weir/vm1 --wait && weir remove "
                 "/srv/weir/vm1\n",
      .min_args = 1,
