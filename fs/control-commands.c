@@ -13,8 +13,9 @@
  *   weir-upgrade                              {}: begun; another daemon follows
  *
  * Each runs on the main thread and is answered at once; only a drain that
- * waits and a verification keep their calls. A setting is first checked and kept by the store, then
- * handed to the relay: what is in weir.conf is what is in force.
+ * waits and a verification keep their calls. A setting is first checked and
+ * kept by the store, then handed to the relay: what is in weir.conf is what is
+ * in force.
  */
 #include "daemon-private.h"
 
@@ -25,10 +26,7 @@
 static void
 answer_empty(ControlCall *call)
 {
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-
-    json_node_take_object(node, json_object_new());
-    control_call_return(call, node);
+    control_call_return_object(call, json_object_new());
 }
 
 static void
@@ -54,7 +52,6 @@ run_ping(ControlCall *call, JsonObject *arguments, gpointer user)
 {
     Daemon *daemon = user;
     const struct Takeover *takeover = &daemon->takeover;
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     JsonObject *object = json_object_new();
 
     (void)arguments;
@@ -63,27 +60,24 @@ run_ping(ControlCall *call, JsonObject *arguments, gpointer user)
     json_object_set_string_member(object, "program", takeover->program);
     json_object_set_int_member(object, "holder", takeover->holder);
     json_object_set_int_member(object, "pause_us", takeover->pause_us);
-    json_node_take_object(node, object);
-    control_call_return(call, node);
+    control_call_return_object(call, object);
 }
 
 static void
 run_status(ControlCall *call, JsonObject *arguments, gpointer user)
 {
     Daemon *daemon = user;
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
 
     (void)arguments;
     daemon_look(daemon);
-    json_node_take_object(node, status_build(&daemon->input, &daemon->tracker));
-    control_call_return(call, node);
+    control_call_return_object(call,
+                               status_build(&daemon->input, &daemon->tracker));
 }
 
 static void
 run_metrics(ControlCall *call, JsonObject *arguments, gpointer user)
 {
     Daemon *daemon = user;
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     JsonObject *object = json_object_new();
     g_autofree char *text = NULL;
 
@@ -91,8 +85,7 @@ run_metrics(ControlCall *call, JsonObject *arguments, gpointer user)
     daemon_look(daemon);
     text = metrics_text(&daemon->input, &daemon->tracker);
     json_object_set_string_member(object, "text", text);
-    json_node_take_object(node, object);
-    control_call_return(call, node);
+    control_call_return_object(call, object);
 }
 
 static void

@@ -215,18 +215,31 @@ control_call_return(ControlCall *call, JsonNode *value)
     call_answer(call, "return", value);
 }
 
+static JsonNode *
+object_node(JsonObject *object)
+{
+    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
+
+    json_node_take_object(node, object);
+    return node;
+}
+
+void
+control_call_return_object(ControlCall *call, JsonObject *object)
+{
+    control_call_return(call, object_node(object));
+}
+
 static void
 call_error_class(ControlCall *call, const char *class, int code,
                  const char *desc)
 {
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
     JsonObject *error = json_object_new();
 
     json_object_set_string_member(error, "class", class);
     json_object_set_string_member(error, "desc", desc);
     json_object_set_int_member(error, "exit-code", code);
-    json_node_take_object(node, error);
-    call_answer(call, "error", node);
+    call_answer(call, "error", object_node(error));
 }
 
 void
@@ -246,15 +259,6 @@ control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
 /*
  * Requests
  */
-static JsonNode *
-object_node(JsonObject *object)
-{
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-
-    json_node_take_object(node, object);
-    return node;
-}
-
 static JsonNode *
 command_names(const ControlServer *server)
 {
@@ -287,7 +291,7 @@ peer_run(ControlPeer *peer, ControlCall *call, const char *name,
 
     if (strcmp(name, "qmp_capabilities") == 0 && !peer->is_negotiated) {
         peer->is_negotiated = true;
-        control_call_return(call, object_node(json_object_new()));
+        control_call_return_object(call, json_object_new());
         return;
     }
     if (!peer->is_negotiated) {
@@ -297,7 +301,7 @@ peer_run(ControlPeer *peer, ControlCall *call, const char *name,
         return;
     }
     if (strcmp(name, "query-version") == 0) {
-        control_call_return(call, object_node(control_wire_version()));
+        control_call_return_object(call, control_wire_version());
         return;
     }
     if (strcmp(name, "query-commands") == 0) {

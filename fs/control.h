@@ -48,6 +48,8 @@ void control_server_event(ControlServer *server, const char *event,
                           JsonObject *data);
 
 void control_call_return(ControlCall *call, JsonNode *value); /* takes both */
+void control_call_return_object(ControlCall *call,
+                                JsonObject *object); /* too */
 /* @code: the exit code that the command line should end with. */
 void control_call_error(ControlCall *call, int code, const char *desc);
 /* Called if the client went away before the answer; the call is freed when

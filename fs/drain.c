@@ -96,10 +96,7 @@ drain_finish(Drain *drain, int code, const char *words)
     } else if (words != NULL) {
         control_call_error(drain->call, code, words);
     } else {
-        JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-
-        json_node_take_object(node, json_object_new());
-        control_call_return(drain->call, node);
+        control_call_return_object(drain->call, json_object_new());
     }
     g_free(drain);
 }

@@ -63,8 +63,6 @@ leave_cb(gpointer data)
 void
 handover_begin(Daemon *daemon, ControlCall *call)
 {
-    JsonNode *node;
-
     if (daemon->face == NULL || daemon->is_stopping ||
         daemon->is_handing_over) {
         control_call_error(
@@ -85,9 +83,7 @@ handover_begin(Daemon *daemon, ControlCall *call)
     daemon->is_handing_over = true;
     daemon->handover_us = g_get_monotonic_time();
     g_message("hands over to the next daemon");
-    node = json_node_new(JSON_NODE_OBJECT);
-    json_node_take_object(node, json_object_new());
-    control_call_return(call, node);
+    control_call_return_object(call, json_object_new());
     relay_pause(daemon->relay, TRUE);
     daemon->handover_source = g_timeout_add(LOOK_MS, leave_cb, daemon);
 }

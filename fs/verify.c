@@ -74,10 +74,7 @@ finish(Verification *v, int code, const char *words)
     if (v->call != NULL && words != NULL) {
         control_call_error(v->call, code, words);
     } else if (v->call != NULL) {
-        JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-
-        json_node_take_object(node, result);
-        control_call_return(v->call, node);
+        control_call_return_object(v->call, result);
     } else {
         if (words != NULL && daemon->error == NULL) {
             g_set_error_literal(&daemon->error, CONTROL_ERROR, code, words);
