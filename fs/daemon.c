@@ -494,9 +494,6 @@ daemon_run(const struct DaemonConfig *config, GError **error)
         daemon_watch(daemon);
         daemon_look(daemon);
         notify_send("READY=1");
-        if (config->ready != NULL) {
-            config->ready(config->user);
-        }
         if (config->verified != NULL) {
             relay_pause(daemon->relay, !config->verify.repairs);
             verify_begin(daemon, NULL, &config->verify);

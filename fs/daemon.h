@@ -27,8 +27,6 @@ struct DaemonConfig {
     const char *store;      /* absolute */
     const char *mountpoint; /* absolute; NULL: no mount */
     struct MountOptions options;
-    void (*ready)(gpointer user); /* the mount serves; may be NULL */
-    gpointer user;
 
     /* Without a mount: until what is dirty at the start is settled. */
     gint64 timeout_us; /* 0: none */
@@ -37,6 +35,7 @@ struct DaemonConfig {
     struct VerifyOrder verify;
     /* Called about four times a second; may be NULL. */
     void (*progress)(JsonObject *status, gpointer user);
+    gpointer user; /* of both */
 };
 
 /* Returns the exit code; if it is not 0, @error may be set. */
