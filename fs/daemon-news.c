@@ -154,8 +154,7 @@ take_letter(Daemon *daemon, struct Letter *letter)
         }
     }
     g_free(letter);
-    drain_check_all(daemon);
-    verify_check_all(daemon);
+    ticket_look_all(daemon);
 }
 
 void

@@ -17,8 +17,7 @@
 #include "takeover.h"
 
 typedef struct Daemon Daemon;
-typedef struct Drain Drain;
-typedef struct Verification Verification;
+typedef struct Ticket Ticket;
 
 struct Daemon {
     const struct DaemonConfig *config;
@@ -42,9 +41,8 @@ struct Daemon {
     bool has_state;
     gint64 notified_us;
 
-    GPtrArray *drains;        /* waiting ones */
-    GPtrArray *verifications; /* ... too */
-    bool is_paused;           /* the user said so */
+    GPtrArray *tickets; /* drains and verifications that are waited for */
+    bool is_paused;     /* the user said so */
     bool is_stopping;
     bool is_handing_over;
     gint64 handover_us; /* since when */
@@ -70,17 +68,26 @@ void daemon_face_note(void *user, FaceNote *note);
 void daemon_relay_news(void *user, const char *disk, enum RelayNews news);
 void daemon_dirtied(void *user);
 
+/* ticket.c: the first member of what is waited for, from g_new0() */
+struct Ticket {
+    void (*look)(Ticket *ticket); /* ends it, if it is over */
+    Daemon *daemon;
+    ControlCall *call; /* NULL: the daemon exists for this only */
+};
+void ticket_open(Ticket *ticket, Daemon *daemon, ControlCall *call);
+/* Either ends and frees it; @result is taken. */
+void ticket_done(Ticket *ticket, JsonObject *result);
+void ticket_fail(Ticket *ticket, int code, const char *words);
+void ticket_look_all(Daemon *daemon);
+void ticket_forget_all(Daemon *daemon); /* the daemon is stopping */
+
 /* drain.c: what is dirty now, until it is settled */
 /* @call is answered when it is done, or by an error; NULL: the daemon ends. */
 void drain_begin(Daemon *daemon, ControlCall *call);
-void drain_check_all(Daemon *daemon);
-void drain_forget_all(Daemon *daemon);
 
 /* verify.c: @call is answered when all is compared; NULL: the daemon ends. */
 void verify_begin(Daemon *daemon, ControlCall *call,
                   const struct VerifyOrder *order);
-void verify_check_all(Daemon *daemon);
-void verify_forget_all(Daemon *daemon);
 
 /* handover.c: to another daemon, on purpose */
 void handover_begin(Daemon *daemon, ControlCall *call);

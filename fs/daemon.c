@@ -93,8 +93,7 @@ tick_cb(gpointer data)
 
     daemon_look(daemon);
     say_state(daemon, status_state(&daemon->input, &daemon->tracker));
-    drain_check_all(daemon);
-    verify_check_all(daemon);
+    ticket_look_all(daemon);
     return G_SOURCE_CONTINUE;
 }
 
@@ -422,8 +421,7 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
         wind_down(daemon);
     }
     if (daemon->control != NULL) {
-        drain_forget_all(daemon);
-        verify_forget_all(daemon);
+        ticket_forget_all(daemon);
     }
     if (daemon->relay != NULL) {
         relay_stop(daemon->relay, was_up ? store_end_epoch(daemon->store) : 0);
@@ -484,8 +482,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
 
     daemon->config = config;
     daemon->loop = g_main_loop_new(NULL, FALSE);
-    daemon->drains = g_ptr_array_new();
-    daemon->verifications = g_ptr_array_new();
+    daemon->tickets = g_ptr_array_new();
     takeover_init(&daemon->takeover);
     daemon->inherited_fd = -1;
     host_prepare();
@@ -514,8 +511,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
         g_propagate_error(error, daemon->error);
     }
     takeover_deinit(&daemon->takeover);
-    g_ptr_array_unref(daemon->drains);
-    g_ptr_array_unref(daemon->verifications);
+    g_ptr_array_unref(daemon->tickets);
     g_main_loop_unref(daemon->loop);
     g_free(daemon);
     return code;
