@@ -13,7 +13,7 @@
 #include "bitmap/intent.h"
 #include "relay/sent-log.h"
 #include "relay/sums.h"
-#include "zero-list.h"
+#include "zero-file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -155,57 +155,34 @@ check_intent(struct Check *check, const struct ConfDisk *disk, int dir_fd,
     bitmap_free(hot);
 }
 
-static bool
-is_zero_page(const unsigned char *page)
-{
-    return page[0] == 0 && !memcmp(page, page + 1, ZERO_RECORD_BYTES - 1);
-}
-
 /* As of a disk that never had a list. */
 static void
 mend_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
 {
     g_autofree char *what =
-        g_strdup_printf("disk %s: " STORE_ZEROES " is deleted", disk->name);
-    int err = discard(check, dir_fd, STORE_ZEROES);
+        g_strdup_printf("disk %s: " ZERO_FILE " is deleted", disk->name);
+    int err = discard(check, dir_fd, ZERO_FILE);
 
     err = err ? err : check->io->ops->fsync(check->io, dir_fd);
     check_mended(check, err, what);
 }
 
-/* One slot of two may be torn; a file that was used has a valid one. An unused
- * one is empty or zero: a slot in part is none of weir's. */
 static void
 check_zeroes(struct Check *check, const struct ConfDisk *disk, int dir_fd)
 {
     StoreIo *io = check->io;
-    unsigned char page[ZERO_RECORD_BYTES];
-    bool is_used = false, is_valid = false;
-    int fd = io->ops->open(io, dir_fd, STORE_ZEROES,
+    int fd = io->ops->open(io, dir_fd, ZERO_FILE,
                            O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    uint64_t sequence;
+    ZeroList list;
 
     if (fd == -ENOENT) {
         return;
     }
-    for (unsigned slot = 0; fd >= 0 && slot < 2; slot++) {
-        g_autofree ZeroList *list = g_new0(ZeroList, 1);
-        uint64_t sequence;
-
-        ssize_t n =
-            io->ops->pread(io, fd, page, sizeof(page), slot * sizeof(page));
-
-        if (n != (ssize_t)sizeof(page)) {
-            is_used |= n != 0;
-            continue;
-        }
-        is_used |= !is_zero_page(page);
-        is_valid |=
-            zero_record_decode(page, disk->size_bytes, 0, list, &sequence);
-    }
-    if (fd < 0 || (is_used && !is_valid)) {
+    if (fd < 0 ||
+        !zero_file_load(io, fd, disk->size_bytes, 0, &list, &sequence)) {
         check_tell(check, CHECK_DAMAGE,
-                   "disk %s: " STORE_ZEROES
-                   " cannot be read: what was discarded "
+                   "disk %s: " ZERO_FILE " cannot be read: what was discarded "
                    "last, before a crash, may show its old content",
                    disk->name);
         if (check->repairs) {

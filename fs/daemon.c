@@ -364,9 +364,9 @@ daemon_build(Daemon *daemon, GError **error)
     daemon->control =
         control_server_new(socket, daemon_commands, daemon, error);
     return daemon->control != NULL && build_face(daemon, error) &&
-           for_zeroes(daemon, face_renew_zeroes, error) &&
+           for_zeroes(daemon, store_zeroes_renew, error) &&
            store_serve(daemon->store, error) &&
-           for_zeroes(daemon, face_settle_zeroes, error) &&
+           for_zeroes(daemon, store_zeroes_settle, error) &&
            relay_start(daemon->relay, error) && start_face(daemon, error) &&
            (daemon->keeper = keeper_new(daemon->store, daemon->face,
                                         KEEPER_PERIOD_US)) != NULL;

@@ -27,6 +27,7 @@
  * main thread that the store is at rest.
  */
 #include "face-wire.h"
+#include "zero-file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -378,8 +379,8 @@ init_disks(Face *face, GError **error)
 
         if (res < 0) {
             g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
-                        "%s/%s/zeroes: %s", store->path, disk->disk->name,
-                        g_strerror(-res));
+                        "%s/%s/" ZERO_FILE ": %s", store->path,
+                        disk->disk->name, g_strerror(-res));
             return FALSE;
         }
     }

@@ -87,13 +87,6 @@ int face_resend(int fuse_fd);
 /* After FACE_NOTE_ENDED, or to give up a session that never served. */
 void face_free(Face *face);
 
-/* For a store that is served without a face, before store_serve(): what is on
- * the list stays there. Blocking. 0 or -errno. */
-int face_renew_zeroes(Store *store, Disk *disk);
-/* After it: punch what the last end left on
- * the disk's zero list. Blocking. 0 or -errno. */
-int face_settle_zeroes(Store *store, Disk *disk);
-
 struct FaceFigures {
     uint64_t read_requests, write_requests, sync_requests, punch_requests;
     uint64_t read_bytes, written_bytes;

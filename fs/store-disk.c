@@ -29,6 +29,7 @@
  * (rule 23).
  */
 #include "store-private.h"
+#include "zero-file.h"
 
 #include "bitmap/bitmap-file.h"
 #include "bitmap/intent.h"
@@ -375,8 +376,8 @@ store_disk_load(Store *store, Disk *disk, const struct State *state,
 bool
 store_is_disk_file(const char *name)
 {
-    static const char *const own[] = {STORE_RAW,    STORE_DIRTY, INTENT_FILE,
-                                      STORE_ZEROES, STORE_SUMS,  STORE_SENT,
+    static const char *const own[] = {STORE_RAW, STORE_DIRTY, INTENT_FILE,
+                                      ZERO_FILE, STORE_SUMS,  STORE_SENT,
                                       NULL};
 
     return g_strv_contains(own, name);

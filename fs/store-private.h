@@ -22,7 +22,6 @@
 #define STORE_RESERVE   "reserve"
 #define STORE_RAW       "disk.raw"
 #define STORE_DIRTY     "dirty"
-#define STORE_ZEROES    "zeroes"
 #define STORE_SUMS      "remote-sums" /* the relay's */
 #define STORE_SENT      "sent-log"    /* likewise */
 #define STORE_NEW       ".new-"       /* a disk that is being made */

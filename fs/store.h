@@ -30,6 +30,7 @@
 #include "bitmap/disk-map.h"
 #include "bitmap/store-io.h"
 #include "relay/relay.h"
+#include "zero-list.h"
 
 #include <glib.h>
 #include <stdatomic.h>
@@ -176,6 +177,15 @@ int store_checkpoint(Store *store, Disk *disk);
 /* For who writes a tracked disk without a face: the range is hot, durably.
  * Blocks. 0 or -errno. */
 int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);
+
+/* For a store that is served without a face, before store_serve(): what the last
+ * one left on the zero list stays there. Blocks. 0 or -errno. */
+int store_zeroes_renew(Store *store, Disk *disk);
+/* ... and after it: that is punched. */
+int store_zeroes_settle(Store *store, Disk *disk);
+/* What the record in @fd says is on the list, and is dirty therefore. */
+void store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
+                       uint64_t *sequence);
 
 /* Names of stores, disks: [A-Za-z0-9._-]{1,64}, no leading dot (rule 36). */
 bool store_name_is_valid(const char *name);

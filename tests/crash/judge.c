@@ -215,9 +215,9 @@ serve(Judge *judge, Life *life)
         return judge_refuse(judge, "the sent-log cannot be had");
     }
     is_good = is_good && judge_check_sums(judge, life);
-    if (is_good && (face_renew_zeroes(life->store, life->disk) < 0 ||
+    if (is_good && (store_zeroes_renew(life->store, life->disk) < 0 ||
                     !store_serve(life->store, &error) ||
-                    face_settle_zeroes(life->store, life->disk) < 0)) {
+                    store_zeroes_settle(life->store, life->disk) < 0)) {
         is_good = judge_refuse(judge, "the store cannot be served: %s",
                                error ? error->message : "zeroes");
         g_clear_error(&error);

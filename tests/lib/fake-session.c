@@ -8,6 +8,7 @@
 #include "fake-session.h"
 
 #include "bitmap/intent.h"
+#include "fs/zero-file.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -316,7 +317,7 @@ fake_session_follow(FakeSession *session)
 void
 fake_session_deinit(FakeSession *session)
 {
-    static const char *const files[] = {"disk.raw", "zeroes", INTENT_FILE};
+    static const char *const files[] = {"disk.raw", ZERO_FILE, INTENT_FILE};
 
     stop(session);
     for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {

@@ -3,6 +3,7 @@
  * test-face-faults.c - the face over storage that fails: what was not synced is
  * not called synced, and nothing is written after that (rule 20)
  */
+#include "fs/zero-file.h"
 #include "tests/lib/fake-session.h"
 
 #include <errno.h>
@@ -93,7 +94,8 @@ counting_fdatasync(StoreIo *io, int fd)
     char link[64], path[4096] = "";
 
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof(path) - 1) > 0 && strstr(path, "/zeroes")) {
+    if (readlink(link, path, sizeof(path) - 1) > 0 &&
+        strstr(path, "/" ZERO_FILE)) {
         zeroes_syncs++;
     }
     return store_io_kernel()->ops->fdatasync(io, fd);

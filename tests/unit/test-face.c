@@ -3,7 +3,7 @@
  * The face over a fake session: every operation as the kernel would send it,
  * a real file behind it, and a plain array beside it to compare with.
  */
-#include "fs/zero-list.h"
+#include "fs/zero-file.h"
 #include "tests/lib/fake-session.h"
 
 #include <errno.h>
@@ -254,7 +254,7 @@ leave_record(FakeSession *session)
 
     memset(buf, 3, sizeof(buf));
     assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
-    fd = openat(session->disk.dir_fd, "zeroes", O_RDWR);
+    fd = openat(session->disk.dir_fd, ZERO_FILE, O_RDWR);
     assert_true(zero_list_add(&list, 8 * MIB, 2 * MIB));
     zero_record_encode(&list, 1000, 0, page);
     assert_int_equal(pwrite(fd, page, sizeof(page), 0), sizeof(page));
@@ -288,9 +288,9 @@ test_zeroes_outlive_the_start_of_a_serve(void **state)
 
     leave_record(session);
     session->store.epoch = 7;
-    assert_int_equal(face_renew_zeroes(&session->store, &session->disk), 0);
+    assert_int_equal(store_zeroes_renew(&session->store, &session->disk), 0);
     session->store.epoch_before = 7;
-    assert_int_equal(face_settle_zeroes(&session->store, &session->disk), 0);
+    assert_int_equal(store_zeroes_settle(&session->store, &session->disk), 0);
     assert_int_equal(pread(session->disk.map_fd, buf, sizeof(buf), 8 * MIB),
                      4096);
     assert_memory_equal(buf, zero, sizeof(zero));
@@ -303,7 +303,7 @@ test_zeroes_are_settled_without_a_face(void **state)
     unsigned char buf[4096], zero[4096] = {0};
 
     leave_record(session);
-    assert_int_equal(face_settle_zeroes(&session->store, &session->disk), 0);
+    assert_int_equal(store_zeroes_settle(&session->store, &session->disk), 0);
     assert_int_equal(pread(session->disk.map_fd, buf, sizeof(buf), 8 * MIB),
                      4096);
     assert_memory_equal(buf, zero, sizeof(zero));
@@ -311,7 +311,7 @@ test_zeroes_are_settled_without_a_face(void **state)
     /* Once: what is written there later stays. */
     memset(buf, 4, sizeof(buf));
     assert_int_equal(fake_write(session, buf, sizeof(buf), 8 * MIB), 4096);
-    assert_int_equal(face_settle_zeroes(&session->store, &session->disk), 0);
+    assert_int_equal(store_zeroes_settle(&session->store, &session->disk), 0);
     assert_int_equal(fake_read(session, zero, sizeof(zero), 8 * MIB), 4096);
     assert_memory_equal(buf, zero, sizeof(zero));
 }
