@@ -8,12 +8,17 @@
  * of it is at the target. Writes that come later go into later generations and
  * do not keep the drain from ending.
  *
+ * A discard that is not carried out yet is owed as well, though its clusters
+ * may be settled with what they held before: the disk's number is that of the
+ * generation that is open when all of them are. Later ones may be among them.
+ *
  * An empty open generation is never sealed, so its number may never be
  * reached: a disk on which nothing at all is dirty is done whatever its
  * numbers say.
  *
  * A drain that cannot end is refused in words rather than waited for: the
- * target was refused (exit 5). A target that is away may come back, and a relay
+ * target was refused (exit 5), or a discard waits on a disk that is frozen. A
+ * target that is away may come back, and a relay
  * that is paused may be resumed, so those are waited for.
  */
 #include "daemon-private.h"
@@ -21,34 +26,53 @@
 typedef struct Drain {
     Ticket ticket;
     unsigned n_disks;
-    uint64_t seq[STORE_DISKS_MAX]; /* 0: done, or nothing owed */
+    struct {
+        bool is_done;           /* or has no target */
+        uint64_t seq;           /* 0: discards come first */
+        unsigned times_punched; /* when it began */
+    } disks[STORE_DISKS_MAX];
 } Drain;
 
+/* What is punched was marked before it left the list: the number is asked for
+ * afterwards. */
 static bool
-disk_is_done(Disk *disk, uint64_t seq)
+is_punched(const Drain *drain, unsigned i)
 {
+    Disk *disk = drain->ticket.daemon->store->disks[i];
+
+    return atomic_load(&disk->unpunched_bytes) == 0 ||
+           atomic_load(&disk->times_punched) != drain->disks[i].times_punched;
+}
+
+static bool
+disk_is_done(Drain *drain, unsigned i)
+{
+    Disk *disk = drain->ticket.daemon->store->disks[i];
+    uint64_t *seq = &drain->disks[i].seq;
     struct DiskMapFigures figures;
 
-    if (seq == 0 || disk->target == NULL ||
-        disk_map_settled_seq(disk->map) >= seq) {
+    if (drain->disks[i].is_done || disk->target == NULL) {
         return true;
     }
-    disk_map_figures(disk->map, &figures);
-    return figures.dirty_clusters == 0;
+    if (*seq == 0 && is_punched(drain, i)) {
+        *seq = disk_map_open_seq(disk->map);
+    }
+    if (*seq == 0) {
+        return false;
+    }
+    store_disk_figures(disk, &figures);
+    return disk_map_settled_seq(disk->map) >= *seq ||
+           figures.dirty_clusters == 0;
 }
 
 static bool
 drain_is_done(Drain *drain)
 {
-    Store *store = drain->ticket.daemon->store;
     bool is_done = true;
 
     for (unsigned i = 0; i < drain->n_disks; i++) {
-        if (disk_is_done(store->disks[i], drain->seq[i])) {
-            drain->seq[i] = 0;
-        } else {
-            is_done = false;
-        }
+        drain->disks[i].is_done = disk_is_done(drain, i);
+        is_done = is_done && drain->disks[i].is_done;
     }
     return is_done;
 }
@@ -60,12 +84,21 @@ drain_obstacle(Drain *drain, int *code)
     Store *store = drain->ticket.daemon->store;
 
     for (unsigned i = 0; i < drain->n_disks; i++) {
-        const char *name = store->disks[i]->name;
+        Disk *disk = store->disks[i];
+        const char *name = disk->name;
         struct RelayFigures figures;
 
-        if (drain->seq[i] == 0 ||
+        if (drain->disks[i].is_done ||
             !relay_figures(drain->ticket.daemon->relay, name, &figures)) {
             continue;
+        }
+        if (atomic_load(&disk->is_frozen) &&
+            atomic_load(&disk->unpunched_bytes)) {
+            *code = EXIT_FAILURE;
+            return g_strdup_printf("%s: a local sync failed, and discards wait "
+                                   "to be carried out: umount the store and "
+                                   "check its file system",
+                                   name);
         }
         if (figures.core.link == RELAY_REFUSED) {
             *code = EXIT_TARGET;
@@ -96,6 +129,9 @@ drain_look(Ticket *ticket)
     }
     /* The queue of generations may have been full when it was asked before. */
     relay_hurry(daemon->relay);
+    if (daemon->face != NULL) {
+        face_hurry(daemon->face);
+    }
 }
 
 void
@@ -106,9 +142,8 @@ drain_begin(Daemon *daemon, ControlCall *call)
     drain->ticket.look = drain_look;
     drain->n_disks = daemon->store->n_disks;
     for (unsigned i = 0; i < drain->n_disks; i++) {
-        Disk *disk = daemon->store->disks[i];
-
-        drain->seq[i] = disk->target != NULL ? disk_map_open_seq(disk->map) : 0;
+        drain->disks[i].times_punched =
+            atomic_load(&daemon->store->disks[i]->times_punched);
     }
     ticket_open(&drain->ticket, daemon, call);
     drain_look(&drain->ticket);

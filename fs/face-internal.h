@@ -207,6 +207,7 @@ struct FaceDisk {
     InboxMsg punch_msg;
     FaceHeatWait punch_heat;
     bool is_punching;
+    bool has_said;         /* that it fails */
     FaceReq *zero_waiting; /* dispatched again when a slice is punched */
     FaceIo record;
     unsigned char *record_page;
@@ -243,6 +244,7 @@ enum FaceMsgKind {
     FACE_MSG_ANSWER,        /* a FaceNote */
     FACE_MSG_QUIESCE,       /* a FaceQuiesce */
     FACE_MSG_COOL,          /* a FaceCool */
+    FACE_MSG_HURRY,
     FACE_MSG_LEAVE,
     FACE_MSG_STOP,
 };
@@ -267,7 +269,7 @@ struct FaceSlotNote {
 struct FaceCounters {
     _Atomic uint64_t read_requests, write_requests, sync_requests;
     _Atomic uint64_t punch_requests, read_bytes, written_bytes;
-    _Atomic uint64_t rmw_requests, inflight, zeroes_bytes, errors;
+    _Atomic uint64_t rmw_requests, inflight, errors;
     _Atomic uint64_t intent_writes;
 };
 
@@ -282,6 +284,8 @@ struct Face {
 
     /* any thread */
     Inbox inbox;
+    InboxMsg hurry_msg;
+    atomic_bool is_hurried; /* hurry_msg is in the inbox */
     Inbox seeks; /* to the helper thread that may block in lseek (rule 24) */
     struct FaceCounters count;
 

@@ -32,6 +32,15 @@ face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user)
 }
 
 void
+face_hurry(Face *face)
+{
+    if (!atomic_exchange(&face->is_hurried, true)) {
+        face->hurry_msg.kind = FACE_MSG_HURRY;
+        inbox_post(&face->inbox, &face->hurry_msg);
+    }
+}
+
+void
 face_leave(Face *face)
 {
     face->leave_msg.kind = FACE_MSG_LEAVE;
@@ -52,7 +61,6 @@ face_figures(Face *face, struct FaceFigures *figures)
         .written_bytes = count->written_bytes,
         .rmw_requests = count->rmw_requests,
         .inflight = count->inflight,
-        .zeroes_bytes = count->zeroes_bytes,
         .errors = count->errors,
         .intent_writes = count->intent_writes,
         .is_uring = face->is_uring,

@@ -26,7 +26,8 @@
  *
  * A punch that fails (a file system may need room for it) leaves its range on
  * the list, where it goes on reading as zero; it is tried again with the next
- * request that needs it, which gets the error if it fails again.
+ * request that needs it, which gets the error if it fails again, and while
+ * somebody waits for a drain.
  */
 #include "face-wire.h"
 
@@ -95,7 +96,7 @@ record_done(FaceIo *io, int res)
 static void
 list_changed(FaceDisk *disk)
 {
-    disk->face->count.zeroes_bytes = disk->zeroes.bytes;
+    store_zeroes_changed(disk->disk, &disk->zeroes);
     if (disk->is_recording || disk->written_version == disk->zeroes.version) {
         return;
     }
@@ -181,6 +182,7 @@ slice_synced(FaceIo *io, int res)
         zero_list_remove(&disk->zeroes, disk->slice.offset, disk->slice.len);
 
     assert(is_removed);
+    disk->has_said = false;
     disk->slice_waits = true;
     disk->slice_version = disk->zeroes.version;
     list_changed(disk);
@@ -189,6 +191,10 @@ slice_synced(FaceIo *io, int res)
 static void
 say_failed(FaceDisk *disk, int error)
 {
+    if (disk->has_said) {
+        return;
+    }
+    disk->has_said = true;
     face_log(disk->face,
              "%s.raw: punching %" G_GUINT64_FORMAT
              " bytes failed: %s; they read as zero and are tried again",

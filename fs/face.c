@@ -205,6 +205,12 @@ take_message(Face *face, InboxMsg *msg)
     case FACE_MSG_COOL:
         face_heat_take_cool((struct FaceCool *)msg);
         break;
+    case FACE_MSG_HURRY:
+        face->is_hurried = false;
+        for (unsigned i = 0; i < face->n_disks; i++) {
+            face_zero_run(&face->disks[i]);
+        }
+        break;
     case FACE_MSG_LEAVE:
         face->is_ended = face->is_leaving = true;
         break;

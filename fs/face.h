@@ -76,6 +76,9 @@ void face_quiesce(Face *face, Disk *disk, void (*work)(void *user), void *user);
 void face_cool(Face *face, Disk *disk, const Bitmap *candidates,
                Bitmap *cooled);
 
+/* Somebody waits for discards to be carried out: try again what failed. */
+void face_hurry(Face *face);
+
 /* Take no more requests; FACE_NOTE_ENDED follows when what was taken is
  * answered. The session goes on, for somebody else to serve. */
 void face_leave(Face *face);
@@ -92,7 +95,6 @@ struct FaceFigures {
     uint64_t read_bytes, written_bytes;
     uint64_t rmw_requests;  /* writes that were not aligned to the disk */
     uint64_t inflight;      /* requests being worked on now */
-    uint64_t zeroes_bytes;  /* zeroed, not yet punched (rule 25) */
     uint64_t errors;        /* I/O errors given to the guest */
     uint64_t intent_writes; /* pages of intent files written */
     bool is_uring;          /* the transport in use */

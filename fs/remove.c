@@ -96,7 +96,7 @@ check_drained(const struct Removal *removal, Disk *disk, GError **error)
 {
     struct DiskMapFigures figures;
 
-    disk_map_figures(disk->map, &figures);
+    store_disk_figures(disk, &figures);
     if (!disk->target) {
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
                     "disk %s has no target, so this is all there is of it: "

@@ -26,7 +26,7 @@ gather_disk(Disk *disk, Relay *relay, struct StatusDisk *out)
     if (fstat(disk->map_fd, &st) == 0) {
         out->used_bytes = (uint64_t)st.st_blocks * 512;
     }
-    disk_map_figures(disk->map, &out->map);
+    store_disk_figures(disk, &out->map);
     if (relay != NULL && disk->target != NULL) {
         out->has_relay = relay_figures(relay, disk->name, &out->relay);
     }

@@ -25,6 +25,8 @@
  *
  * (That disk.raw is as weir left it can be said after a clean end only.)
  *
+ * Discards that were accepted and not carried out are dirty in any case.
+ *
  * Whatever is wrong with the checkpoint makes clusters dirty, never clean
  * (rule 23).
  */
@@ -343,9 +345,8 @@ load_unclean(Store *store, Disk *disk, const struct StateDisk *known,
     return err == 0;
 }
 
-gboolean
-store_disk_load(Store *store, Disk *disk, const struct State *state,
-                GError **error)
+static gboolean
+load_map(Store *store, Disk *disk, const struct State *state, GError **error)
 {
     const struct StateDisk *known = state_disk(state, disk->id);
     bool is_clean = store->was_clean;
@@ -371,6 +372,28 @@ store_disk_load(Store *store, Disk *disk, const struct State *state,
     }
     disk_map_mark_all(disk->map, g_get_monotonic_time());
     return TRUE;
+}
+
+gboolean
+store_disk_load(Store *store, Disk *disk, const struct State *state,
+                GError **error)
+{
+    if (!load_map(store, disk, state, error)) {
+        return FALSE;
+    }
+    store_zeroes_recover(store, disk);
+    return TRUE;
+}
+
+void
+store_disk_figures(Disk *disk, struct DiskMapFigures *figures)
+{
+    /* First: a slice is dirty in the map before it leaves the list. */
+    uint64_t unpunched =
+        clusters_for(atomic_load(&disk->unpunched_bytes), disk->cluster_bits);
+
+    disk_map_figures(disk->map, figures);
+    figures->dirty_clusters = MAX(figures->dirty_clusters, unpunched);
 }
 
 bool

@@ -90,6 +90,8 @@ bool store_is_disk_file(const char *name);
 /* Load or set the bitmap. */
 gboolean store_disk_load(Store *store, Disk *disk, const struct State *state,
                          GError **error);
+/* After an opening: what is on the zero list is dirty. */
+void store_zeroes_recover(Store *store, Disk *disk);
 /* store-track.c */
 /* After an unclean end: the hot extents are dirty; they are kept for
  * store_track_begin(). @sequence: of the checkpoint found. 0 or -ENOMEM. */

@@ -22,6 +22,14 @@
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 
 void
+store_zeroes_changed(Disk *disk, const ZeroList *list)
+{
+    if (atomic_exchange(&disk->unpunched_bytes, list->bytes) && !list->bytes) {
+        atomic_fetch_add(&disk->times_punched, 1);
+    }
+}
+
+void
 store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
                   uint64_t *sequence)
 {
@@ -30,6 +38,22 @@ store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
     for (unsigned i = 0; i < list->count; i++) {
         disk_map_mark(disk->map, list->range[i].offset, list->range[i].len,
                       g_get_monotonic_time());
+    }
+    store_zeroes_changed(disk, list);
+}
+
+void
+store_zeroes_recover(Store *store, Disk *disk)
+{
+    StoreIo *io = store->io;
+    int fd = io->ops->open(io, disk->dir_fd, ZERO_FILE,
+                           O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    uint64_t sequence;
+    ZeroList list;
+
+    if (fd >= 0) {
+        store_zeroes_load(store, disk, fd, &list, &sequence);
+        io->ops->close(io, fd);
     }
 }
 
@@ -56,6 +80,9 @@ settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
     }
     if (res == 0) {
         res = zero_file_save(io, fd, &none, sequence + 1, store->epoch);
+    }
+    if (res == 0) {
+        store_zeroes_changed(disk, &none);
     }
     return res;
 }

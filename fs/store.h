@@ -83,6 +83,11 @@ typedef struct Disk {
      * thread waiting for the answer */
     struct DiskAttr attr;
     atomic_bool is_frozen; /* a local sync failed: no more writes (rule 20) */
+    /* On the zero list (rule 25), which the fs thread changes: they read as zero,
+     * and until they are punched the target may be sent what was there, so they
+     * are owed whatever the map says. And how often the last one of them went. */
+    _Atomic uint64_t unpunched_bytes;
+    _Atomic unsigned times_punched;
     /* Of the last checkpoint of this disk that is durable. */
     _Atomic uint64_t checkpoint_sequence;
 
@@ -167,6 +172,9 @@ gboolean store_close_clean(Store *store, GError **error);
 void store_free(Store *store); /* closes; what is not clean stays unclean */
 
 Disk *store_disk(Store *store, const char *name);
+/* The map's figures, for whoever asks what is owed: dirty_clusters is 0 only if
+ * no discard is unpunched either. */
+void store_disk_figures(Disk *disk, struct DiskMapFigures *figures);
 gboolean store_save_conf(Store *store, GError **error);
 /* While served: contact and attributes; stays "unclean". */
 gboolean store_save_state(Store *store, GError **error);
@@ -183,7 +191,8 @@ int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);
 int store_zeroes_renew(Store *store, Disk *disk);
 /* ... and after it: that is punched. */
 int store_zeroes_settle(Store *store, Disk *disk);
-/* What the record in @fd says is on the list, and is dirty therefore. */
+/* What the record in @fd says is on the list: it is dirty, and unpunched. */
+void store_zeroes_changed(Disk *disk, const ZeroList *list);
 void store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
                        uint64_t *sequence);
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "fs/store-private.h"
+#include "fs/zero-file.h"
 #include "relay/sent-log.h"
 #include "relay/sums.h"
 #include "tests/lib/quiet-log.h"
@@ -143,6 +144,21 @@ fixture_serve(const struct StoreFixture *fixture, uint64_t dirty)
     fixture_books(store, disk, store_end_epoch(store));
     assert_true(store_close_clean(store, NULL));
     store_free(store);
+}
+
+/* A serve accepted a discard, and was over before it was punched. */
+static inline void
+fixture_discard(const struct StoreFixture *fixture, uint64_t offset,
+                uint64_t len)
+{
+    char *path = g_build_filename(fixture->address, ZERO_FILE, NULL);
+    unsigned char page[ZERO_RECORD_BYTES];
+    ZeroList list = {0};
+
+    assert_true(zero_list_add(&list, offset, len));
+    zero_record_encode(&list, 1, UINT64_MAX, page);
+    assert_true(g_file_set_contents(path, (char *)page, sizeof(page), NULL));
+    g_free(path);
 }
 
 /* The error's exit code; the error is freed, and was one line. */

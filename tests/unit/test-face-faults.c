@@ -107,7 +107,6 @@ static void
 test_empty_record_is_synced_before_it_is_believed(void **state)
 {
     StoreIo counting = {&broken_ops};
-    struct FaceFigures figures;
     FakeSession session;
 
     (void)state;
@@ -118,12 +117,72 @@ test_empty_record_is_synced_before_it_is_believed(void **state)
     assert_int_equal(fake_fsync(&session), 0);
     do {
         sched_yield();
-        face_figures(session.face, &figures);
-    } while (figures.zeroes_bytes);
+    } while (session.disk.unpunched_bytes);
     fake_session_leave(&session);
     zeroes_syncs = 0;
     fake_session_follow(&session);
     assert_true(zeroes_syncs > 0);
+    fake_session_deinit(&session);
+}
+
+static atomic_int punch_error;
+
+static int
+unpunching_done(StoreIo *io, const StoreReq *req, int res)
+{
+    (void)io;
+    return req->op == STORE_FALLOCATE && punch_error ? punch_error : res;
+}
+
+/* As if the relay had brought all that is dirty to the target. */
+static void
+settle(Disk *disk)
+{
+    struct ClusterRun run;
+
+    assert_true(disk_map_seal(disk->map) > 0);
+    while (disk_map_next_sealed(disk->map, 0, UINT64_MAX, &run)) {
+        disk_map_settle(disk->map, run);
+    }
+    assert_true(disk_map_retire(disk->map));
+}
+
+/* What was there before the discard is at the target, and the map clean. */
+static void
+test_discard_is_owed_until_it_is_punched(void **state)
+{
+    StoreIo broken = {&broken_ops};
+    struct DiskMapFigures figures;
+    unsigned char buf[512];
+    FakeSession session;
+    unsigned times;
+
+    (void)state;
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.done = unpunching_done;
+    punch_error = -ENOSPC;
+    fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 8 * MIB), 0);
+    while (!session.logs) {
+        sched_yield();
+    }
+    /* Behind it, so the slice has been given back. */
+    assert_int_equal(fake_read(&session, buf, 512, 32 * MIB), 512);
+    settle(&session.disk);
+    disk_map_figures(session.disk.map, &figures);
+    assert_int_equal(figures.dirty_clusters, 0);
+    store_disk_figures(&session.disk, &figures);
+    assert_int_equal(figures.dirty_clusters, 8 * MIB >> 16);
+
+    times = session.disk.times_punched;
+    punch_error = 0;
+    do {
+        face_hurry(session.face);
+        sched_yield();
+    } while (session.disk.unpunched_bytes);
+    assert_int_equal(session.disk.times_punched, times + 1);
+    disk_map_figures(session.disk.map, &figures);
+    assert_int_equal(figures.dirty_clusters, 8 * MIB >> 16);
     fake_session_deinit(&session);
 }
 
@@ -134,6 +193,7 @@ main(void)
         cmocka_unit_test(test_failed_sync_freezes_writes_and_not_reads),
         cmocka_unit_test(test_sync_beside_one_that_fails_is_no_success),
         cmocka_unit_test(test_empty_record_is_synced_before_it_is_believed),
+        cmocka_unit_test(test_discard_is_owed_until_it_is_punched),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,21 @@ test_remove_refuses_what_is_dirty(void **state)
     store_free(fixture_open(fixture, 0));
 }
 
+/* The map of its last end does not know of it. */
+static void
+test_remove_refuses_discards_that_were_not_punched(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    GError *error = NULL;
+
+    fixture_serve(fixture, 0);
+    fixture_discard(fixture, 3 * CLUSTER, 2 * CLUSTER);
+    assert_false(
+        store_remove(store_io_kernel(), fixture->address, FALSE, &error));
+    assert_non_null(strstr(error->message, "131072 bytes"));
+    assert_int_equal(take_code(&error), 1);
+}
+
 static void
 test_remove_of_one_disk_leaves_the_other(void **state)
 {
@@ -146,6 +161,7 @@ main(void)
     cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         WITH_STORE(test_remove_refuses_what_is_dirty),
+        WITH_STORE(test_remove_refuses_discards_that_were_not_punched),
         WITH_STORE(test_remove_of_one_disk_leaves_the_other),
         WITH_STORE(test_remove_of_a_store_leaves_nothing),
         WITH_STORE(test_remove_leaves_foreign_files),
