@@ -24,7 +24,10 @@
  *   3. (store.c) state "unclean, epoch"  from here on 1 and 2 count
  *
  * After an unclean end the epoch stays and so do the hot bits: 1 adds to the
- * checkpoint what was recovered, and 2 mends sectors that were not believed.
+ * checkpoint what was recovered, and 2 mends sectors that were not believed. A
+ * file that was believed is synced: a killed process may have left in the page
+ * cache only what was read, and what is hot is written from now on without
+ * another word.
  *
  * A disk without a target, or whose files cannot be written, is not tracked:
  * the state says that all of it is dirty, and that holds until it is ended
@@ -177,6 +180,21 @@ store_checkpoint(Store *store, Disk *disk)
  * A serve begins
  */
 
+/* The intent file as it was read, durably. */
+static int
+sync_intent(Store *store, Disk *disk)
+{
+    StoreIo *io = store->io;
+    int fd =
+        io->ops->open(io, disk->dir_fd, INTENT_FILE, O_RDWR | O_CLOEXEC, 0);
+    int err = fd < 0 ? fd : io->ops->fsync(io, fd);
+
+    if (fd >= 0) {
+        io->ops->close(io, fd);
+    }
+    return err ? err : io->ops->fsync(io, disk->dir_fd);
+}
+
 int
 store_track_begin(Store *store, Disk *disk)
 {
@@ -195,8 +213,9 @@ store_track_begin(Store *store, Disk *disk)
     if (!err) {
         reserve(store, disk);
     }
-    if (!err && !is_sound) {
-        err = intent_save(store->io, disk->dir_fd, hot, &mark);
+    if (!err) {
+        err = is_sound ? sync_intent(store, disk)
+                       : intent_save(store->io, disk->dir_fd, hot, &mark);
     }
     if (!err) {
         err = disk_map_track(disk->map, hot);
