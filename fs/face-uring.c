@@ -36,7 +36,8 @@
 /* Entries of all queues together; a queue has DEPTH_MIN at least, and more
  * than DEPTH_MAX are of no use beside FACE_MAX_BACKGROUND. The kernel takes
  * the entry that was used last, so that memory is touched as far as requests
- * are there at once. */
+ * are there at once, in each queue and rounded up to huge pages: nothing of a
+ * buffer may be touched before its first request. */
 #define ENTRIES   256
 #define DEPTH_MIN 4
 #define DEPTH_MAX FACE_MAX_BACKGROUND
@@ -48,8 +49,9 @@ struct FaceUring {
     FaceReq *slots; /* queue q has [q * depth, (q + 1) * depth) */
     unsigned n_slots, depth;
     unsigned char *buffers;
-    unsigned n_busy; /* ours, until they are answered */
-    bool is_refused; /* and it was said */
+    struct iovec (*places)[2]; /* of each slot, as it is registered */
+    unsigned n_busy;           /* ours, until they are answered */
+    bool is_refused;           /* and it was said */
 };
 
 static struct fuse_uring_req_header *
@@ -105,6 +107,7 @@ face_uring_new(Face *face)
     uring->n_slots = queues * uring->depth;
     uring->slots = g_new0(FaceReq, uring->n_slots);
     uring->buffers = face_buffers_new(uring->n_slots);
+    uring->places = g_malloc0_n(uring->n_slots, sizeof(uring->places[0]));
     for (unsigned i = 0; i < uring->n_slots; i++) {
         uring->slots[i].face = face;
         uring->slots[i].buffer = uring->buffers + (size_t)i * FACE_BUFFER;
@@ -120,6 +123,7 @@ face_uring_free(Face *face)
 
     if (uring) {
         munmap(uring->buffers, (size_t)uring->n_slots * FACE_BUFFER);
+        g_free(uring->places);
         g_free(uring->slots);
         g_free(uring);
     }
@@ -191,14 +195,12 @@ face_uring_start(Face *face, bool is_agreed)
     face->is_uring = true;
     for (unsigned i = 0; i < uring->n_slots; i++) {
         FaceReq *req = &uring->slots[i];
-        /* Read while it is submitted: at the latest before the next one that
-         * finds the ring full. */
-        struct iovec *iov = (void *)(req->buffer + sizeof(*header_of(req)));
+        struct iovec *place = uring->places[i];
         struct io_uring_sqe *sqe = command(req, FUSE_IO_URING_CMD_REGISTER, 0);
 
-        iov[0] = (struct iovec){req->buffer, sizeof(*header_of(req))};
-        iov[1] = (struct iovec){req->buffer + FACE_BLOCK_MAX, FACE_DATA_ROOM};
-        sqe->addr = (uintptr_t)iov;
+        place[0] = (struct iovec){req->buffer, sizeof(*header_of(req))};
+        place[1] = (struct iovec){req->buffer + FACE_BLOCK_MAX, FACE_DATA_ROOM};
+        sqe->addr = (uintptr_t)place;
         sqe->len = 2;
     }
 }

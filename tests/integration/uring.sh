@@ -48,6 +48,9 @@ new_store 64M "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=2
 mount_store "$STORE" "$MNT" -o transport=auto
 status_is .transport uring || fail "auto means $(status .transport)"
+# Entries have buffers of more than 256 MiB: none is touched before its request.
+rss_kib=$(awk '/VmRSS/ { print $2 }' "/proc/$(daemon_pid)/status")
+[ "$rss_kib" -le $((64 << 10)) ] || fail "idle with an RSS of $rss_kib KiB"
 load_on "$MNT/vda.raw"
 await 20 guest_has_written $((16 << 20))
 daemon=$(daemon_pid)
