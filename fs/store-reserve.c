@@ -8,7 +8,8 @@
  * which has filled the file system can neither keep its store from being ended
  * cleanly nor from being mounted again (rule 21), a file of nothing is kept,
  * which is given up when the state meets ENOSPC, or a serve begins without room
- * for its sockets, and made again at once.
+ * for its sockets, and made again at once. One that is short, because a crash
+ * came while it was made or there was no more room then, is filled up.
  *
  * File systems that write elsewhere, like btrfs, may want more than was freed:
  * there it is no promise, only likely.
@@ -32,16 +33,28 @@ has_room(const Store *store, uint64_t bytes)
            (uint64_t)host.f_bavail * host.f_frsize >= bytes;
 }
 
+static bool
+is_filled(int fd)
+{
+    struct stat st;
+
+    return !fstat(fd, &st) && (uint64_t)st.st_blocks * 512 >= RESERVE_BYTES;
+}
+
 void
 store_reserve_keep(Store *store)
 {
-    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    const int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
     StoreIo *io = store->io;
     int fd = io->ops->open(io, store->dir_fd, STORE_RESERVE, flags, 0600);
     int err = -ENOSPC;
 
     if (fd < 0) {
-        return; /* there already, or not to be had */
+        return; /* not to be had */
+    }
+    if (is_filled(fd)) {
+        io->ops->close(io, fd);
+        return;
     }
     /* As much of it as there is, before the guest takes it; and not beyond the
      * end of the file, where xfs frees blocks when it runs out of others. */

@@ -518,6 +518,21 @@ test_faults_leave_a_superset(void **state)
     }
 }
 
+/* A crash came between its making and its filling. */
+static void
+test_short_reserve_is_filled(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->path, STORE_RESERVE, NULL);
+    struct stat st;
+
+    assert_true(g_file_set_contents(path, "", 0, NULL));
+    fixture_serve(fixture, 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_blocks * 512 >= (blkcnt_t)MIB);
+    g_free(path);
+}
+
 int
 main(void)
 {
@@ -539,6 +554,7 @@ main(void)
         WITH_STORE(test_open_refuses_what_is_no_store),
         WITH_STORE(test_clean_end_goes_in_order),
         WITH_STORE(test_failed_sync_is_no_clean_end),
+        WITH_STORE(test_short_reserve_is_filled),
         WITH_STORE(test_faults_leave_a_superset),
     };
 
