@@ -218,10 +218,7 @@ check_names(struct Check *check, const char *where, int fd,
             is_known(check, name)) {
             continue;
         }
-        if (g_str_has_suffix(name, ".tmp") ||
-            g_str_has_prefix(name, STORE_NEW) ||
-            g_str_has_prefix(name, STORE_OLD) ||
-            store_is_socket(dirfd(dir), name)) {
+        if (store_is_leftover(name) || store_is_socket(dirfd(dir), name)) {
             check_tell(check, CHECK_NOTE,
                        "%s%s is left of something interrupted", where, name);
             if (check->repairs) {
@@ -237,15 +234,12 @@ check_names(struct Check *check, const char *where, int fd,
 static bool
 is_store_name(const struct Check *check, const char *name)
 {
-    static const char *const own[] = {STORE_CONF,   STORE_LOCK,    STORE_STATE,
-                                      STORE_SOCKET, STORE_RESERVE, NULL};
-
     for (unsigned i = 0; i < check->conf.n_disks; i++) {
         if (!strcmp(name, check->conf.disks[i].name)) {
             return true;
         }
     }
-    return g_strv_contains(own, name);
+    return store_is_own_file(name);
 }
 
 /* Who else may look at the store. */

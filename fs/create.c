@@ -100,10 +100,7 @@ store_raw_resize(StoreIo *io, int fd, uint64_t size_bytes, GError **error)
 static bool
 is_reserved(const char *name)
 {
-    static const char *const own[] = {STORE_CONF,   STORE_LOCK,    STORE_STATE,
-                                      STORE_SOCKET, STORE_RESERVE, NULL};
-
-    return g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp") ||
+    return store_is_own_file(name) || g_str_has_suffix(name, ".tmp") ||
            g_str_has_suffix(name, ".sock");
 }
 
@@ -147,13 +144,13 @@ check_ask(struct Making *making, GError **error)
 }
 
 /* May @name lie in a directory that becomes a store? What an interrupted
- * create left may. */
+ * create or remove left may. */
 static bool
-is_leftover(const char *name)
+may_stay(int dir_fd, const char *name)
 {
     return !strcmp(name, ".") || !strcmp(name, "..") ||
-           !strcmp(name, STORE_LOCK) || !strcmp(name, STORE_STATE) ||
-           g_str_has_suffix(name, ".tmp") || g_str_has_prefix(name, STORE_NEW);
+           store_is_own_file(name) || store_is_leftover(name) ||
+           store_is_socket(dir_fd, name);
 }
 
 static gboolean
@@ -169,7 +166,7 @@ check_empty(const char *path, GError **error)
         return FALSE;
     }
     while (ok && (entry = readdir(dir))) {
-        if (!is_leftover(entry->d_name)) {
+        if (!may_stay(dirfd(dir), entry->d_name)) {
             g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
                         "%s is no store and not empty (it holds '%s'): name a "
                         "new or an empty directory",

@@ -218,8 +218,6 @@ remove_disk(struct Removal *removal, unsigned index, GError **error)
 static gboolean
 delete_leftovers(struct Removal *removal, GError **error)
 {
-    static const char *const own[] = {STORE_STATE, STORE_SOCKET, STORE_RESERVE,
-                                      NULL};
     StoreIo *io = removal->io;
     DIR *dir = opendir(removal->path);
     struct dirent *entry;
@@ -229,11 +227,13 @@ delete_leftovers(struct Removal *removal, GError **error)
     while (!err && (entry = readdir(dir))) {
         const char *name = entry->d_name;
 
-        if (g_strv_contains(own, name) || g_str_has_suffix(name, ".tmp") ||
+        if (!strcmp(name, STORE_LOCK)) {
+            continue;
+        }
+        if (store_is_own_file(name) || g_str_has_suffix(name, ".tmp") ||
             store_is_socket(removal->dir_fd, name)) {
             err = io->ops->unlink(io, removal->dir_fd, name, 0);
-        } else if (g_str_has_prefix(name, STORE_NEW) ||
-                   g_str_has_prefix(name, STORE_OLD)) {
+        } else if (store_is_leftover(name)) {
             err = store_delete_directory(io, removal->dir_fd, removal->path,
                                          name);
         }

@@ -31,7 +31,6 @@
  * (rule 23).
  */
 #include "store-private.h"
-#include "zero-file.h"
 
 #include "bitmap/bitmap-file.h"
 #include "bitmap/intent.h"
@@ -394,14 +393,4 @@ store_disk_figures(Disk *disk, struct DiskMapFigures *figures)
 
     disk_map_figures(disk->map, figures);
     figures->dirty_clusters = MAX(figures->dirty_clusters, unpunched);
-}
-
-bool
-store_is_disk_file(const char *name)
-{
-    static const char *const own[] = {STORE_RAW, STORE_DIRTY, INTENT_FILE,
-                                      ZERO_FILE, STORE_SUMS,  STORE_SENT,
-                                      NULL};
-
-    return g_strv_contains(own, name);
 }

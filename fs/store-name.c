@@ -7,9 +7,12 @@
  * link may lead to a store. Beneath the store no link is followed (rule 36).
  *
  * A disk's name becomes a directory beside the store's own files, so the
- * names of those are taken.
+ * names of those are taken. Which files weir keeps is said here and nowhere
+ * else: what it makes anew, deletes, or takes for nobody's, goes by this.
  */
+#include "bitmap/intent.h"
 #include "store-private.h"
+#include "zero-file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -157,4 +160,31 @@ void
 store_private_umask(void)
 {
     umask(0077);
+}
+
+bool
+store_is_own_file(const char *name)
+{
+    static const char *const own[] = {STORE_CONF,   STORE_LOCK,    STORE_STATE,
+                                      STORE_SOCKET, STORE_RESERVE, NULL};
+
+    return g_strv_contains(own, name);
+}
+
+bool
+store_is_disk_file(const char *name)
+{
+    static const char *const own[] = {STORE_RAW, STORE_DIRTY, INTENT_FILE,
+                                      ZERO_FILE, STORE_SUMS,  STORE_SENT,
+                                      NULL};
+
+    return g_strv_contains(own, name);
+}
+
+bool
+store_is_leftover(const char *name)
+{
+    return g_str_has_suffix(name, ".tmp") ||
+           g_str_has_prefix(name, STORE_NEW) ||
+           g_str_has_prefix(name, STORE_OLD);
 }

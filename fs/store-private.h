@@ -44,8 +44,8 @@ void store_set_errno(GError **error, enum StoreError code, int err,
 /* A line for the log; nothing for a store opened to read. */
 void store_say(const Store *store, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
-/* A file of nothing, for a state that finds no room: made if it is not there,
- * given up (false: there is none). */
+/* A file of nothing, for a state that finds no room: made if it is not there
+ * in full, given up (false: there is none). */
 void store_reserve_keep(Store *store);
 bool store_reserve_give(Store *store);
 
@@ -85,8 +85,11 @@ void store_to_conf(const Store *store, struct Conf *conf);
 Disk *store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
                       GError **error);
 void store_disk_free(StoreIo *io, Disk *disk);
-/* Is it the name of a file that weir keeps in a disk's directory? */
+/* Is it the name of a file that weir keeps in a store's directory, in a disk's?
+ * Of something that it makes or deletes there, and was interrupted in? */
+bool store_is_own_file(const char *name);
 bool store_is_disk_file(const char *name);
+bool store_is_leftover(const char *name);
 /* Load or set the bitmap. */
 gboolean store_disk_load(Store *store, Disk *disk, const struct State *state,
                          GError **error);

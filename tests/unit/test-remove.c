@@ -114,6 +114,37 @@ test_remove_refuses_while_open(void **state)
     assert_int_equal(access(fixture->address, F_OK), 0);
 }
 
+/* It was killed when weir.conf was gone. */
+static void
+test_store_can_be_made_where_a_remove_was_interrupted(void **state)
+{
+    static const char *const names[] = {STORE_SOCKET, "vda.sock",
+                                        STORE_STATE ".tmp"};
+    struct StoreFixture *fixture = *state;
+    char *conf = g_build_filename(fixture->path, STORE_CONF, NULL);
+    char *reserve = g_build_filename(fixture->path, STORE_RESERVE, NULL);
+    char *disk = g_build_filename(fixture->path, STORE_OLD "vda", NULL);
+
+    fixture_serve(fixture, 0);
+    assert_int_equal(access(reserve, F_OK), 0);
+    assert_int_equal(unlink(conf), 0);
+    assert_int_equal(rename(fixture->address, disk), 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        char *path = g_build_filename(fixture->path, names[i], NULL);
+        mode_t kind = g_str_has_suffix(path, ".sock") ? S_IFSOCK : S_IFREG;
+
+        assert_int_equal(mknod(path, kind | 0600, 0), 0);
+        g_free(path);
+    }
+    fixture_create(fixture, "vda", TARGET);
+    fixture_serve(fixture, 0);
+    assert_int_equal(remove_code(fixture->path, FALSE), 0);
+    assert_int_equal(access(fixture->path, F_OK), -1);
+    g_free(conf);
+    g_free(reserve);
+    g_free(disk);
+}
+
 /* With the n-th call failing the store opens, with the disk or without; the
  * next attempt finishes it. */
 static void
@@ -166,6 +197,7 @@ main(void)
         WITH_STORE(test_remove_of_a_store_leaves_nothing),
         WITH_STORE(test_remove_leaves_foreign_files),
         WITH_STORE(test_remove_refuses_while_open),
+        WITH_STORE(test_store_can_be_made_where_a_remove_was_interrupted),
         WITH_STORE(test_remove_faults_can_be_repeated),
     };
 
