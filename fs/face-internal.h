@@ -438,7 +438,7 @@ void face_heat_take_cool(struct FaceCool *cool);
 void face_fsync(FaceReq *req);
 
 /* face-zero.c */
-int face_zero_open(FaceDisk *disk);
+void face_zero_open(FaceDisk *disk);
 void face_zero_close(FaceDisk *disk);
 void face_fallocate(FaceReq *req);
 void face_zero_run(FaceDisk *disk);

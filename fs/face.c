@@ -27,7 +27,6 @@
  * main thread that the store is at rest.
  */
 #include "face-wire.h"
-#include "zero-file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -368,8 +367,8 @@ face_run(void *opaque)
     return NULL;
 }
 
-static gboolean
-init_disks(Face *face, GError **error)
+static void
+init_disks(Face *face)
 {
     Store *store = face->config.store;
 
@@ -378,23 +377,13 @@ init_disks(Face *face, GError **error)
         FaceDisk *disk = &face->disks[face->n_disks];
 
         disk->face = face;
-        disk->disk = store->disks[face->n_disks];
-        disk->zeroes_fd = -1;
-        face->n_disks++;
-        int res = face_zero_open(disk);
-
-        if (res < 0) {
-            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
-                        "%s/%s/" ZERO_FILE ": %s", store->path,
-                        disk->disk->name, g_strerror(-res));
-            return FALSE;
-        }
+        disk->disk = store->disks[face->n_disks++];
+        face_zero_open(disk);
     }
-    return TRUE;
 }
 
 Face *
-face_new(const struct FaceConfig *config, GError **error)
+face_new(const struct FaceConfig *config)
 {
     Face *face = g_new0(Face, 1);
     int res;
@@ -413,10 +402,7 @@ face_new(const struct FaceConfig *config, GError **error)
         (res = inbox_init(&face->seeks)) < 0) {
         g_error("eventfd: %s", g_strerror(-res));
     }
-    if (!init_disks(face, error)) {
-        face_free(face);
-        return NULL;
-    }
+    init_disks(face);
     return face;
 }
 

@@ -62,7 +62,7 @@ struct FaceConfig {
     void *user;
 };
 
-Face *face_new(const struct FaceConfig *config, GError **error);
+Face *face_new(const struct FaceConfig *config);
 gboolean face_start(Face *face, GError **error); /* thread is ready to serve */
 void face_answer(Face *face, FaceNote *note);
 

@@ -4,7 +4,9 @@
  * store finds them.
  *
  * They read as zero already, whatever disk.raw and the target hold: they are
- * dirty from the opening on, so that a store at rest owes them, too.
+ * dirty from the opening on, so that a store at rest owes them, too. Of a record
+ * that cannot be had or is damaged nobody knows what it held: everything may
+ * have been on it, and is dirty, to be compared.
  *
  * A record is of an epoch, and when a serve begins the state says that older
  * ones are of no use: before that the list is written again, with the new one.
@@ -29,17 +31,20 @@ store_zeroes_changed(Disk *disk, const ZeroList *list)
     }
 }
 
-void
+bool
 store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
                   uint64_t *sequence)
 {
-    (void)zero_file_load(store->io, fd, atomic_load(&disk->size_bytes),
-                         store->epoch_before, list, sequence);
+    bool is_found =
+        zero_file_load(store->io, fd, atomic_load(&disk->size_bytes),
+                       store->epoch_before, list, sequence);
+
     for (unsigned i = 0; i < list->count; i++) {
         disk_map_mark(disk->map, list->range[i].offset, list->range[i].len,
                       g_get_monotonic_time());
     }
     store_zeroes_changed(disk, list);
+    return is_found;
 }
 
 void
@@ -48,21 +53,27 @@ store_zeroes_recover(Store *store, Disk *disk)
     StoreIo *io = store->io;
     int fd = io->ops->open(io, disk->dir_fd, ZERO_FILE,
                            O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    bool is_found = fd == -ENOENT;
     uint64_t sequence;
     ZeroList list;
 
     if (fd >= 0) {
-        store_zeroes_load(store, disk, fd, &list, &sequence);
+        is_found = store_zeroes_load(store, disk, fd, &list, &sequence);
         io->ops->close(io, fd);
+    }
+    if (!is_found) {
+        store_say(store,
+                  "disk %s: " ZERO_FILE " %s: what was discarded last may show "
+                  "its old content; all of the disk is compared",
+                  disk->name, fd < 0 ? "cannot be opened" : "is damaged");
+        disk_map_mark_all(disk->map, g_get_monotonic_time());
+        disk->recovers = true;
     }
 }
 
-/* Punch all of @list, then say in the record that nothing is left. */
-static int
-settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
-            uint64_t sequence)
+int
+store_zeroes_punch(Store *store, Disk *disk, const ZeroList *list)
 {
-    const ZeroList none = {0};
     StoreIo *io = store->io;
     int res = 0;
 
@@ -75,11 +86,19 @@ settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
                                      range->len);
         }
     }
+    return res ? res : io->ops->fdatasync(io, disk->map_fd);
+}
+
+/* Punch all of @list, then say in the record that nothing is left. */
+static int
+settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
+            uint64_t sequence)
+{
+    const ZeroList none = {0};
+    int res = store_zeroes_punch(store, disk, list);
+
     if (res == 0) {
-        res = io->ops->fdatasync(io, disk->map_fd);
-    }
-    if (res == 0) {
-        res = zero_file_save(io, fd, &none, sequence + 1, store->epoch);
+        res = zero_file_save(store->io, fd, &none, sequence + 1, store->epoch);
     }
     if (res == 0) {
         store_zeroes_changed(disk, &none);
@@ -95,7 +114,8 @@ renew_list(Store *store, Disk *disk, int fd, const ZeroList *list,
     return zero_file_save(store->io, fd, list, sequence + 1, store->epoch);
 }
 
-/* @work on what is on the list, if there is anything. */
+/* @work on what is on the list, if there is anything, or if the record is lost
+ * and has to be made anew. */
 static int
 with_list(Store *store, Disk *disk,
           int (*work)(Store *, Disk *, int, const ZeroList *, uint64_t))
@@ -110,8 +130,7 @@ with_list(Store *store, Disk *disk,
     if (fd < 0) {
         return fd == -ENOENT ? 0 : fd;
     }
-    store_zeroes_load(store, disk, fd, &list, &sequence);
-    if (list.count) {
+    if (!store_zeroes_load(store, disk, fd, &list, &sequence) || list.count) {
         res = work(store, disk, fd, &list, sequence);
     }
     io->ops->close(io, fd);

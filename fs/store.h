@@ -191,9 +191,13 @@ int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);
 int store_zeroes_renew(Store *store, Disk *disk);
 /* ... and after it: that is punched. */
 int store_zeroes_settle(Store *store, Disk *disk);
-/* What the record in @fd says is on the list: it is dirty, and unpunched. */
+/* Punch @list, durably. Blocks. 0 or -errno. */
+int store_zeroes_punch(Store *store, Disk *disk, const ZeroList *list);
+/* The list is this one now. */
 void store_zeroes_changed(Disk *disk, const ZeroList *list);
-void store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
+/* What the record in @fd says is on the list: it is dirty, and unpunched. False:
+ * the record is lost. */
+bool store_zeroes_load(Store *store, Disk *disk, int fd, ZeroList *list,
                        uint64_t *sequence);
 
 /* Names of stores, disks: [A-Za-z0-9._-]{1,64}, no leading dot (rule 36). */

@@ -153,8 +153,8 @@ start_face(FakeSession *session)
 
     assert(inbox_init(&session->notes) == 0);
     assert(!pthread_create(&session->notes_thread, NULL, notes_run, session));
-    session->face = face_new(&config, &error);
-    if (session->face && face_start(session->face, &error)) {
+    session->face = face_new(&config);
+    if (face_start(session->face, &error)) {
         return true;
     }
     g_clear_error(&error);

@@ -88,16 +88,21 @@ test_sync_beside_one_that_fails_is_no_success(void **state)
 
 static atomic_uint zeroes_syncs;
 
-static int
-counting_fdatasync(StoreIo *io, int fd)
+static bool
+is_record(int fd)
 {
     char link[64], path[4096] = "";
 
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    if (readlink(link, path, sizeof(path) - 1) > 0 &&
-        strstr(path, "/" ZERO_FILE)) {
-        zeroes_syncs++;
-    }
+    return readlink(link, path, sizeof(path) - 1) > 0 &&
+           strstr(path, "/" ZERO_FILE);
+}
+
+static int
+counting_fdatasync(StoreIo *io, int fd)
+{
+    (void)io;
+    zeroes_syncs += is_record(fd);
     return store_io_kernel()->ops->fdatasync(io, fd);
 }
 
@@ -186,6 +191,99 @@ test_discard_is_owed_until_it_is_punched(void **state)
     fake_session_deinit(&session);
 }
 
+/* Calls about the record, from now on. */
+static int record_open_error, record_write_error;
+
+static int
+unrecording_open(StoreIo *io, int dirfd, const char *name, int flags,
+                 mode_t mode)
+{
+    (void)io;
+    if (record_open_error && !strcmp(name, ZERO_FILE)) {
+        return record_open_error;
+    }
+    return store_io_kernel()->ops->open(store_io_kernel(), dirfd, name, flags,
+                                        mode);
+}
+
+static ssize_t
+unrecording_pwrite(StoreIo *io, int fd, const void *buf, size_t len,
+                   uint64_t offset)
+{
+    (void)io;
+    if (record_write_error && is_record(fd)) {
+        return record_write_error;
+    }
+    return store_io_kernel()->ops->pwrite(store_io_kernel(), fd, buf, len,
+                                          offset);
+}
+
+static void
+assert_served_without_discards(FakeSession *session)
+{
+    unsigned char buf[512] = {7}, back[512];
+
+    assert_int_equal(fake_write(session, buf, 512, 32 * MIB), 512);
+    assert_int_equal(fake_read(session, back, 512, 32 * MIB), 512);
+    assert_memory_equal(buf, back, 512);
+    assert_int_equal(fake_fsync(session), 0);
+    assert_int_equal(fake_fallocate(session, PUNCH, 0, 8 * MIB), -EOPNOTSUPP);
+    assert_int_equal(fake_fallocate(session, PUNCH, 0, 4096), -EOPNOTSUPP);
+}
+
+static void
+test_disk_without_a_record_is_served(void **state)
+{
+    StoreIo broken = {&broken_ops};
+    FakeSession session;
+
+    (void)state;
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.open = unrecording_open;
+    record_open_error = -ENOSPC;
+    fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    assert_served_without_discards(&session);
+    /* Until it can be had. */
+    record_open_error = 0;
+    fake_session_restart(&session);
+    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 8 * MIB), 0);
+    fake_session_deinit(&session);
+}
+
+/* What is on the list goes on reading as zero, and what is written there later
+ * is not zeroed by the old record. */
+static void
+test_record_that_cannot_be_renewed_is_carried_out(void **state)
+{
+    unsigned char buf[512], back[512] = {1}, zero[512] = {0};
+    StoreIo broken = {&broken_ops};
+    FakeSession session;
+
+    (void)state;
+    memset(buf, 3, sizeof(buf));
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.done = unpunching_done;
+    broken_ops.pwrite = unrecording_pwrite;
+    punch_error = 0;
+    fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    assert_int_equal(fake_write(&session, buf, 512, 0), 512);
+    punch_error = -ENOSPC;
+    assert_int_equal(fake_fallocate(&session, PUNCH, 0, 8 * MIB), 0);
+    fake_session_leave(&session);
+    record_write_error = -EIO;
+    fake_session_follow(&session);
+    assert_int_equal(session.disk.unpunched_bytes, 0);
+    assert_int_equal(fake_read(&session, back, 512, 0), 512);
+    assert_memory_equal(back, zero, 512);
+    assert_served_without_discards(&session);
+    assert_int_equal(fake_write(&session, buf, 512, 0), 512);
+    record_write_error = punch_error = 0;
+    fake_session_restart(&session);
+    assert_int_equal(fake_read(&session, back, 512, 0), 512);
+    assert_memory_equal(back, buf, 512);
+    fake_session_deinit(&session);
+}
+
 int
 main(void)
 {
@@ -194,6 +292,8 @@ main(void)
         cmocka_unit_test(test_sync_beside_one_that_fails_is_no_success),
         cmocka_unit_test(test_empty_record_is_synced_before_it_is_believed),
         cmocka_unit_test(test_discard_is_owed_until_it_is_punched),
+        cmocka_unit_test(test_disk_without_a_record_is_served),
+        cmocka_unit_test(test_record_that_cannot_be_renewed_is_carried_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

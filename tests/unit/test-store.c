@@ -518,6 +518,38 @@ test_faults_leave_a_superset(void **state)
     }
 }
 
+/* Anything may have been on the list. */
+static void
+test_lost_record_of_discards_is_all_dirty(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->address, ZERO_FILE, NULL);
+    char *junk = g_strnfill(2 * ZERO_RECORD_BYTES, 'j');
+
+    for (unsigned round = 0; round < 2; round++) {
+        Store *store;
+        Disk *disk;
+
+        fixture_serve(fixture, 0);
+        if (round) {
+            assert_int_equal(unlink(path), 0);
+            assert_int_equal(mkdir(path, 0700), 0);
+        } else {
+            assert_true(
+                g_file_set_contents(path, junk, 2 * ZERO_RECORD_BYTES, NULL));
+        }
+        store = fixture_open(fixture, 0);
+        disk = store_disk(store, "vda");
+        assert_int_equal(dirty_clusters(disk), DISK_CLUSTERS);
+        assert_true(disk->recovers);
+        /* Once, if it can be made anew. */
+        assert_int_equal(store_zeroes_renew(store, disk), round ? -EISDIR : 0);
+        store_free(store);
+    }
+    g_free(junk);
+    g_free(path);
+}
+
 /* A crash came between its making and its filling. */
 static void
 test_short_reserve_is_filled(void **state)
@@ -554,6 +586,7 @@ main(void)
         WITH_STORE(test_open_refuses_what_is_no_store),
         WITH_STORE(test_clean_end_goes_in_order),
         WITH_STORE(test_failed_sync_is_no_clean_end),
+        WITH_STORE(test_lost_record_of_discards_is_all_dirty),
         WITH_STORE(test_short_reserve_is_filled),
         WITH_STORE(test_faults_leave_a_superset),
     };
