@@ -12,8 +12,8 @@
 
 #include <string.h>
 
-gboolean
-store_relay_disk(Store *store, Disk *disk, Relay *relay, GError **error)
+struct RelayDiskConfig
+store_relay_config(const Store *store, const Disk *disk)
 {
     struct RelayDiskConfig config = {
         .name = disk->name,
@@ -34,5 +34,13 @@ store_relay_disk(Store *store, Disk *disk, Relay *relay, GError **error)
     };
 
     memcpy(config.uuid, store->uuid, sizeof(config.uuid));
+    return config;
+}
+
+gboolean
+store_relay_disk(Store *store, Disk *disk, Relay *relay, GError **error)
+{
+    struct RelayDiskConfig config = store_relay_config(store, disk);
+
     return relay_add_disk(relay, &config, error);
 }

@@ -210,6 +210,7 @@ gboolean store_split_address(const char *address, char **store, char **disk,
                              GError **error);
 
 /* The relay is to upload @disk, as the store found it. */
+struct RelayDiskConfig store_relay_config(const Store *store, const Disk *disk);
 gboolean store_relay_disk(Store *store, Disk *disk, Relay *relay,
                           GError **error);
 

@@ -57,7 +57,6 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     RelayDisk *disk = g_new0(RelayDisk, 1);
 
     disk->relay = relay;
-    disk->books.log.fd = disk->books.sums.fd = -1;
     disk->name = g_strdup(config->name);
     disk->buffers = map_buffers();
     if (!disk->buffers) {
@@ -76,7 +75,7 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     disk->accept = config->accept;
     disk->accept_unflushed = config->accept_unflushed;
     disk->insecure = config->insecure;
-    if (!books_open(disk, config, error)) {
+    if (!books_open(&disk->books, relay->config.io, config, error)) {
         relay_disk_free(disk);
         return NULL;
     }
@@ -87,7 +86,7 @@ void
 relay_disk_free(RelayDisk *disk)
 {
     if (disk) {
-        books_close(disk);
+        books_close(&disk->books);
         if (disk->buffers) {
             munmap(disk->buffers, BUFFERS_BYTES);
         }
@@ -112,7 +111,7 @@ begin_core(RelayDisk *disk)
         .contact = disk->contact,
         .accept = disk->accept,
         .accept_unflushed = disk->accept_unflushed,
-        .logged = disk->logged,
+        .logged = disk->books.logged,
         .is_in_doubt = disk->is_in_doubt,
         .recovers = disk->recovers,
         .max_conns = relay->max_conns,
@@ -245,7 +244,7 @@ relay_disk_end(RelayDisk *disk)
     assert(!relay_disk_is_busy(disk));
     perform_drop_all(disk);
     if (disk->core) {
-        books_end(disk);
+        books_end(&disk->books, disk->core);
     }
     relay_core_free(disk->core);
     disk->core = NULL;

@@ -137,10 +137,7 @@ take_completion(Relay *relay, const struct io_uring_cqe *cqe)
         break;
     case TAG_DATA:
     case TAG_SUMS:
-    case TAG_NOTE:
-    case TAG_COMMIT:
-    case TAG_SYNC:
-    case TAG_FORGET:
+    case TAG_BOOKS:
         perform_local_done(disk, (enum RelayTag)(data >> 56), slot, cqe->res);
         break;
     case TAG_IGNORE:

@@ -5,26 +5,22 @@
  * Purpose: the relay's structs.
  * Threads: as each part of a struct says; the main thread sees only what is
  *          set at creation, guarded, or atomic.
- * Shapes:  per disk RELAY_OPS buffers of RELAY_OP_BYTES_MAX, and for each two
- *          of RELAY_SUMS_BYTES: the sums that the file has, and those of what
- *          was loaded. Anonymous memory that is touched where it is used; the
- *          buffers are given back when idle.
+ * Shapes:  per disk RELAY_OPS buffers of RELAY_OP_BYTES_MAX: anonymous memory
+ *          that is touched where it is used, and given back when idle.
  */
 #pragma once
 
 #include <liburing.h>
 
+#include "books.h"
 #include "connect.h"
 #include "inbox.h"
 #include "mapper.h"
 #include "relay.h"
-#include "sent-log.h"
 #include "server.h"
-#include "sums.h"
 #include "target.h"
 
-#define RELAY_DISKS      4096
-#define RELAY_SUMS_BYTES (RELAY_OP_CLUSTERS_MAX * SUMS_BYTES) /* of an op */
+#define RELAY_DISKS 4096
 
 /* Messages to the relay thread. */
 enum RelayMsgKind {
@@ -73,20 +69,8 @@ struct RelaySlot {
     int error;            /* of the load */
     struct StoreReq data; /* what is left to read */
     struct StoreReq sums; /* read with it */
-    struct StoreReq note; /* written later */
     uint64_t offset, len; /* asked by the core */
     struct MapRequest map;
-};
-
-/* remote-sums and sent-log of a disk, and what is under way there. */
-struct RelayBooks {
-    Sums sums;
-    SentLog log;
-    uint8_t *entries; /* 2 RELAY_SUMS_BYTES per op */
-    struct StoreReq commit, sync, forget;
-    unsigned n_notes;
-    bool forget_waits; /* for the notes */
-    enum ForgetStep { FORGET_PUNCH, FORGET_SYNC, FORGET_KEY } forget_step;
 };
 
 struct RelayDisk {
@@ -97,7 +81,6 @@ struct RelayDisk {
     uint32_t dio_align;
     DiskMap *map;
     enum TargetContact contact; /* of the first core */
-    Bitmap *logged;             /* ... too: by the last life */
     bool is_in_doubt, recovers; /* ... too */
     uint8_t *buffers;
 
@@ -119,7 +102,7 @@ struct RelayDisk {
     bool accept_unflushed, insecure;
     struct RelayConn conns[RELAY_CONNS];
     struct RelaySlot slots[RELAY_OPS];
-    struct RelayBooks books;     /* opened by the main thread */
+    RelayBooks books;            /* opened by the main thread */
     unsigned n_local;            /* local requests in flight */
     uint64_t data_from, data_to; /* known to be data, until data_us */
     int64_t data_us;
@@ -185,11 +168,9 @@ enum RelayTag {
     TAG_SERVER,
     TAG_DATA, /* the rest is local I/O: see perform-local.c */
     TAG_SUMS,
-    TAG_NOTE,
-    TAG_COMMIT,
-    TAG_SYNC,
-    TAG_FORGET,
+    TAG_BOOKS,
 };
+_Static_assert(BOOKS_REQUESTS <= 256, "slots of relay_user_data()");
 uint64_t relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot,
                          uint32_t seq);
 
@@ -211,23 +192,10 @@ int64_t relay_disk_next_us(const RelayDisk *disk);
 void perform_map(RelayDisk *disk, const struct RelayAction *action);
 void perform_mapped(RelayDisk *disk, struct MapRequest *request);
 void perform_load(RelayDisk *disk, const struct RelayAction *action);
-void perform_note(RelayDisk *disk, const struct RelayAction *action);
-void perform_commit(RelayDisk *disk);
-void perform_sync(RelayDisk *disk);
-void perform_forget(RelayDisk *disk);
+void perform_books(RelayDisk *disk, const struct RelayAction *action);
 void perform_local_done(RelayDisk *disk, enum RelayTag tag, unsigned slot,
                         int res);
 uint8_t *perform_buffer(const RelayDisk *disk, unsigned op);
-/* The sums that the file had when the op was loaded. */
-const uint8_t *perform_known(const RelayDisk *disk, unsigned op);
-
-/* books.c: opening and ending remote-sums and sent-log */
-bool books_open(RelayDisk *disk, const struct RelayDiskConfig *config,
-                GError **error);
-/* The core ends: what the next one, or the next life, has to know. */
-void books_end(RelayDisk *disk);
-void books_stamp(RelayDisk *disk, uint64_t epoch);
-void books_close(RelayDisk *disk);
 
 /* perform.c: actions become I/O, I/O becomes events */
 void perform_action(RelayDisk *disk, const struct RelayAction *action);

@@ -217,7 +217,7 @@ perform_send(RelayDisk *disk, const struct RelayAction *action)
 
     if (conn->epoch == action->epoch && conn->target) {
         target_send(conn->target, action,
-                    action->is_sum ? perform_known(disk, action->op)
+                    action->is_sum ? books_known(&disk->books, action->op)
                                    : perform_buffer(disk, action->op) +
                                          action->buf_offset);
     }
@@ -242,16 +242,10 @@ perform_action(RelayDisk *disk, const struct RelayAction *action)
         perform_load(disk, action);
         return;
     case RELAY_LOG:
-        perform_commit(disk);
-        return;
     case RELAY_NOTE:
-        perform_note(disk, action);
-        return;
     case RELAY_SYNC:
-        perform_sync(disk);
-        return;
     case RELAY_FORGET:
-        perform_forget(disk);
+        perform_books(disk, action);
         return;
     case RELAY_SEND_DATA:
     case RELAY_SEND_ZERO:

@@ -144,7 +144,9 @@ relay_stop(Relay *relay, uint64_t epoch)
         relay->is_running = false;
     }
     for (guint i = 0; epoch && i < relay->disks->len; i++) {
-        books_stamp(relay->disks->pdata[i], epoch);
+        RelayDisk *disk = relay->disks->pdata[i];
+
+        books_stamp(&disk->books, epoch);
     }
 }
 

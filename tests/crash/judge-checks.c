@@ -174,16 +174,16 @@ judge_check_sums(Judge *judge, const Life *life)
 {
     StoreIo *io = life->store->io;
 
-    for (uint64_t i = 0; life->sums.fd >= 0 && i < judge->n_list; i++) {
+    for (uint64_t i = 0; life->books.sums.fd >= 0 && i < judge->n_list; i++) {
         uint64_t index = judge->list[i];
         uint8_t entry[SUMS_BYTES] = {0}, now[SUMS_BYTES];
 
-        (void)io->ops->pread(io, life->sums.fd, entry, SUMS_BYTES,
+        (void)io->ops->pread(io, life->books.sums.fd, entry, SUMS_BYTES,
                              SUMS_AT + index * SUMS_BYTES);
-        if (!sums_is_known(entry) || bitmap_get(life->logged, index)) {
+        if (!sums_is_known(entry) || bitmap_get(life->books.logged, index)) {
             continue;
         }
-        sums_hash(&life->sums, index,
+        sums_hash(&life->books.sums, index,
                   cluster_of(judge, judge->states.target, index),
                   cluster_bytes(judge), now);
         bool is_true = !memcmp(entry, now, SUMS_BYTES);

@@ -19,12 +19,8 @@ struct Coming {
     struct RelayEvent event;
     RecordEntry *entry;
     const RecordEntry *zombie;
-};
-
-/* A load's sums: as they were found, and of what was loaded. */
-struct Entries {
-    uint8_t known[RELAY_OP_CLUSTERS_MAX][SUMS_BYTES];
-    uint8_t loaded[RELAY_OP_CLUSTERS_MAX][SUMS_BYTES];
+    enum BooksRequest request; /* BOOKS_REQUESTS: it is none of the books' */
+    int result;                /* ... else, its own, once executed */
 };
 
 struct Run {
@@ -35,9 +31,6 @@ struct Run {
     RateBucket bucket;
     struct RelayActions actions;
     uint64_t cluster;
-    struct Entries *entries; /* by op */
-    uint64_t commit_offset;
-    size_t commit_len;
     bool is_up[RELAY_CONNS];
     uint32_t epochs[RELAY_CONNS];
     int64_t due_us[QUEUE_MAX]; /* of coming; INT64_MAX: free */
@@ -48,9 +41,11 @@ struct Run {
 
 /* life.c: an answer that comes in a while, to be filled in. */
 struct Coming *life_come(struct Run *run);
-bool life_reads_as_hole(struct Run *run, uint64_t offset);
 
 /* life-books.c */
 void life_answer_load(struct Run *run, const struct RelayAction *action);
-void life_execute_books(struct Run *run, const struct Coming *coming);
+void life_begin_books(struct Run *run, const struct RelayAction *action);
+void life_execute_books(struct Run *run, struct Coming *coming);
+/* It was executed a while ago. */
+void life_books_done(struct Run *run, const struct Coming *coming);
 void life_end_books(struct Run *run);

@@ -11,8 +11,6 @@
 #include "life-internal.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +30,8 @@ come(struct Run *run, int64_t after_us)
     assert(i < QUEUE_MAX);
     run->used = i == run->used ? i + 1 : run->used;
     run->due_us[i] = run->now_us + after_us;
-    run->coming[i] = (struct Coming){.kind = COMING_ANSWER};
+    run->coming[i] =
+        (struct Coming){.kind = COMING_ANSWER, .request = BOOKS_REQUESTS};
     return &run->coming[i];
 }
 
@@ -92,8 +91,8 @@ is_equal(struct Run *run, const struct RelayAction *action)
         uint64_t part = MIN((number + 1) * run->cluster, end) - at;
 
         if (action->is_sum) {
-            if (!sums_match(&life->sums, at, life->target + at, part,
-                            run->entries[action->op].known[0])) {
+            if (!sums_match(&life->books.sums, at, life->target + at, part,
+                            books_known(&life->books, action->op))) {
                 return false;
             }
         } else if (life->touched[number] &&
@@ -107,8 +106,8 @@ is_equal(struct Run *run, const struct RelayAction *action)
     return true;
 }
 
-bool
-life_reads_as_hole(struct Run *run, uint64_t offset)
+static bool
+reads_as_hole(struct Run *run, uint64_t offset)
 {
     uint64_t number = offset / run->cluster;
 
@@ -123,11 +122,11 @@ static void
 answer_map(struct Run *run, const struct RelayAction *action)
 {
     struct Coming *coming = life_come(run);
-    bool is_hole = life_reads_as_hole(run, action->offset);
+    bool is_hole = reads_as_hole(run, action->offset);
     uint64_t len = run->cluster;
 
     while (len < action->len &&
-           life_reads_as_hole(run, action->offset + len) == is_hole) {
+           reads_as_hole(run, action->offset + len) == is_hole) {
         len += run->cluster;
     }
     coming->event = (struct RelayEvent){.kind = RELAY_MAPPED,
@@ -206,27 +205,6 @@ answer_later(struct Run *run, const struct RelayAction *action)
     }
 }
 
-/* The relay's own files. */
-static void
-answer_books(struct Run *run, const struct RelayAction *action)
-{
-    Life *life = run->life;
-    struct Coming *coming = life_come(run);
-
-    coming->kind = COMING_EXECUTION;
-    coming->action = *action;
-    coming->event = (struct RelayEvent){.op = action->op};
-    if (action->kind == RELAY_LOG) {
-        coming->event.kind = RELAY_LOGGED;
-        run->commit_len = sent_log_encode(
-            &life->sent_log, relay_core_logged(run->core), &run->commit_offset);
-    } else {
-        coming->event.kind = action->kind == RELAY_NOTE   ? RELAY_NOTED
-                             : action->kind == RELAY_SYNC ? RELAY_SYNCED
-                                                          : RELAY_FORGOTTEN;
-    }
-}
-
 static void
 perform(struct Run *run, const struct RelayAction *action)
 {
@@ -254,7 +232,7 @@ perform(struct Run *run, const struct RelayAction *action)
     case RELAY_NOTE:
     case RELAY_SYNC:
     case RELAY_FORGET:
-        answer_books(run, action);
+        life_begin_books(run, action);
         break;
     case RELAY_SEND_STATUS:
     case RELAY_ACTION_KINDS:
@@ -293,7 +271,7 @@ execute(struct Run *run, struct Coming *coming)
 {
     const struct RelayAction *action = &coming->action;
 
-    if (action->kind >= RELAY_LOG && action->kind <= RELAY_FORGET) {
+    if (coming->request != BOOKS_REQUESTS) {
         life_execute_books(run, coming);
     } else if (action->kind == RELAY_SEND_COMPARE) {
         coming->event.is_equal = is_equal(run, action);
@@ -317,13 +295,17 @@ happens(struct Run *run, unsigned index)
         run->due_us[index] = run->now_us + delay(run);
         break;
     case COMING_ANSWER: {
-        struct RelayEvent event = coming->event;
+        struct Coming now = *coming;
 
-        if (coming->entry) {
-            record_log_end(run->life->log, coming->entry, 0);
+        if (now.entry) {
+            record_log_end(run->life->log, now.entry, 0);
         }
         run->due_us[index] = INT64_MAX;
-        step(run, &event);
+        if (now.request != BOOKS_REQUESTS) {
+            life_books_done(run, &now);
+        } else {
+            step(run, &now.event);
+        }
         break;
     }
     case COMING_ZOMBIE:
@@ -382,7 +364,7 @@ begin(struct Run *run)
         .seed = life->seed,
         .contact = disk->contact,
         .accept = life->is_told_overwrite ? ACCEPT_OVERWRITE : disk->accept,
-        .logged = life->logged,
+        .logged = life->books.logged,
         .is_in_doubt = disk->all_in_doubt,
         .recovers = disk->recovers,
         .max_conns = 2,
@@ -455,12 +437,9 @@ life_run(Life *life)
     run->cluster = UINT64_C(1) << life->disk->cluster_bits;
     run->coming = malloc(QUEUE_MAX * sizeof(*run->coming));
     assert(run->coming);
-    run->entries = malloc(RELAY_OPS * sizeof(*run->entries));
-    assert(run->entries);
     is_good = drain(run);
     life_end_books(run);
     relay_core_free(run->core);
-    free(run->entries);
     free(run->actions.list);
     free(run->coming);
     free(run);

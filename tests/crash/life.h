@@ -13,8 +13,7 @@
 #pragma once
 
 #include "fs/store.h"
-#include "relay/sent-log.h"
-#include "relay/sums.h"
+#include "relay/books.h"
 #include "states.h"
 
 struct LifeZombie {
@@ -31,10 +30,8 @@ typedef struct Life {
     bool *changed;       /* out: of each cluster: target differs from before */
     const struct LifeZombie *zombies;
     size_t n_zombies;
-    RecordLog *log;   /* sends and flushes go there, too */
-    SentLog sent_log; /* life_open_books() */
-    Sums sums;
-    Bitmap *logged;
+    RecordLog *log;         /* sends and flushes go there, too */
+    RelayBooks books;       /* life_open_books() */
     bool is_told_overwrite; /* the user says so, of a target that is not known
                                any more */
     uint64_t seed;
