@@ -28,12 +28,32 @@ static const GOptionEntry entries[] = {
     {"json", 0, 0, G_OPTION_ARG_NONE, &options.json, "for scripts", NULL},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
+static void
+say_disk(JsonObject *disk)
+{
+    g_autofree char *compared =
+        status_size((double)json_object_get_int_member(disk, "compared_bytes"));
+    g_autofree char *dirty =
+        status_size((double)json_object_get_int_member(disk, "dirty_bytes"));
+    gint64 unread = json_object_get_int_member(disk, "unread_clusters");
+
+    printf("%s: %s compared, %s not yet at the target, %" G_GINT64_FORMAT
+           " clusters differ",
+           json_object_get_string_member(disk, "name"), compared, dirty,
+           json_object_get_int_member(disk, "differing_clusters"));
+    if (unread > 0) {
+        printf(", %" G_GINT64_FORMAT " could not be read", unread);
+    }
+    printf("\n");
+}
+
 /* What was found, and the exit code for it. */
 static int
 say_result(JsonObject *result)
 {
     JsonArray *disks = json_object_get_array_member(result, "disks");
     gint64 differing = json_object_get_int_member(result, "differing_clusters");
+    gint64 unread = json_object_get_int_member(result, "unread_clusters");
     bool is_repaired = json_object_get_boolean_member(result, "repaired");
 
     if (json_array_get_length(disks) == 0) {
@@ -42,19 +62,11 @@ say_result(JsonObject *result)
     }
     if (options.json) {
         cli_print_json(result);
-        return differing > 0 && !is_repaired ? CLI_FAILED : CLI_OK;
+        return unread > 0 || (differing > 0 && !is_repaired) ? CLI_FAILED
+                                                             : CLI_OK;
     }
     for (guint i = 0; i < json_array_get_length(disks); i++) {
-        JsonObject *disk = json_array_get_object_element(disks, i);
-        g_autofree char *compared = status_size(
-            (double)json_object_get_int_member(disk, "compared_bytes"));
-        g_autofree char *dirty = status_size(
-            (double)json_object_get_int_member(disk, "dirty_bytes"));
-
-        printf("%s: %s compared, %s not yet at the target, %" G_GINT64_FORMAT
-               " clusters differ\n",
-               json_object_get_string_member(disk, "name"), compared, dirty,
-               json_object_get_int_member(disk, "differing_clusters"));
+        say_disk(json_array_get_object_element(disks, i));
     }
     if (differing > 0 && is_repaired) {
         printf("what differs is dirty now and is sent again\n");
@@ -62,6 +74,11 @@ say_result(JsonObject *result)
         return cli_fail(CLI_FAILED,
                         "verify: the target does not hold what was written "
                         "there: --repair sends it again");
+    }
+    if (unread > 0) {
+        return cli_fail(CLI_FAILED,
+                        "verify: not all could be read, at the target or here: "
+                        "mend that side, then verify again");
     }
     return CLI_OK;
 }

@@ -34,7 +34,7 @@ build_result(Verification *v)
 {
     JsonObject *result = json_object_new();
     JsonArray *disks = json_array_new();
-    gint64 differing = 0;
+    gint64 differing = 0, unread = 0;
 
     for (unsigned i = 0; i < v->n_disks; i++) {
         struct RelayFigures figures;
@@ -53,9 +53,13 @@ build_result(Verification *v)
         json_object_set_int_member(disk, "differing_clusters",
                                    (gint64)figures.core.verify.other_clusters);
         differing += (gint64)figures.core.verify.other_clusters;
+        json_object_set_int_member(disk, "unread_clusters",
+                                   (gint64)figures.core.verify.unread_clusters);
+        unread += (gint64)figures.core.verify.unread_clusters;
         json_array_add_object_element(disks, disk);
     }
     json_object_set_int_member(result, "differing_clusters", differing);
+    json_object_set_int_member(result, "unread_clusters", unread);
     json_object_set_boolean_member(result, "repaired",
                                    v->repairs && differing > 0);
     json_object_set_array_member(result, "disks", disks);

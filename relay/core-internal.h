@@ -196,6 +196,7 @@ struct Verify {
     uint64_t compared_bytes;
     uint64_t passed_clusters; /* dirty: not compared */
     uint64_t other_clusters;  /* that differ */
+    uint64_t unread_clusters; /* not compared: an error on either side */
     unsigned done;            /* walks that reached the end */
 };
 

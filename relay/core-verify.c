@@ -12,6 +12,9 @@
  *                      |                       |
  *                      +--hole--> STATUS ------+-> differs: cluster by cluster
  *
+ * What cannot be read, on either side, is tried once more cluster by cluster,
+ * then counted and left behind: the walk always reaches its end.
+ *
  * To repair is to make it dirty. Its sum would say that it need not be sent,
  * so it joins the sent-log, which says that nothing is known of it.
  */
@@ -209,16 +212,18 @@ narrow(RelayCore *core, struct ClusterRun run)
     return run.count > 1;
 }
 
-/* The local disk does not give it: neither for ever, nor without a rest. */
+/* One of the sides does not give it. A fault that passes gets a rest. */
 void
 verify_unreadable(RelayCore *core, Op *op)
 {
     struct ClusterRun run = op->run;
 
-    op_fail(core, op);
-    core->verify.next_us = core->now_us + core->config.settle_us;
-    if (!narrow(core, run)) {
-        pass_over(core, run.first + 1);
+    op_free(core, op);
+    if (narrow(core, run)) {
+        core->verify.next_us = core->now_us + core->config.settle_us;
+    } else {
+        core->verify.unread_clusters++;
+        core->verify.cursor = run.first + 1;
     }
 }
 
@@ -264,6 +269,22 @@ piece_is_equal(RelayCore *core, Op *op, uint64_t len)
     }
 }
 
+/* What cannot be asked about is read. */
+static void
+failed(RelayCore *core, Op *op, const struct RelayEvent *event)
+{
+    core->figures.errors++;
+    core_error(core, "%s",
+               event->kind == RELAY_FAILED ? event->text
+                                           : "block status that says nothing");
+    if (op->state == OP_ASKING) {
+        core->has_no_status = true;
+        op_free(core, op);
+    } else {
+        verify_unreadable(core, op);
+    }
+}
+
 void
 verify_event(RelayCore *core, Op *op, const struct RelayEvent *event)
 {
@@ -281,15 +302,6 @@ verify_event(RelayCore *core, Op *op, const struct RelayEvent *event)
     } else if (event->kind == RELAY_COMPARED) {
         differs(core, op);
     } else {
-        if (op->state == OP_ASKING) {
-            core->has_no_status = true;
-        }
-        core->figures.errors++;
-        core_error(core, "%s",
-                   event->kind == RELAY_FAILED
-                       ? event->text
-                       : "block status that says nothing");
-        core->verify.next_us = core->now_us + core->config.settle_us;
-        op_free(core, op);
+        failed(core, op, event);
     }
 }

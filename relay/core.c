@@ -376,6 +376,7 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->verify.passed_bytes = core->verify.passed_clusters
                                    << core->cluster_bits;
     figures->verify.other_clusters = core->verify.other_clusters;
+    figures->verify.unread_clusters = core->verify.unread_clusters;
     figures->window_bytes = core->window.bytes;
     figures->rtt_us = window_latency_us(core);
     figures->retry_us = is_waiting ? core->retry_us : 0;

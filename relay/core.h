@@ -274,7 +274,8 @@ struct RelayCoreFigures {
     struct {
         bool is_active;
         unsigned done; /* walks that reached the end of the disk */
-        uint64_t cursor_bytes, compared_bytes, passed_bytes, other_clusters;
+        uint64_t cursor_bytes, compared_bytes, passed_bytes, other_clusters,
+            unread_clusters;
     } verify;                 /* of the last walk */
     uint64_t resent_clusters; /* sent again after a failure */
     uint64_t connects, losses, errors, flushes;

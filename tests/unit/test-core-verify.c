@@ -169,7 +169,52 @@ test_verify_ends_at_what_cannot_be_read(void **state)
     pass_time(rig, 10 * SECOND);
     assert_int_equal(figures(rig).verify.done, 1);
     assert_int_equal(figures(rig).verify.compared_bytes, SIZE - CLUSTER);
+    assert_int_equal(figures(rig).verify.unread_clusters, 1);
+    assert_int_equal(figures(rig).verify.passed_bytes, 0);
     assert_true(figures(rig).errors >= 1 && figures(rig).errors <= 2);
+}
+
+/* Clusters that the target does not give. */
+static uint64_t rotten;
+
+static bool
+some_are_rotten(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {
+        .kind = RELAY_FAILED, .error = EIO, .text = "read: EIO"};
+    bool is_rotten = false;
+
+    for (uint64_t at = 0; at < action->len; at += CLUSTER) {
+        is_rotten |= rotten >> ((action->offset + at) / CLUSTER) & 1;
+    }
+    if (action->kind == RELAY_SEND_STATUS) {
+        reply(rig, action, event);
+    } else if (action->kind == RELAY_SEND_COMPARE && is_rotten) {
+        reply(rig, action, event);
+    } else {
+        return some_differ(rig, action);
+    }
+    return true;
+}
+
+static void
+test_verify_counts_what_the_target_does_not_give(void **state)
+{
+    struct Rig *rig = *state;
+
+    others = 0x20;
+    rotten = UINT64_C(0x8000000000000011); /* 0, 4, 63: of a hole */
+    rig->hole_from = 60 * CLUSTER;
+    begin(rig, true, 0);
+    relay_core_pause(rig->core, true);
+    rig->bend = some_are_rotten;
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(figures(rig).verify.done, 1);
+    assert_int_equal(figures(rig).verify.unread_clusters, 3);
+    assert_int_equal(figures(rig).verify.other_clusters, 1);
+    assert_int_equal(figures(rig).verify.compared_bytes, SIZE - 3 * CLUSTER);
+    assert_non_null(strstr(figures(rig).error, "EIO"));
+    assert_int_equal(dirty(rig), 1); /* what differs, and no more */
 }
 
 int
@@ -183,6 +228,7 @@ main(void)
         CASE(test_verify_keeps_its_rate),
         CASE(test_second_verify_begins_at_the_start),
         CASE(test_verify_ends_at_what_cannot_be_read),
+        CASE(test_verify_counts_what_the_target_does_not_give),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
