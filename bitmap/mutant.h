@@ -30,6 +30,7 @@ enum WeirMutant {
     MUTANT_TRUST_LOGGED,  /* sums of clusters in the sent-log are believed */
     MUTANT_SUM_EARLY,     /* ... leave it without waiting for the flush */
     MUTANT_DROP_UNSYNCED, /* ... or for their sums to be durable */
+    MUTANT_RETRY_SYNC,    /* ... after a failed sync the next is believed */
     MUTANT_NO_LOG_DOUBT,  /* what the last life logged is not in doubt */
     MUTANT_NO_INTENT,     /* cold extents are written like hot ones */
     MUTANT_COOL_TOUCHED,  /* an extent gets cold though it was written

@@ -313,6 +313,8 @@ synced(RelayCore *core, const struct RelayEvent *event)
     if (!event->error) {
         leave_out(log->syncing, log->logged);
         log->is_stale = true;
+    } else if (mutant(MUTANT_RETRY_SYNC)) {
+        bitmap_merge(log->leaving, log->syncing);
     } else {
         log->is_unsound = true;
         core->figures.errors++;

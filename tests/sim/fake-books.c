@@ -4,6 +4,11 @@
  * was written when the daemon dies, and when the power goes only what was
  * synced, and of the rest what it likes. A sum is the content itself, so that
  * no two hash alike. Writes and syncs take their time, and may fail.
+ *
+ * A sync that fails is as the kernel's: of what it had to write some is on the
+ * disk and some is not, and nothing is left to be written. All of it can still
+ * be read, and the next sync, which has no part of it, succeeds; until the
+ * power goes.
  */
 #include "sim.h"
 
@@ -109,6 +114,7 @@ note(Sim *sim, unsigned op, unsigned i)
 
     *sum =
         sim->local[op].is_forgetful ? (struct SimSum){0} : sum_of(sim, op, i);
+    sim->is_unsynced[first_cluster(sim, op) + i] = true;
 }
 
 void
@@ -129,6 +135,8 @@ books_perform(Sim *sim, const struct RelayAction *action)
         copy_bits(relay_core_logged(sim->core), sim->log_next);
     } else if (action->kind == RELAY_SYNC) {
         memcpy(sim->syncing, sim->sums, sizeof(sim->syncing));
+        memcpy(sim->is_syncing, sim->is_unsynced, sizeof(sim->is_syncing));
+        memset(sim->is_unsynced, 0, sizeof(sim->is_unsynced));
     } else {
         kind = SIM_FORGOTTEN;
     }
@@ -146,10 +154,32 @@ write_notes(Sim *sim, unsigned op, unsigned per_mille)
     sim->local[op].is_noting = false;
 }
 
+static void
+synced(Sim *sim, unsigned per_mille)
+{
+    for (unsigned i = 0; i < SIM_CLUSTERS_MAX; i++) {
+        if (sim->is_syncing[i] && sim_chance(sim, per_mille)) {
+            sim->durable[i] = sim->syncing[i];
+        }
+    }
+    memset(sim->is_syncing, 0, sizeof(sim->is_syncing));
+}
+
+static void
+forgotten(Sim *sim)
+{
+    memset(sim->sums, 0, sizeof(sim->sums));
+    memset(sim->durable, 0, sizeof(sim->durable));
+    memset(sim->is_unsynced, 0, sizeof(sim->is_unsynced));
+}
+
 void
 books_event(Sim *sim, const struct SimEvent *event)
 {
-    bool is_bad = !sim->is_quiet && sim_chance(sim, sim->rates.read_error);
+    bool is_bad =
+        !sim->is_quiet &&
+        sim_chance(sim, event->kind == SIM_SYNCED ? sim->rates.sync_error
+                                                  : sim->rates.read_error);
     struct RelayEvent answer = {.error = is_bad ? EIO : 0};
 
     if (event->life != sim->life) {
@@ -167,14 +197,11 @@ books_event(Sim *sim, const struct SimEvent *event)
         }
     } else if (event->kind == SIM_SYNCED) {
         answer.kind = RELAY_SYNCED;
-        if (!is_bad) {
-            memcpy(sim->durable, sim->syncing, sizeof(sim->durable));
-        }
+        synced(sim, is_bad ? 500 : 1000);
     } else {
         answer.kind = RELAY_FORGOTTEN;
         if (!is_bad) {
-            memset(sim->sums, 0, sizeof(sim->sums));
-            memset(sim->durable, 0, sizeof(sim->durable));
+            forgotten(sim);
         }
     }
     sim_log(sim, "books", event->kind, event->a, is_bad);
@@ -206,10 +233,16 @@ books_crashed(Sim *sim, bool is_power_cut)
     }
     copy_bits(sim->logged, sim->sent_log);
     copy_bits(sim->logged, sim->log_next);
-    for (unsigned i = 0; is_power_cut && i < SIM_CLUSTERS_MAX; i++) {
-        if (sim_chance(sim, 500)) {
+    /* What can be written yet is, by now or by the next life's first sync. */
+    for (unsigned i = 0; i < SIM_CLUSTERS_MAX; i++) {
+        bool is_writable = sim->is_unsynced[i] || sim->is_syncing[i];
+
+        if (is_power_cut && (!is_writable || sim_chance(sim, 500))) {
             sim->sums[i] = sim->durable[i];
+        } else if (is_writable) {
+            sim->durable[i] = sim->sums[i];
         }
     }
-    memcpy(sim->durable, sim->sums, sizeof(sim->durable));
+    memset(sim->is_unsynced, 0, sizeof(sim->is_unsynced));
+    memset(sim->is_syncing, 0, sizeof(sim->is_syncing));
 }

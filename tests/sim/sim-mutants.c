@@ -28,6 +28,7 @@ static const struct {
     {"trust-logged", MUTANT_TRUST_LOGGED},
     {"sum-early", MUTANT_SUM_EARLY},
     {"drop-unsynced", MUTANT_DROP_UNSYNCED},
+    {"retry-sync", MUTANT_RETRY_SYNC},
     {"no-log-doubt", MUTANT_NO_LOG_DOUBT},
 };
 

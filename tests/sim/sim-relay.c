@@ -198,6 +198,7 @@ draw_rates(Sim *sim)
         .crash = (unsigned)sim_below(sim, 100),
         .grow = 300,
         .read_error = (unsigned)sim_below(sim, 20),
+        .sync_error = sim_chance(sim, 250) ? 300 : 10,
         .delay_us = INT64_C(1) << (8 + sim_below(sim, 11)),
     };
     if (is_kind) {

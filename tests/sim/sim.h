@@ -97,7 +97,7 @@ struct SimConn {
 /* How bad the world is in this run: chances in 1000. */
 struct SimRates {
     unsigned error, flush_error, hang, lose, restart, refuse, zombie, sticky;
-    unsigned destage, crash, grow, read_error;
+    unsigned destage, crash, grow, read_error, sync_error;
     int64_t delay_us;
 };
 
@@ -170,6 +170,8 @@ struct Sim {
     /* remote-sums and sent-log: as written, as synced, as being synced */
     struct SimSum sums[SIM_CLUSTERS_MAX], durable[SIM_CLUSTERS_MAX],
         syncing[SIM_CLUSTERS_MAX];
+    /* A sync has them to write; the one under way has. */
+    bool is_unsynced[SIM_CLUSTERS_MAX], is_syncing[SIM_CLUSTERS_MAX];
     Bitmap *sent_log, *log_next; /* durable, and the commit under way */
     Bitmap *logged;              /* what the last life left */
 
