@@ -153,7 +153,8 @@ typedef struct Log {
     int64_t sync_us;    /* of the last one */
     unsigned sums_life; /* counts what made all sums unknown */
     bool is_forgetting; /* FORGOTTEN is outstanding */
-    bool is_forgotten;  /* no sum was noted since then */
+    bool is_forgotten;  /* no sum was noted since then; or ... */
+    bool is_all_logged; /* ... it failed, and the log says it of them all */
 } Log;
 
 /* The extent of the local disk that was seen last, in clusters. */

@@ -23,6 +23,9 @@
  * may be old. After a sync that failed none leaves it any more, since the
  * kernel drops what it could not write, and says so once. That costs a resend
  * after a crash, no more.
+ *
+ * Before another target is written to all sums are forgotten. If that cannot
+ * be had, all clusters join the log, durably, which says the same of them.
  */
 #include "bitmap/mutant.h"
 #include "core-internal.h"
@@ -271,11 +274,10 @@ log_forget(RelayCore *core)
 {
     Log *log = &core->log;
 
-    if (log->is_forgotten || log->is_forgetting) {
-        return log->is_forgotten;
+    if (log->is_forgotten) {
+        return !log->is_all_logged || (!log->is_stale && !log->is_committing);
     }
-    if (core->now_us < log->retry_us) {
-        core_at(core, log->retry_us);
+    if (log->is_forgetting) {
         return false;
     }
     log->is_forgetting = true;
@@ -326,20 +328,33 @@ synced(RelayCore *core, const struct RelayEvent *event)
     bitmap_clear_all(log->syncing);
 }
 
+static void
+forgotten(RelayCore *core, const struct RelayEvent *event)
+{
+    Log *log = &core->log;
+
+    log->is_forgetting = false;
+    log->is_forgotten = true;
+    log->is_all_logged = event->error != 0;
+    if (event->error) {
+        log->is_unsound = true;
+        log_distrust(core,
+                     (struct ClusterRun){0, bitmap_clusters(log->logged)});
+        core->figures.errors++;
+        core_error(core,
+                   "cannot reset the local remote-sums: %s; until the next "
+                   "mount they are not believed",
+                   strerror(event->error));
+    }
+}
+
 void
 log_event(RelayCore *core, const struct RelayEvent *event)
 {
     if (event->kind == RELAY_SYNCED) {
         synced(core, event);
     } else if (event->kind == RELAY_FORGOTTEN) {
-        core->log.is_forgetting = false;
-        if (event->error) {
-            core->figures.errors++;
-            core_error(core, "cannot reset the local remote-sums: %s",
-                       strerror(event->error));
-            core->log.retry_us = core->now_us + core->config.settle_us;
-        }
-        core->log.is_forgotten = !event->error;
+        forgotten(core, event);
     } else {
         committed(core, event);
     }

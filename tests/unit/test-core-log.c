@@ -312,6 +312,84 @@ test_core_first_contact_forgets_all_sums(void **state)
 }
 
 static bool
+forget_fails(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {.kind = RELAY_FORGOTTEN, .error = EIO};
+
+    if (action->kind != RELAY_FORGET) {
+        return log_hangs(rig, action);
+    }
+    reply(rig, action, event);
+    return true;
+}
+
+/* The sent-log says of all clusters what remote-sums cannot be made to say. */
+static void
+test_core_first_contact_logs_all_if_it_cannot_forget(void **state)
+{
+    struct Rig *rig = *state;
+    struct RelayAction log = {.kind = RELAY_LOG};
+
+    rig->config.contact = CONTACT_NONE;
+    rig->bend = forget_fails;
+    start(rig);
+    pass_time(rig, 5 * SECOND);
+    assert_int_equal(bitmap_count(relay_core_logged(rig->core)), 64);
+    assert_int_equal(figures(rig).contact, CONTACT_NONE); /* not yet durable */
+    assert_non_null(strstr(figures(rig).error, "remote-sums"));
+    rig->bend = loads_tell_sums;
+    equal_words[0] = UINT64_MAX; /* of the target before */
+    answer(rig, &log);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).contact, CONTACT_KNOWN);
+    relay_core_contact_kept(rig->core);
+    pass_time(rig, 3 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(sent_bytes(rig), SIZE);
+    assert_int_equal(bitmap_count(relay_core_logged(rig->core)), 64);
+    assert_int_equal(seen(rig, RELAY_FORGET), 1);
+}
+
+static struct RelayAction held;
+
+static bool
+first_load_hangs(struct Rig *rig, const struct RelayAction *action)
+{
+    if (action->kind != RELAY_LOAD || held.kind) {
+        return loads_tell_sums(rig, action);
+    }
+    held = *action;
+    return true;
+}
+
+/* They were read when another target was there. */
+static void
+test_core_does_not_believe_sums_of_another_target(void **state)
+{
+    struct Rig *rig = *state;
+
+    held = (struct RelayAction){0};
+    start(rig);
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).link, RELAY_ONLINE);
+    rig->bend = first_load_hangs;
+    write_clusters(rig, 0, 64);
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(held.kind, RELAY_LOAD);
+    relay_core_retarget(rig->core, ACCEPT_EMPTY, rig->now_us);
+    pass_time(rig, SECOND);
+    assert_int_equal(seen(rig, RELAY_FORGET), 1);
+    assert_int_equal(figures(rig).contact, CONTACT_KNOWN);
+    relay_core_contact_kept(rig->core);
+    equal_words[0] = UINT64_MAX;
+    (void)loads_tell_sums(rig, &held);
+    equal_words[0] = 0;
+    pass_time(rig, 3 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(figures(rig).skipped_bytes, 0);
+}
+
+static bool
 sums_differ(struct Rig *rig, const struct RelayAction *action)
 {
     struct RelayEvent event = {.kind = RELAY_COMPARED};
@@ -398,6 +476,8 @@ main(void)
         CASE(test_core_does_not_believe_sums_of_logged_clusters),
         CASE(test_core_recovers_without_a_target),
         CASE(test_core_first_contact_forgets_all_sums),
+        CASE(test_core_first_contact_logs_all_if_it_cannot_forget),
+        CASE(test_core_does_not_believe_sums_of_another_target),
         CASE(test_core_knows_its_target_by_sums),
         CASE(test_core_finds_a_lost_target_by_sums),
         CASE(test_core_looks_at_a_target_that_sums_do_not_know),
