@@ -146,14 +146,19 @@ run_resume(ControlCall *call, JsonObject *arguments, gpointer user)
 /*
  * Settings
  */
+/* @is_said: target-accept itself was set, which is the user's word about the
+ * target that is there now; no other setting is. */
 static void
-apply_accept(Daemon *daemon, Disk *disk)
+apply_accept(Daemon *daemon, Disk *disk, bool is_said)
 {
     const struct StoreSettings *settings = &daemon->store->settings;
 
     if (disk->target != NULL) {
         relay_set_accept(daemon->relay, disk->name, disk->accept,
                          settings->accept_unflushed, settings->insecure);
+        if (is_said) {
+            relay_trust(daemon->relay, disk->name);
+        }
     }
 }
 
@@ -184,7 +189,8 @@ apply_setting(Daemon *daemon, Disk *disk, const char *key)
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
         if (disk == NULL || store->disks[i] == disk) {
-            apply_accept(daemon, store->disks[i]);
+            apply_accept(daemon, store->disks[i],
+                         strcmp(key, "target-accept") == 0);
         }
     }
 }

@@ -265,9 +265,9 @@ core_message(RelayDisk *disk, const struct RelayMsg *msg)
     case MSG_ACCEPT:
         relay_core_set(disk->core, disk->relay->max_conns, disk->accept,
                        disk->accept_unflushed);
-        if (msg->msg.kind == MSG_ACCEPT) {
-            relay_core_trust(disk->core);
-        }
+        break;
+    case MSG_TRUST:
+        relay_core_trust(disk->core);
         break;
     case MSG_HURRY:
         relay_core_hurry(disk->core);

@@ -235,6 +235,7 @@ take_order(Relay *relay, struct RelayMsg *msg)
         }
         break;
     case MSG_ACCEPT:
+    case MSG_TRUST:
     case MSG_TARGET:
     case MSG_CONTACT_KEPT:
     case MSG_VERIFY:

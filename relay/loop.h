@@ -30,6 +30,7 @@ enum RelayMsgKind {
     MSG_BWLIMIT,
     MSG_CONNS,
     MSG_ACCEPT,
+    MSG_TRUST,
     MSG_TARGET,
     MSG_HURRY,
     MSG_CONTACT_KEPT,

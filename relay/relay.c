@@ -212,6 +212,16 @@ relay_set_accept(Relay *relay, const char *name, enum TargetAccept accept,
     }
 }
 
+void
+relay_trust(Relay *relay, const char *name)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_TRUST, &(struct RelayMsg){.disk = disk});
+    }
+}
+
 gboolean
 relay_set_target(Relay *relay, const char *name, const char *target,
                  GError **error)

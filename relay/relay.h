@@ -86,6 +86,9 @@ void relay_wake(Relay *relay);
 void relay_pause(Relay *relay, gboolean pause);
 void relay_set_bwlimit(Relay *relay, const struct RateTable *table);
 void relay_set_max_conns(Relay *relay, unsigned max_conns);
+/* The user's word about the target that is there now: one that was refused
+ * because it is not what was written there counts as one never seen. */
+void relay_trust(Relay *relay, const char *disk);
 void relay_set_accept(Relay *relay, const char *disk, enum TargetAccept accept,
                       gboolean accept_unflushed, gboolean insecure);
 /* Another target, or NULL for none: everything is dirty then. */

@@ -45,6 +45,26 @@ dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=4 conv=notrunc,fsync \
 drain_store
 assert_same "$MNT/vda.raw" "$T/foreign"
 umount_store
+
+# That was said of this one. Another one in its place is refused, and no other
+# setting is a word about it.
+mount_store
+stop_server foreign
+head -c $size /dev/urandom >"$T/foreign"
+cp "$T/foreign" "$T/foreign.before"
+restart_server foreign
+dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=4 conv=notrunc,fsync \
+    status=none
+is_refused() { [ "$(status '.disks[0].target_state')" = refused ]; }
+await 30 is_refused
+"$WEIR" set "$STORE" bwlimit=10M max-connections=3 insecure=yes
+refused 5 "$WEIR" drain "$STORE" --wait --timeout 30s
+is_refused || fail 'a setting was taken for a word about the target'
+cmp "$T/foreign" "$T/foreign.before" || fail 'another target was written'
+"$WEIR" set "$STORE/vda" target-accept=overwrite
+drain_store
+assert_same "$MNT/vda.raw" "$T/foreign"
+umount_store
 rm -rf "$STORE"
 
 # A target that holds the copy already: compared, only the difference is sent.
