@@ -9,6 +9,7 @@
  *   one good, one torn         the good one: what it was torn by, did not count
  *   one never written          nothing was ever relied on
  *   both written, both bad     lost: nobody knows what was on the list
+ *   none good, one in part     lost, too: weir writes whole ones
  *
  * A record of before the last clean end is good, and says nothing any more.
  */
@@ -28,7 +29,7 @@ zero_file_load(StoreIo *io, int fd, uint64_t size_bytes, uint64_t epoch_before,
                ZeroList *list, uint64_t *sequence)
 {
     unsigned char page[ZERO_RECORD_BYTES];
-    bool is_lost = true;
+    bool is_lost = true, is_cut = false, has_good = false;
     uint64_t found;
     ZeroList other;
 
@@ -42,6 +43,7 @@ zero_file_load(StoreIo *io, int fd, uint64_t size_bytes, uint64_t epoch_before,
         if (is_whole && zero_record_decode(page, size_bytes, epoch_before,
                                            &other, &found)) {
             is_lost = false;
+            has_good = true;
             if (found > *sequence) {
                 *sequence = found;
                 *list = other;
@@ -50,10 +52,11 @@ zero_file_load(StoreIo *io, int fd, uint64_t size_bytes, uint64_t epoch_before,
             is_lost &= !is_blank(page) &&
                        !zero_record_decode(page, size_bytes, 0, &other, &found);
         } else {
-            is_lost &= n != 0; /* weir writes no part of one */
+            is_lost &= n != 0;
+            is_cut |= n != 0;
         }
     }
-    return !is_lost;
+    return has_good || (!is_lost && !is_cut);
 }
 
 int

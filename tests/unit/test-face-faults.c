@@ -277,7 +277,8 @@ test_record_that_cannot_be_renewed_is_carried_out(void **state)
     assert_memory_equal(back, zero, 512);
     assert_served_without_discards(&session);
     assert_int_equal(fake_write(&session, buf, 512, 0), 512);
-    record_write_error = punch_error = 0;
+    record_write_error = 0;
+    punch_error = 0;
     fake_session_restart(&session);
     assert_int_equal(fake_read(&session, back, 512, 0), 512);
     assert_memory_equal(back, buf, 512);
