@@ -57,6 +57,7 @@ run_failing() { # NAME nbdkit word…
     STORE=$FS/store
     rm -f "$T/vda.stamps" "$far"
     new_store 16M "$far"
+    "$WEIR" set "$STORE" request-deadline=2 >>"$T/weir.log"
     mount_store
     # The first half has all its blocks: there only data is written from now
     # on. What is written to the other one now needs the journal to last.
