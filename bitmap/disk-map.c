@@ -262,12 +262,24 @@ provide_spare(DiskMap *map, Bitmap *bits)
     bitmap_free(bits);
 }
 
+bool
+disk_map_provide(DiskMap *map)
+{
+    bool is_there;
+
+    provide_spare(map, NULL);
+    disk_map_lock(map);
+    is_there = map->spare;
+    disk_map_unlock(map);
+    return is_there;
+}
+
 uint64_t
 disk_map_seal(DiskMap *map)
 {
     uint64_t seq = 0;
 
-    provide_spare(map, NULL);
+    (void)disk_map_provide(map);
     disk_map_lock(map);
     if (map->spare && generations_can_seal(&map->gens)) {
         seq = generations_seal(&map->gens, map->spare);
@@ -367,6 +379,58 @@ disk_map_retire(DiskMap *map)
     bitmap_clear_all(bits);
     provide_spare(map, bits);
     return true;
+}
+
+/* A slice at a time: until the last one the sealed bits stay, so that nothing
+ * is clean in between. */
+void
+disk_map_unseal(DiskMap *map)
+{
+    struct ClusterRun slice = {0, 0};
+    Bitmap *bits;
+    bool more;
+
+    do {
+        disk_map_lock(map);
+        more = slice_locked(map, slice.first + slice.count, UINT64_MAX, &slice);
+        if (more) {
+            generations_reopen(&map->gens, slice);
+        }
+        disk_map_unlock(map);
+    } while (more);
+    do {
+        disk_map_lock(map);
+        bits = generations_drop_sealed(&map->gens);
+        disk_map_unlock(map);
+        if (bits) {
+            bitmap_clear_all(bits);
+            provide_spare(map, bits);
+        }
+    } while (bits);
+}
+
+bool
+disk_map_next_owed(DiskMap *map, uint64_t from, uint64_t end,
+                   struct ClusterRun *run)
+{
+    bool found;
+
+    disk_map_lock(map);
+    found = generations_next_sealed(&map->gens, from, end, run);
+    disk_map_unlock(map);
+    return found;
+}
+
+bool
+disk_map_hold(DiskMap *map, RangeHold *hold)
+{
+    bool is_held;
+
+    assert(!range_kind_writes(hold->kind));
+    disk_map_lock(map);
+    is_held = range_table_take(&map->ranges, hold);
+    disk_map_unlock(map);
+    return is_held;
 }
 
 static bool

@@ -85,6 +85,12 @@ void disk_map_mark_all(DiskMap *map, int64_t now_us);
 /* Seal the open generation; returns its seq. 0 when the open one is empty, the
  * queue is full, or there is no memory for the next one. */
 uint64_t disk_map_seal(DiskMap *map);
+/* The memory for the next seal; false if there is none. For who must not be
+ * delayed by it, or has to seal several maps or none. */
+bool disk_map_provide(DiskMap *map);
+/* Nothing of what is sealed was brought anywhere: it is open again, under the
+ * oldest number that was sealed. For who settles and retires, and nobody else. */
+void disk_map_unseal(DiskMap *map);
 
 /* Seq of the open generation: what is marked now will be settled once
  * disk_map_settled_seq() has reached it. While nothing is marked in it the open
@@ -104,6 +110,13 @@ void disk_map_settle(DiskMap *map, struct ClusterRun run);
 /* Drop the oldest sealed generation if nothing in it is dirty any more;
  * returns whether it did. */
 bool disk_map_retire(DiskMap *map);
+
+/* First run, within [@from, @end), that some sealed generation still owes. */
+bool disk_map_next_owed(DiskMap *map, uint64_t from, uint64_t end,
+                        struct ClusterRun *run);
+/* Hold a range without writing: pins, copies aside. True: it is held; false:
+ * it is parked. Given back with disk_map_end(). */
+bool disk_map_hold(DiskMap *map, RangeHold *hold);
 
 /* Neither dirty in any generation nor held by a writer. */
 bool disk_map_is_clean(DiskMap *map, uint64_t offset, uint64_t len);

@@ -7,6 +7,9 @@
  *     v          seal                  v       retire (nothing dirty in it)
  *   [ open ] ------------> [ ... sealed, oldest ] ------------> bitmap back
  *
+ * What was sealed in vain is taken back: its bits go to the open one, which
+ * then has its number.
+ *
  * Sealing moves the open bitmap to the end of the queue and takes a spare one:
  * no bit is copied, whatever the size of the disk.
  *
@@ -200,6 +203,57 @@ generations_retire(Generations *gens)
         gens->sealed[i] = gens->sealed[i + 1];
     }
     return bits;
+}
+
+void
+generations_reopen(Generations *gens, struct ClusterRun slice)
+{
+    for (unsigned i = 0; i < gens->n_sealed; i++) {
+        struct Generation *from = &gens->sealed[i];
+
+        if (!bitmap_count(gens->open.bits)) {
+            gens->open.first_mark_us = from->first_mark_us;
+        } else if (bitmap_count(from->bits)) {
+            gens->open.first_mark_us =
+                from->first_mark_us < gens->open.first_mark_us
+                    ? from->first_mark_us
+                    : gens->open.first_mark_us;
+        }
+        bitmap_merge_run(gens->open.bits, from->bits, slice);
+    }
+}
+
+Bitmap *
+generations_drop_sealed(Generations *gens)
+{
+    if (!gens->n_sealed) {
+        return NULL;
+    }
+    struct Generation *last = &gens->sealed[--gens->n_sealed];
+
+    gens->open.seq = last->seq;
+    return last->bits;
+}
+
+bool
+generations_next_sealed(const Generations *gens, uint64_t from, uint64_t end,
+                        struct ClusterRun *run)
+{
+    bool found = false;
+
+    for (unsigned i = 0; i < gens->n_sealed && from < end; i++) {
+        struct ClusterRun next;
+
+        if (bitmap_next_run(gens->sealed[i].bits, from, end - from, &next) &&
+            next.first < end && (!found || next.first < run->first)) {
+            *run = next;
+            found = true;
+        }
+    }
+    if (found && run->count > end - run->first) {
+        run->count = end - run->first;
+    }
+    return found;
 }
 
 bool

@@ -47,6 +47,14 @@ void generations_settle(Generations *gens, struct ClusterRun run);
 /* Hands over the bitmap of the oldest sealed one if it is all clean. */
 Bitmap *generations_retire(Generations *gens);
 
+/* Taking back: @slice by slice the open one gets what the sealed ones have,
+ * then they are dropped, the newest first; NULL when none is left. */
+void generations_reopen(Generations *gens, struct ClusterRun slice);
+Bitmap *generations_drop_sealed(Generations *gens);
+/* First run within [@from, @end) that some sealed one has. */
+bool generations_next_sealed(const Generations *gens, uint64_t from,
+                             uint64_t end, struct ClusterRun *run);
+
 bool generations_is_clean(const Generations *gens, struct ClusterRun run);
 /* How many clusters of @run are clean in every generation. */
 uint64_t generations_count_clean(const Generations *gens,

@@ -36,6 +36,9 @@ enum WeirMutant {
     MUTANT_COOL_TOUCHED,  /* an extent gets cold though it was written
                                  while its checkpoint was made */
     MUTANT_COOL_WITHOUT_SYNC, /* ... before its data is durable */
+    MUTANT_NO_ASIDE,          /* what a cut owes is overwritten */
+    MUTANT_READ_LIVE,         /* ... and the relay reads what is there now */
+    MUTANT_NO_PIN,            /* ... or while the relay reads it */
 };
 
 #ifndef WEIR_MUTANT

@@ -230,9 +230,10 @@ struct RelayCore {
     /* draining */
     bool is_paused, is_stopped, is_retargeted, has_begun;
     uint64_t hurry_seq;
-    uint64_t sealed_seq; /* being drained, 0 none */
-    uint64_t same_seq;   /* compare before sending until this is settled */
-    int64_t seal_us;     /* when the last one was sealed */
+    uint64_t sealed_seq;  /* being drained, 0 none */
+    uint64_t allowed_seq; /* policy `cut`: those up to it may be sent */
+    uint64_t same_seq;    /* compare before sending until this is settled */
+    int64_t seal_us;      /* when the last one was sealed */
     struct Pass pass;
     struct Extent extent;
     Doubt doubt;
@@ -262,6 +263,8 @@ int64_t core_jitter(RelayCore *core, int64_t us);
 void core_error(RelayCore *core, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 bool core_may_write(const RelayCore *core);
+/* ... and of the generation that is being drained? */
+bool core_may_send(const RelayCore *core);
 bool core_ack_settles(const RelayCore *core);
 bool core_has_status(const RelayCore *core);
 bool core_can_zero(const RelayCore *core);

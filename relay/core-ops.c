@@ -312,7 +312,7 @@ op_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
     bool has_begun = op->is_noting || op->is_noted;
 
     if (is_all_equal ||
-        (core->is_recovering && !core_may_write(core) && !has_begun)) {
+        (core->is_recovering && !core_may_send(core) && !has_begun)) {
         op_settle_equal(core, op);
     } else {
         op_ready(core, op);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Draining, policy `none`: seal what is open, bring all of it to the target,
+ * Draining. Policy `none`: seal what is open, bring all of it to the target,
  * settle it, drop it, seal again.
  *
  * A sealed generation is drained in passes. A cursor walks over its dirty
@@ -14,6 +14,10 @@
  * The local extent that was seen last is kept, so that a long one costs one
  * look at the file system. It is forgotten with each seal: an extent seen
  * before may have been a hole that a write of this generation filled.
+ *
+ * Policy `cut`: the same, but somebody else seals, on all disks at once, and
+ * says when a generation may be sent; what is loaded is then what was there at
+ * that instant (perform-load.c).
  *
  * After an unclean end more is dirty than differs. While there is no target to
  * write, one pass is made all the same, in which what is equal by its sum is
@@ -265,7 +269,7 @@ claim_is_for_later(RelayCore *core, struct ClusterRun *run)
     uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
     uint64_t next;
 
-    if (core_may_write(core)) {
+    if (core_may_send(core)) {
         return false;
     }
     if (bitmap_get(logged, run->first)) {
@@ -378,6 +382,15 @@ pass_restart(RelayCore *core)
     *pass = next;
 }
 
+/* Of a cut nothing is touched before it is allowed: others may still have to
+ * be ready. What recovers seals for itself, to compare. */
+static bool
+pass_is_barred(const RelayCore *core, uint64_t seq)
+{
+    return core->config.is_cut && !core->is_recovering &&
+           (!seq || seq > core->allowed_seq);
+}
+
 /* Seal what is open, if it is time. */
 static bool
 pass_seal(RelayCore *core)
@@ -385,6 +398,9 @@ pass_seal(RelayCore *core)
     DiskMap *map = core->config.map;
     uint64_t seq = disk_map_sealed_seq(map);
 
+    if (pass_is_barred(core, seq)) {
+        return false;
+    }
     if (!seq) {
         struct DiskMapFigures figures;
         int64_t due_us = core->seal_us + core->config.settle_us;
@@ -431,6 +447,19 @@ pass_retired(RelayCore *core)
     core->is_recovering = false;
 }
 
+/* All that can be known without a target is. What differs waits for it, or
+ * goes back for the cut that will have it. */
+static void
+pass_recovered(RelayCore *core)
+{
+    core->is_recovering = false;
+    core->pass = (struct Pass){0};
+    if (core->config.is_cut) {
+        core->sealed_seq = 0;
+        disk_map_unseal(core->config.map);
+    }
+}
+
 /* One thing that a pass can do; false when there is none. */
 static bool
 pass_step(RelayCore *core)
@@ -445,9 +474,8 @@ pass_step(RelayCore *core)
             pass_retired(core);
             return true;
         }
-        if (!core_may_write(core)) {
-            core->is_recovering = false; /* all that can be known is */
-            core->pass = (struct Pass){0};
+        if (!core_may_send(core)) {
+            pass_recovered(core);
             return false;
         }
         pass_restart(core);

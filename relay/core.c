@@ -81,6 +81,14 @@ core_may_write(const RelayCore *core)
     return core->link == RELAY_ONLINE && core->is_contact_kept;
 }
 
+bool
+core_may_send(const RelayCore *core)
+{
+    return core_may_write(core) &&
+           (!core->config.is_cut ||
+            (core->sealed_seq && core->sealed_seq <= core->allowed_seq));
+}
+
 /* No flush can or need be had: an acknowledgement is all there is. */
 bool
 core_ack_settles(const RelayCore *core)
@@ -311,6 +319,22 @@ void
 relay_core_contact_kept(RelayCore *core)
 {
     core->is_contact_kept = core->contact == CONTACT_KNOWN;
+}
+
+void
+relay_core_set_cut(RelayCore *core, bool is_cut)
+{
+    /* What it sealed for itself goes back when its ops have ended. */
+    if (is_cut && !core->config.is_cut && core->sealed_seq) {
+        core->pass.is_at_end = true;
+    }
+    core->config.is_cut = is_cut;
+}
+
+void
+relay_core_allow(RelayCore *core, uint64_t seq)
+{
+    core->allowed_seq = seq > core->allowed_seq ? seq : core->allowed_seq;
 }
 
 void

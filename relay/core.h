@@ -93,6 +93,7 @@ struct RelayCoreConfig {
                               is logged is rewritten and read back */
     bool recovers;         /* more is dirty than differs: compare it with its
                               sums, also while there is no target */
+    bool is_cut;           /* somebody else seals, and says what may be sent */
     unsigned max_conns;    /* 1 .. RELAY_CONNS */
     int64_t settle_us;     /* settle interval, 1 s */
     int64_t deadline_us;   /* of a request, 15 s; quarantine is 4 times that */
@@ -207,6 +208,10 @@ void relay_core_step(RelayCore *core, int64_t now_us,
 /* When the next RELAY_TICK is due, INT64_MAX if only events matter. */
 int64_t relay_core_next_us(const RelayCore *core);
 
+/* Policy `cut`, or none. Followed by a TICK, and so is allow: the sealed
+ * generations up to @seq may be sent. */
+void relay_core_set_cut(RelayCore *core, bool is_cut);
+void relay_core_allow(RelayCore *core, uint64_t seq);
 /* The user's word. Each is followed by a TICK. Who resumes wants to see
  * something happen: a target that was refused is tried again at once. */
 void relay_core_pause(RelayCore *core, bool pause);

@@ -69,6 +69,9 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     disk->map_fd = config->map_fd;
     disk->dio_align = MAX(config->dio_align, 1);
     disk->map = config->map;
+    disk->is_cut = config->is_cut;
+    disk->aside = config->aside;
+    disk->aside_fd = config->aside_fd;
     disk->contact = config->contact;
     disk->is_in_doubt = config->is_in_doubt;
     disk->recovers = config->recovers;
@@ -114,6 +117,7 @@ begin_core(RelayDisk *disk)
         .logged = disk->books.logged,
         .is_in_doubt = disk->is_in_doubt,
         .recovers = disk->recovers,
+        .is_cut = disk->is_cut,
         .max_conns = relay->max_conns,
         .settle_us = SETTLE_US,
         .deadline_us = relay->config.deadline_us,
@@ -278,10 +282,17 @@ core_message(RelayDisk *disk, const struct RelayMsg *msg)
     case MSG_VERIFY:
         relay_core_verify(disk->core, msg->is_on, msg->bps);
         break;
+    case MSG_CUT:
+        relay_core_set_cut(disk->core, msg->is_on);
+        break;
+    case MSG_ALLOW:
+        relay_core_allow(disk->core, msg->seq);
+        break;
     case MSG_BWLIMIT:
     case MSG_QUIT:
     case MSG_ADD:
     case MSG_TARGET:
+    case MSG_PINNED:
     case MSG_MAPPED:
     case MSG_CONNECTED:
         break;
@@ -297,6 +308,9 @@ relay_disk_message(RelayDisk *disk, struct RelayMsg *msg)
         disk->set_number = msg->number;
         set_target(disk, g_steal_pointer(&msg->uri));
         return;
+    }
+    if (msg->msg.kind == MSG_CUT) {
+        disk->is_cut = msg->is_on;
     }
     if (msg->msg.kind == MSG_ACCEPT) {
         disk->accept = msg->accept;

@@ -239,8 +239,11 @@ take_order(Relay *relay, struct RelayMsg *msg)
     case MSG_TARGET:
     case MSG_CONTACT_KEPT:
     case MSG_VERIFY:
+    case MSG_CUT:
+    case MSG_ALLOW:
         relay_disk_message(msg->disk, msg);
         break;
+    case MSG_PINNED:
     case MSG_MAPPED:
     case MSG_CONNECTED:
         assert(!"an order");
@@ -264,6 +267,8 @@ take_messages(Relay *relay)
             struct MapRequest *request = (struct MapRequest *)msg;
 
             perform_mapped(relay->table[request->disk], request);
+        } else if (msg->kind == MSG_PINNED) {
+            perform_pinned((struct RelaySlot *)msg);
         } else if (msg->kind == MSG_CONNECTED) {
             struct ConnectResult *result = (struct ConnectResult *)msg;
 

@@ -35,6 +35,9 @@ enum RelayMsgKind {
     MSG_HURRY,
     MSG_CONTACT_KEPT,
     MSG_VERIFY,
+    MSG_CUT,
+    MSG_ALLOW,
+    MSG_PINNED,    /* a struct RelaySlot */
     MSG_MAPPED,    /* a struct MapRequest */
     MSG_CONNECTED, /* a struct ConnectResult */
 };
@@ -44,8 +47,9 @@ typedef struct RelayDisk RelayDisk;
 struct RelayMsg {
     InboxMsg msg;
     RelayDisk *disk;
-    bool is_on;      /* PAUSE; ACCEPT: unflushed; VERIFY: repairs */
+    bool is_on;      /* PAUSE, CUT; ACCEPT: unflushed; VERIFY: repairs */
     uint64_t bps;    /* VERIFY */
+    uint64_t seq;    /* ALLOW */
     bool insecure;   /* ACCEPT */
     unsigned number; /* CONNS; TARGET: which */
     enum TargetAccept accept;
@@ -65,10 +69,15 @@ struct RelayConn {
 
 /* Local I/O for one op of the core. */
 struct RelaySlot {
+    InboxMsg msg; /* PINNED */
+    RelayDisk *disk;
+    RangeHold pin;      /* policy `cut`: nobody writes there meanwhile */
+    bool is_pinned;     /* ... or waits for that */
     unsigned n_reading; /* of the two reads of a load */
     bool is_mapping;
     int error;            /* of the load */
-    struct StoreReq data; /* what is left to read */
+    uint64_t done;        /* bytes that are in the buffer */
+    struct StoreReq data; /* what is left to read of the part at `done` */
     struct StoreReq sums; /* read with it */
     uint64_t offset, len; /* asked by the core */
     struct MapRequest map;
@@ -81,6 +90,8 @@ struct RelayDisk {
     int fd, map_fd;
     uint32_t dio_align;
     DiskMap *map;
+    Aside *aside; /* may be NULL */
+    int aside_fd;
     enum TargetContact contact; /* of the first core */
     bool is_in_doubt, recovers; /* ... too */
     uint8_t *buffers;
@@ -100,7 +111,7 @@ struct RelayDisk {
     Server *server;       /* of a bracket target */
     uint32_t server_life; /* counts its starts */
     enum TargetAccept accept;
-    bool accept_unflushed, insecure;
+    bool accept_unflushed, insecure, is_cut;
     struct RelayConn conns[RELAY_CONNS];
     struct RelaySlot slots[RELAY_OPS];
     RelayBooks books;            /* opened by the main thread */
@@ -189,14 +200,21 @@ void relay_disk_end(RelayDisk *disk);
 bool relay_disk_is_busy(const RelayDisk *disk); /* local I/O is in flight */
 int64_t relay_disk_next_us(const RelayDisk *disk);
 
-/* perform-local.c: the part of it that is local */
+/* perform-load.c: what the local disk has, or had when a cut was made */
 void perform_map(RelayDisk *disk, const struct RelayAction *action);
 void perform_mapped(RelayDisk *disk, struct MapRequest *request);
 void perform_load(RelayDisk *disk, const struct RelayAction *action);
+void perform_pinned(struct RelaySlot *slot);
+void perform_load_done(RelayDisk *disk, enum RelayTag tag, unsigned slot,
+                       int res);
+uint8_t *perform_buffer(const RelayDisk *disk, unsigned op);
+
+/* perform-local.c: all that is local, on the ring */
+void perform_submit(RelayDisk *disk, struct StoreReq *req, enum RelayTag tag,
+                    unsigned slot);
 void perform_books(RelayDisk *disk, const struct RelayAction *action);
 void perform_local_done(RelayDisk *disk, enum RelayTag tag, unsigned slot,
                         int res);
-uint8_t *perform_buffer(const RelayDisk *disk, unsigned op);
 
 /* perform.c: actions become I/O, I/O becomes events */
 void perform_action(RelayDisk *disk, const struct RelayAction *action);

@@ -270,6 +270,26 @@ relay_verify(Relay *relay, const char *name, gboolean repairs, uint64_t bps)
 }
 
 void
+relay_set_cut(Relay *relay, const char *name, gboolean is_cut)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_CUT, &(struct RelayMsg){.disk = disk, .is_on = is_cut});
+    }
+}
+
+void
+relay_allow(Relay *relay, const char *name, uint64_t seq)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_ALLOW, &(struct RelayMsg){.disk = disk, .seq = seq});
+    }
+}
+
+void
 relay_hurry(Relay *relay)
 {
     post(relay, MSG_HURRY, &(struct RelayMsg){0});

@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "bitmap/aside.h"
 #include "bitmap/store-io.h"
 #include "core.h"
 
@@ -38,6 +39,12 @@ struct RelayDiskConfig {
     enum TargetAccept accept;
     bool accept_unflushed;
     bool insecure; /* plain TCP beyond loopback is fine (rule 28) */
+
+    /* Policy `cut`: generations are sealed by others, and sent once they are
+     * allowed, as they were when they were sealed. */
+    bool is_cut;
+    Aside *aside; /* what was overwritten since; borrowed, NULL: none */
+    int aside_fd; /* its file, O_DIRECT; borrowed, -1: none */
 
     /* remote-sums and sent-log */
     int dir_fd; /* the disk's directory; borrowed */
@@ -84,6 +91,9 @@ void relay_free(Relay *relay);
 void relay_wake(Relay *relay);
 
 void relay_pause(Relay *relay, gboolean pause);
+void relay_set_cut(Relay *relay, const char *disk, gboolean is_cut);
+/* The sealed generations up to @seq may be sent. */
+void relay_allow(Relay *relay, const char *disk, uint64_t seq);
 void relay_set_bwlimit(Relay *relay, const struct RateTable *table);
 void relay_set_max_conns(Relay *relay, unsigned max_conns);
 /* The user's word about the target that is there now: one that was refused
