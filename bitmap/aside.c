@@ -193,7 +193,7 @@ aside_end(Aside *aside)
 bool
 aside_is_on(const Aside *aside)
 {
-    return aside->is_on;
+    return aside && aside->is_on;
 }
 
 bool

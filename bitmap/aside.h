@@ -43,7 +43,7 @@ void aside_begin(Aside *aside);
 /* All copies are dropped, and no more kept. Buffers that were taken and not
  * put, or are being spilled, are still their taker's. */
 void aside_end(Aside *aside);
-bool aside_is_on(const Aside *aside);
+bool aside_is_on(const Aside *aside); /* NULL: no */
 
 /* First run within [@from, @end) of clusters that are not kept. */
 bool aside_next_missing(const Aside *aside, uint64_t from, uint64_t end,

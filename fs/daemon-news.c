@@ -90,6 +90,8 @@ take_note(Daemon *daemon, FaceNote *note)
     case FACE_NOTE_LOG:
         g_message("%s", note->text);
         break;
+    case FACE_NOTE_DEGRADED:
+        break;
     case FACE_NOTE_FROZEN:
         g_critical("%s: a sync of the local disk failed: writes are refused "
                    "until it is checked (weir umount, weir check)",

@@ -97,6 +97,7 @@ struct FaceUring;
 struct fuse_in_header;
 struct FaceQuiesce;
 struct FaceCool;
+typedef struct FaceCutMsg FaceCutMsg;
 
 /* What a slot's requests come through, and go back. */
 struct FaceWay {
@@ -122,6 +123,14 @@ struct FaceHeatWait {
     struct ClusterRun run; /* extents that the commit heats for them */
     /* 0: they are hot now, try again. Else -errno. */
     void (*go_on)(FaceHeatWait *wait, int error);
+};
+
+/* Somebody who overwrites what a cut may owe, see face-aside.c. */
+typedef struct FaceAsideWait FaceAsideWait;
+struct FaceAsideWait {
+    FaceAsideWait *next;
+    uint64_t offset, len; /* bytes to be written */
+    void (*go_on)(FaceAsideWait *wait);
 };
 
 struct FaceReq {
@@ -151,6 +160,7 @@ struct FaceReq {
     FaceDisk *disk;
     RangeHold hold;
     FaceHeatWait heat;
+    FaceAsideWait aside;
     void (*go_on)(FaceReq *req); /* the hold is ours, the record written */
     uint64_t record_version;     /* of the zero list that must be written */
     FaceIo io[2];
@@ -190,6 +200,36 @@ struct FaceHeat {
     struct FaceCool *cool;
 };
 
+/* Copies that are being made, and written to their file. */
+#define FACE_ASIDE_OPS 32
+#define FACE_SPILLS    8
+typedef struct FaceAsideOp {
+    InboxMsg msg; /* granted */
+    FaceIo io;
+    RangeHold hold;
+    FaceDisk *disk; /* NULL: free */
+    uint64_t cluster;
+    void *buffer;
+    unsigned life; /* of the cut that it is for */
+} FaceAsideOp;
+struct FaceSpill {
+    FaceIo io;
+    FaceDisk *disk; /* NULL: free */
+    const void *buffer;
+    unsigned life;
+};
+typedef struct FaceAside {
+    FaceAsideOp ops[FACE_ASIDE_OPS];
+    struct FaceSpill spills[FACE_SPILLS];
+    FaceAsideWait *waiting, *waiting_tail;
+    unsigned n_copying, n_spilling;
+    unsigned life; /* changes when a cut begins or ends */
+    bool is_old;   /* the file has copies of an earlier cut ... */
+    bool is_emptying;
+    FaceIo empty;
+    int error; /* why it was given up, until the main thread is told */
+} FaceAside;
+
 /* A disk as the face serves it. */
 struct FaceDisk {
     Face *face;
@@ -206,6 +246,7 @@ struct FaceDisk {
     RangeHold punch_hold;
     InboxMsg punch_msg;
     FaceHeatWait punch_heat;
+    FaceAsideWait punch_aside;
     bool is_punching;
     bool has_said;         /* that it fails */
     FaceReq *zero_waiting; /* dispatched again when a slice is punched */
@@ -229,6 +270,7 @@ struct FaceDisk {
     uint64_t sync_version;
 
     FaceHeat heat;
+    FaceAside aside;
 
     /* Resizing: writers wait at the gate until the ones inside are out. */
     unsigned writers;
@@ -245,6 +287,9 @@ enum FaceMsgKind {
     FACE_MSG_QUIESCE,       /* a FaceQuiesce */
     FACE_MSG_COOL,          /* a FaceCool */
     FACE_MSG_HURRY,
+    FACE_MSG_ASIDE_GRANTED, /* a FaceAsideOp's hold */
+    FACE_MSG_CUT,           /* a FaceCutMsg */
+    FACE_MSG_CUT_END,       /* a FaceCutEnd; freed */
     FACE_MSG_LEAVE,
     FACE_MSG_STOP,
 };
@@ -271,6 +316,7 @@ struct FaceCounters {
     _Atomic uint64_t punch_requests, read_bytes, written_bytes;
     _Atomic uint64_t rmw_requests, inflight, errors;
     _Atomic uint64_t intent_writes;
+    _Atomic uint64_t aside_clusters, aside_waits;
 };
 
 struct Face {
@@ -299,6 +345,7 @@ struct Face {
                              the session, or face_leave() asked */
     bool is_leaving; /* ... the latter: somebody else punches the rest */
     InboxMsg leave_msg;
+    FaceCutMsg *cut;      /* to be made, see face-cut.c */
     bool is_stopping;     /* face_free() asked */
     unsigned io_inflight; /* storage requests in the ring */
     FaceReq slots[FACE_SLOTS];
@@ -323,6 +370,19 @@ struct FaceQuiesce {
     void (*work)(void *user);
     void *user;
     bool is_done; /* guarded by face->lock */
+};
+
+struct FaceCutMsg {
+    InboxMsg msg;
+    Face *face;
+    struct FaceCut *cut;
+    int64_t until_us;
+    bool is_made, is_done; /* guarded by face->lock */
+};
+
+struct FaceCutEnd {
+    InboxMsg msg;
+    FaceDisk *disk;
 };
 
 struct FaceCool {
@@ -360,6 +420,8 @@ void face_freeze(FaceDisk *disk, int error);
 void face_ask(FaceReq *req, enum FaceNoteKind kind);
 void face_note_answered(Face *face, FaceNote *note);
 void face_note_ended(Face *face, int error);
+/* False: there is no note now. */
+bool face_note_degraded(FaceDisk *disk, int error);
 
 /* face-dev.c: requests through /dev/fuse */
 extern const struct FaceWay face_dev;
@@ -433,6 +495,22 @@ void face_heat_wait(FaceDisk *disk, FaceHeatWait *wait, uint64_t offset,
 void face_heat_run(FaceDisk *disk);
 bool face_heat_is_idle(const FaceDisk *disk);
 void face_heat_take_cool(struct FaceCool *cool);
+
+/* face-aside.c */
+/* Does a cut still need what is in these bytes? */
+bool face_aside_needs(const FaceDisk *disk, uint64_t offset, uint64_t len);
+/* @go_on runs when that is kept, or is no longer needed; not from here. Until
+ * then the caller holds nothing of the disk's map. */
+void face_aside_wait(FaceDisk *disk, FaceAsideWait *wait, uint64_t offset,
+                     uint64_t len, void (*go_on)(FaceAsideWait *));
+void face_aside_run(FaceDisk *disk); /* after each batch */
+void face_aside_granted(FaceAsideOp *op);
+void face_aside_begin(FaceDisk *disk);
+void face_aside_end(FaceDisk *disk);
+bool face_aside_is_idle(const FaceDisk *disk);
+
+/* face-cut.c */
+void face_cut_run(Face *face); /* after each batch */
 
 /* face-sync.c */
 void face_fsync(FaceReq *req);

@@ -7,6 +7,7 @@
  *           are overlaid with zeroes as of the time of submission.
  *
  *   WRITE   gate -> clusters on the zero list are punched first -> wait for
+ *           what a cut owes there to be kept aside (face-aside.c), and for
  *           cold extents to be hot -> take the range and mark it dirty (rule
  *           1) -> write -> mark again and give the range back, in one step
  *           -> reply.
@@ -72,9 +73,30 @@ hold_heat(FaceReq *req)
                    hold_heated);
 }
 
+/* What a cut owes there is kept, or the cut given up. */
+static void
+hold_kept(FaceAsideWait *wait)
+{
+    hold_take((FaceReq *)((char *)wait - offsetof(FaceReq, aside)));
+}
+
+static bool
+hold_keeps(FaceReq *req)
+{
+    if (!face_aside_needs(req->disk, req->hold.offset, req->hold.len)) {
+        return false;
+    }
+    face_aside_wait(req->disk, &req->aside, req->hold.offset, req->hold.len,
+                    hold_kept);
+    return true;
+}
+
 static void
 hold_take(FaceReq *req)
 {
+    if (hold_keeps(req)) {
+        return;
+    }
     switch (disk_map_begin(req->disk->disk->map, &req->hold, face_now_us())) {
     case DISK_MAP_BEGUN:
         req->face->config.dirtied(req->face->config.user);
@@ -91,12 +113,15 @@ hold_take(FaceReq *req)
 void
 face_hold_granted(FaceReq *req)
 {
-    if (disk_map_is_hot(req->disk->disk->map, req->hold.offset,
-                        req->hold.len)) {
+    FaceDisk *disk = req->disk;
+    bool is_hot =
+        disk_map_is_hot(disk->disk->map, req->hold.offset, req->hold.len);
+
+    if (is_hot && !face_aside_needs(disk, req->hold.offset, req->hold.len)) {
         req->go_on(req);
     } else {
         face_hold_end(req);
-        hold_heat(req);
+        hold_take(req);
     }
 }
 

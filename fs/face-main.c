@@ -63,6 +63,8 @@ face_figures(Face *face, struct FaceFigures *figures)
         .inflight = count->inflight,
         .errors = count->errors,
         .intent_writes = count->intent_writes,
+        .aside_clusters = count->aside_clusters,
+        .aside_waits = count->aside_waits,
         .is_uring = face->is_uring,
     };
 }

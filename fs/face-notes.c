@@ -101,6 +101,20 @@ face_note_ended(Face *face, int error)
     face->config.notify(face->config.user, &slot->note);
 }
 
+bool
+face_note_degraded(FaceDisk *disk, int error)
+{
+    Face *face = disk->face;
+    struct FaceSlotNote *slot = take_note(face, FACE_NOTE_DEGRADED);
+
+    if (slot) {
+        slot->note.disk = disk->disk;
+        slot->note.error = error;
+        face->config.notify(face->config.user, &slot->note);
+    }
+    return slot;
+}
+
 void
 face_freeze(FaceDisk *disk, int error)
 {

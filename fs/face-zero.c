@@ -248,10 +248,12 @@ slice_heat(FaceDisk *disk)
 void
 face_zero_granted(FaceDisk *disk)
 {
-    if (!disk_map_is_hot(disk->disk->map, disk->slice.offset,
-                         disk->slice.len)) {
+    const struct ZeroRange *slice = &disk->slice;
+
+    if (!disk_map_is_hot(disk->disk->map, slice->offset, slice->len) ||
+        face_aside_needs(disk, slice->offset, slice->len)) {
         disk_map_end(disk->disk->map, &disk->punch_hold, face_now_us());
-        slice_heat(disk);
+        slice_take(disk);
         return;
     }
     disk->punch.store = (StoreReq){.op = STORE_FALLOCATE,
@@ -310,9 +312,23 @@ face_zero_run(FaceDisk *disk)
     slice_take(disk);
 }
 
+/* What a cut owes of it is kept, or the cut given up. */
+static void
+slice_kept(FaceAsideWait *wait)
+{
+    slice_take((FaceDisk *)((char *)wait - offsetof(FaceDisk, punch_aside)));
+}
+
 static void
 slice_take(FaceDisk *disk)
 {
+    const struct ZeroRange *slice = &disk->slice;
+
+    if (face_aside_needs(disk, slice->offset, slice->len)) {
+        face_aside_wait(disk, &disk->punch_aside, slice->offset, slice->len,
+                        slice_kept);
+        return;
+    }
     disk->punch_hold = (RangeHold){.offset = disk->slice.offset,
                                    .len = disk->slice.len,
                                    .kind = RANGE_PUNCH,

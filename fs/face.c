@@ -210,6 +210,16 @@ take_message(Face *face, InboxMsg *msg)
             face_zero_run(&face->disks[i]);
         }
         break;
+    case FACE_MSG_ASIDE_GRANTED:
+        face_aside_granted((FaceAsideOp *)msg);
+        break;
+    case FACE_MSG_CUT:
+        face->cut = (FaceCutMsg *)msg;
+        break;
+    case FACE_MSG_CUT_END:
+        face_aside_end(((struct FaceCutEnd *)msg)->disk);
+        g_free(msg);
+        break;
     case FACE_MSG_LEAVE:
         face->is_ended = face->is_leaving = true;
         break;
@@ -274,7 +284,7 @@ is_at_rest(const Face *face)
         const FaceDisk *disk = &face->disks[i];
 
         if (disk->is_punching || disk->is_recording ||
-            !face_heat_is_idle(disk)) {
+            !face_heat_is_idle(disk) || !face_aside_is_idle(disk)) {
             return false;
         }
     }
@@ -293,8 +303,10 @@ serve(Face *face)
         face->count.inflight = busy_slots(face);
         for (unsigned i = 0; i < face->n_disks; i++) {
             try_quiesce(&face->disks[i]);
+            face_aside_run(&face->disks[i]);
             face_heat_run(&face->disks[i]);
         }
+        face_cut_run(face);
         if (taken == FACE_BATCH || face->is_stopping) {
             io_uring_submit(&face->ring);
             continue;

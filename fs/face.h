@@ -20,12 +20,14 @@
 typedef struct Face Face;
 
 enum FaceNoteKind {
-    FACE_NOTE_STATUS,  /* wants status.json: text, len; to be answered */
-    FACE_NOTE_METRICS, /* wants metrics: likewise */
-    FACE_NOTE_ATTR,    /* disk->attr changed: save the state; answered with
+    FACE_NOTE_STATUS,   /* wants status.json: text, len; to be answered */
+    FACE_NOTE_METRICS,  /* wants metrics: likewise */
+    FACE_NOTE_ATTR,     /* disk->attr changed: save the state; answered with
                           error 0 or -errno */
-    FACE_NOTE_ENDED,   /* unmounted, nothing in flight; not answered */
-    FACE_NOTE_LOG,     /* text is a line for the log; answered (to free it) */
+    FACE_NOTE_ENDED,    /* unmounted, nothing in flight; not answered */
+    FACE_NOTE_LOG,      /* text is a line for the log; answered (to free it) */
+    FACE_NOTE_DEGRADED, /* disk, error: old content could not be kept aside,
+                           so the cut under way cannot be whole; answered */
     FACE_NOTE_FROZEN, /* disk: a sync failed, writes are refused; not answered*/
 };
 
@@ -78,6 +80,22 @@ void face_cool(Face *face, Disk *disk, const Bitmap *candidates,
 
 /* Somebody waits for discards to be carried out: try again what failed. */
 void face_hurry(Face *face);
+/* One cut over @disks: what is acknowledged now is in it, on all of them, what
+ * is acknowledged later is not. seq[i]: the generation of disk i that was
+ * sealed, 0 if nothing was dirty there. What it owes is kept aside from here
+ * on. None of them may have a sealed generation. Waits, shortly, for the fs
+ * thread to come between two requests; false: not now (a discard is under way,
+ * or there is no memory), and nothing was done. */
+struct FaceCut {
+    Disk *disks[STORE_DISKS_MAX];
+    unsigned n_disks;
+    uint64_t seq[STORE_DISKS_MAX];
+    int64_t wall_us;
+};
+bool face_cut(Face *face, struct FaceCut *cut);
+/* It is over, whole or given up: nothing is kept aside any more. Returns at
+ * once. */
+void face_cut_end(Face *face, Disk *disk);
 
 /* Take no more requests; FACE_NOTE_ENDED follows when what was taken is
  * answered. The session goes on, for somebody else to serve. */
@@ -93,10 +111,12 @@ void face_free(Face *face);
 struct FaceFigures {
     uint64_t read_requests, write_requests, sync_requests, punch_requests;
     uint64_t read_bytes, written_bytes;
-    uint64_t rmw_requests;  /* writes that were not aligned to the disk */
-    uint64_t inflight;      /* requests being worked on now */
-    uint64_t errors;        /* I/O errors given to the guest */
-    uint64_t intent_writes; /* pages of intent files written */
-    bool is_uring;          /* the transport in use */
+    uint64_t rmw_requests;   /* writes that were not aligned to the disk */
+    uint64_t inflight;       /* requests being worked on now */
+    uint64_t errors;         /* I/O errors given to the guest */
+    uint64_t intent_writes;  /* pages of intent files written */
+    uint64_t aside_clusters; /* copied aside before a write */
+    uint64_t aside_waits;    /* ... and times that no buffer was free */
+    bool is_uring;           /* the transport in use */
 };
 void face_figures(Face *face, struct FaceFigures *figures);

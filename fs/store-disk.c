@@ -148,7 +148,7 @@ check_raw(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
 void
 store_disk_free(StoreIo *io, Disk *disk)
 {
-    const int fds[] = {disk->fd, disk->map_fd, disk->dir_fd};
+    const int fds[] = {disk->fd, disk->map_fd, disk->dir_fd, disk->aside_fd};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++) {
         if (fds[i] >= 0) {
@@ -161,6 +161,7 @@ store_disk_free(StoreIo *io, Disk *disk)
     if (disk->hot) {
         bitmap_free(disk->hot);
     }
+    aside_free(disk->aside);
     g_free(disk->target);
     g_free(disk);
 }
@@ -174,7 +175,7 @@ store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
     g_strlcpy(disk->name, conf->name, sizeof(disk->name));
     disk->id = conf->id;
     disk->cluster_bits = conf->cluster_bits;
-    disk->dir_fd = disk->fd = disk->map_fd = -1;
+    disk->dir_fd = disk->fd = disk->map_fd = disk->aside_fd = -1;
     disk->attr.uid = (uid_t)-1;
     disk->attr.gid = (gid_t)-1;
     disk->target = g_strdup(conf->target);

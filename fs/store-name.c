@@ -176,7 +176,7 @@ store_is_disk_file(const char *name)
 {
     static const char *const own[] = {STORE_RAW, STORE_DIRTY, INTENT_FILE,
                                       ZERO_FILE, STORE_SUMS,  STORE_SENT,
-                                      NULL};
+                                      STORE_COW, NULL};
 
     return g_strv_contains(own, name);
 }

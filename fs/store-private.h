@@ -22,6 +22,7 @@
 #define STORE_RESERVE   "reserve"
 #define STORE_RAW       "disk.raw"
 #define STORE_DIRTY     "dirty"
+#define STORE_COW       "cow"         /* has a name for an instant only */
 #define STORE_SUMS      "remote-sums" /* the relay's */
 #define STORE_SENT      "sent-log"    /* likewise */
 #define STORE_NEW       ".new-"       /* a disk that is being made */
@@ -111,6 +112,10 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 {
     return contact == CONTACT_NONE ? 0 : epoch_before;
 }
+
+/* store-aside.c */
+gboolean store_aside_open(Store *store, Disk *disk, GError **error);
+int store_aside_grow(Store *store, Disk *disk, uint64_t size_bytes);
 
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);

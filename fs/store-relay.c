@@ -15,6 +15,9 @@
 struct RelayDiskConfig
 store_relay_config(const Store *store, const Disk *disk)
 {
+    if (!store_aside_open(store, disk, error)) {
+        return FALSE;
+    }
     struct RelayDiskConfig config = {
         .name = disk->name,
         .fd = disk->fd,
@@ -31,6 +34,8 @@ store_relay_config(const Store *store, const Disk *disk)
         .epoch = store->epoch,
         .is_in_doubt = disk->all_in_doubt,
         .recovers = disk->recovers,
+        .aside = disk->aside,
+        .aside_fd = disk->aside_fd,
     };
 
     memcpy(config.uuid, store->uuid, sizeof(config.uuid));

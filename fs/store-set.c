@@ -356,6 +356,7 @@ store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
     }
     err = io->ops->fsync(io, disk->map_fd);
     err = err ? err : store_track_grow(store, disk, size_bytes);
+    err = err ? err : store_aside_grow(store, disk, size_bytes);
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "disk %s: its new size cannot be synced", disk->name);

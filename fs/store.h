@@ -27,6 +27,7 @@
  */
 #pragma once
 
+#include "bitmap/aside.h"
 #include "bitmap/disk-map.h"
 #include "bitmap/store-io.h"
 #include "relay/relay.h"
@@ -70,6 +71,8 @@ typedef struct Disk {
     int map_fd; /* disk.raw, read and write, page cache: lseek, odd fallocate */
     uint32_t offset_align, mem_align; /* of O_DIRECT on fd */
     DiskMap *map;
+    Aside *aside; /* what a cut owes, see bitmap/aside.h */
+    int aside_fd; /* its file, which has no name; -1: none */
     /* The store's own. `dirty` holds this run's past; `intent` says what is
      * hot, which is in hot until the map takes it. */
     bool has_checkpoint;
@@ -112,6 +115,7 @@ struct StoreSettings {
     unsigned max_connections;
     bool insecure;
     bool accept_unflushed;       /* target-unflushed=yes */
+    uint64_t buffer_bytes;       /* for old content, all disks; 0: no limit */
     unsigned request_deadline_s; /* 15; quarantine is four times that */
 };
 

@@ -66,6 +66,10 @@ take_note(FakeSession *session, FaceNote *note)
         session->logs++;
         face_answer(session->face, note);
         break;
+    case FACE_NOTE_DEGRADED:
+        session->degraded++;
+        face_answer(session->face, note);
+        break;
     case FACE_NOTE_FROZEN:
         session->frozen++;
         break;

@@ -31,7 +31,7 @@ typedef struct FakeSession {
     uint64_t next_unique;
     pthread_t notes_thread;
     Inbox notes;
-    atomic_uint logs, attr_notes, dirtied, frozen, ended;
+    atomic_uint logs, attr_notes, dirtied, frozen, degraded, ended;
     char last_log[400];   /* notes thread; read it after logs went up */
     unsigned char *reply; /* of the last fake_reply(): body behind the header */
     size_t reply_len;

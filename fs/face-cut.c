@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A cut: one instant, between two requests, at which the open generations of
+ * all disks are sealed. The fs thread answers the guest for all of them, so
+ * whatever it has answered before is in, and what it answers later is not; what
+ * is in flight is in or out (rule 12). Nothing is copied, whatever the size of
+ * the disks.
+ *
+ * What was discarded and is not punched yet reads as zero and is not marked: a
+ * cut waits until the lists of all its disks are empty (rule 25). They are
+ * short, and empty most of the time even while a guest discards; who asks does
+ * not wait long for such a moment, but asks again.
+ */
+#include "face-wire.h"
+
+#define PATIENCE_US 50000
+
+static bool
+is_ready(const FaceCutMsg *msg)
+{
+    const struct FaceCut *cut = msg->cut;
+
+    for (unsigned i = 0; i < cut->n_disks; i++) {
+        if (msg->face->disks[cut->disks[i]->index].zeroes.count) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+seal(FaceCutMsg *msg)
+{
+    struct FaceCut *cut = msg->cut;
+
+    for (unsigned i = 0; i < cut->n_disks; i++) {
+        Disk *disk = cut->disks[i];
+
+        /* Left by a cut that was given up elsewhere. */
+        face_aside_end(&msg->face->disks[disk->index]);
+        cut->seq[i] = disk_map_seal(disk->map);
+        if (cut->seq[i]) {
+            face_aside_begin(&msg->face->disks[disk->index]);
+        }
+    }
+    cut->wall_us = g_get_real_time();
+}
+
+static void
+answer(FaceCutMsg *msg, bool is_made)
+{
+    Face *face = msg->face;
+
+    pthread_mutex_lock(&face->lock);
+    msg->is_made = is_made;
+    msg->is_done = true;
+    pthread_cond_broadcast(&face->cond);
+    pthread_mutex_unlock(&face->lock);
+}
+
+void
+face_cut_run(Face *face)
+{
+    FaceCutMsg *msg = face->cut;
+
+    if (!msg) {
+        return;
+    }
+    if (is_ready(msg)) {
+        seal(msg);
+        face->cut = NULL;
+        answer(msg, true);
+    } else if (face->is_leaving || face->is_stopping ||
+               face_now_us() >= msg->until_us) {
+        face->cut = NULL;
+        answer(msg, false);
+    }
+}
+
+bool
+face_cut(Face *face, struct FaceCut *cut)
+{
+    FaceCutMsg msg = {.msg.kind = FACE_MSG_CUT,
+                      .face = face,
+                      .cut = cut,
+                      .until_us = face_now_us() + PATIENCE_US};
+
+    /* Memory first: all of them are sealed, or none. */
+    for (unsigned i = 0; i < cut->n_disks; i++) {
+        if (!disk_map_provide(cut->disks[i]->map)) {
+            return false;
+        }
+    }
+    inbox_post(&face->inbox, &msg.msg);
+    pthread_mutex_lock(&face->lock);
+    while (!msg.is_done) {
+        pthread_cond_wait(&face->cond, &face->lock);
+    }
+    pthread_mutex_unlock(&face->lock);
+    return msg.is_made;
+}
+
+void
+face_cut_end(Face *face, Disk *disk)
+{
+    struct FaceCutEnd *end = g_new0(struct FaceCutEnd, 1);
+
+    end->msg.kind = FACE_MSG_CUT_END;
+    end->disk = &face->disks[disk->index];
+    inbox_post(&face->inbox, &end->msg);
+}

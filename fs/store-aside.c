@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * store-aside.c - where a disk keeps what a cut still owes
+ *
+ * Copies in memory are few, and all disks of the store share the room for
+ * them; the others go to a file in the disk's directory that has no name: it is
+ * of no use to another process, and gone with this one. Each copy lies at its
+ * cluster's own offset, so that the file is sparse and needs no index.
+ *
+ * Without the file, on a file system that is full, there is memory only, and a
+ * cut that needs more is given up.
+ */
+#include "store-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#define RAM_BYTES (16u << 20) /* of all disks */
+#define RAM_LEAST (1u << 20)  /* of one */
+
+static int
+size_file(Store *store, Disk *disk, uint64_t size_bytes)
+{
+    uint64_t cluster = UINT64_C(1) << disk->cluster_bits;
+
+    return store->io->ops->ftruncate(
+        store->io, disk->aside_fd, (size_bytes + cluster - 1) & ~(cluster - 1));
+}
+
+static void
+open_file(Store *store, Disk *disk)
+{
+    const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+    StoreIo *io = store->io;
+    int fd = io->ops->open(io, disk->dir_fd, STORE_COW, flags | O_DIRECT, 0600);
+
+    if (fd == -EINVAL) {
+        fd = io->ops->open(io, disk->dir_fd, STORE_COW, flags, 0600);
+    }
+    disk->aside_fd = fd;
+    if (fd < 0) {
+        return;
+    }
+    (void)io->ops->unlink(io, disk->dir_fd, STORE_COW, 0);
+    if (size_file(store, disk, disk->size_bytes)) {
+        io->ops->close(io, fd);
+        disk->aside_fd = -1;
+    }
+}
+
+gboolean
+store_aside_open(Store *store, Disk *disk, GError **error)
+{
+    size_t ram = MAX(RAM_BYTES / store->n_disks, RAM_LEAST);
+
+    disk->aside = aside_new(disk->size_bytes, disk->cluster_bits, ram);
+    if (!disk->aside) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "disk %s: no memory for its copies", disk->name);
+        return FALSE;
+    }
+    open_file(store, disk);
+    return TRUE;
+}
+
+int
+store_aside_grow(Store *store, Disk *disk, uint64_t size_bytes)
+{
+    int err = 0;
+
+    if (disk->aside_fd >= 0) {
+        err = size_file(store, disk, size_bytes);
+    }
+    return err || !disk->aside ? err : aside_grow(disk->aside, size_bytes);
+}
