@@ -30,14 +30,21 @@ static const char *const weir_keys[] = {"version", "uuid", "next-disk-id",
                                         "features", NULL};
 static const char *const store_keys[] = {"bwlimit",          "max-connections",
                                          "insecure",         "target-unflushed",
-                                         "request-deadline", NULL};
+                                         "request-deadline", "policy",
+                                         "cut-interval",     "buffer-size",
+                                         "on-cut",           NULL};
 static const char *const disk_keys[] = {
-    "id", "size", "cluster-size", "target", "target-accept", NULL};
+    "id", "size", "cluster-size", "target", "target-accept", "group", NULL};
 
 static const char *const accept_names[] = {
     [ACCEPT_EMPTY] = "empty",
     [ACCEPT_OVERWRITE] = "overwrite",
     [ACCEPT_SAME] = "same",
+};
+
+static const char *const policy_names[] = {
+    [STORE_POLICY_CUT] = "cut",
+    [STORE_POLICY_NONE] = "none",
 };
 
 bool
@@ -57,6 +64,18 @@ conf_accept_name(enum TargetAccept accept)
 {
     assert(accept < G_N_ELEMENTS(accept_names));
     return accept_names[accept];
+}
+
+bool
+conf_policy_parse(const char *text, enum StorePolicy *policy)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(policy_names); i++) {
+        if (!strcmp(text, policy_names[i])) {
+            *policy = (enum StorePolicy)i;
+            return true;
+        }
+    }
+    return false;
 }
 
 bool
@@ -191,16 +210,17 @@ get_number(GKeyFile *file, const char *group, const char *key, uint64_t min,
 }
 
 static gboolean
-get_bool(GKeyFile *file, const char *key, bool *value, GError **error)
+get_bool(GKeyFile *file, const char *group, const char *key, bool *value,
+         GError **error)
 {
-    g_autofree char *text = g_key_file_get_string(file, "store", key, NULL);
+    g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
     g_autofree char *what = NULL;
 
     if (text && conf_bool_parse(text, value)) {
         return TRUE;
     }
     what = g_strdup_printf("%s is '%s', not yes or no", key, text ? text : "");
-    conf_error(error, "store", what);
+    conf_error(error, group, what);
     return FALSE;
 }
 
@@ -284,6 +304,37 @@ parse_weir(GKeyFile *file, struct Conf *conf, GError **error)
     return TRUE;
 }
 
+/* What says how the store is cut. */
+static gboolean
+parse_cuts(GKeyFile *file, struct StoreSettings *settings, GError **error)
+{
+    g_autofree char *policy = NULL;
+    g_autofree char *room = NULL;
+    uint64_t number;
+
+    if (!get_string(file, "store", "policy", &policy, error) ||
+        !get_string(file, "store", "buffer-size", &room, error) ||
+        !get_string(file, "store", "on-cut", &settings->on_cut, error)) {
+        return FALSE;
+    }
+    if (policy && !conf_policy_parse(policy, &settings->policy)) {
+        conf_error(error, "store", "policy is neither cut nor none");
+        return FALSE;
+    }
+    if (room && !store_parse_size(room, &settings->buffer_bytes)) {
+        conf_error(error, "store", "buffer-size is not a size");
+        return FALSE;
+    }
+    if (g_key_file_has_key(file, "store", "cut-interval", NULL)) {
+        if (!get_number(file, "store", "cut-interval", 1, CONF_CUT_INTERVAL_MAX,
+                        &number, error)) {
+            return FALSE;
+        }
+        settings->cut_interval_s = (unsigned)number;
+    }
+    return TRUE;
+}
+
 static gboolean
 parse_settings(GKeyFile *file, struct StoreSettings *settings, GError **error)
 {
@@ -316,12 +367,15 @@ parse_settings(GKeyFile *file, struct StoreSettings *settings, GError **error)
         settings->request_deadline_s = (unsigned)number;
     }
     if (g_key_file_has_key(file, "store", "insecure", NULL) &&
-        !get_bool(file, "insecure", &settings->insecure, error)) {
+        !get_bool(file, "store", "insecure", &settings->insecure, error)) {
         return FALSE;
     }
-    return !g_key_file_has_key(file, "store", "target-unflushed", NULL) ||
-           get_bool(file, "target-unflushed", &settings->accept_unflushed,
-                    error);
+    if (g_key_file_has_key(file, "store", "target-unflushed", NULL) &&
+        !get_bool(file, "store", "target-unflushed",
+                  &settings->accept_unflushed, error)) {
+        return FALSE;
+    }
+    return parse_cuts(file, settings, error);
 }
 
 static gboolean
@@ -329,7 +383,13 @@ parse_disk_target(GKeyFile *file, const char *group, struct ConfDisk *disk,
                   GError **error)
 {
     g_autofree char *accept = NULL;
+    bool is_grouped = true;
 
+    if (g_key_file_has_key(file, group, "group", NULL) &&
+        !get_bool(file, group, "group", &is_grouped, error)) {
+        return FALSE;
+    }
+    disk->is_alone = !is_grouped;
     if (!get_string(file, group, "target", &disk->target, error) ||
         !get_string(file, group, "target-accept", &accept, error)) {
         return FALSE;
@@ -409,7 +469,8 @@ conf_init(struct Conf *conf)
     *conf = (struct Conf){
         .next_id = 1,
         .settings = {.max_connections = CONF_CONNECTIONS,
-                     .request_deadline_s = CONF_REQUEST_DEADLINE},
+                     .request_deadline_s = CONF_REQUEST_DEADLINE,
+                     .cut_interval_s = CONF_CUT_INTERVAL},
     };
     if (getrandom(conf->uuid, sizeof(conf->uuid), 0) != sizeof(conf->uuid)) {
         g_error("no random numbers: %m");
@@ -425,6 +486,7 @@ conf_deinit(struct Conf *conf)
         g_clear_pointer(&conf->disks[i].target, g_free);
     }
     g_clear_pointer(&conf->settings.bwlimit, g_free);
+    g_clear_pointer(&conf->settings.on_cut, g_free);
     conf->n_disks = 0;
 }
 
@@ -474,6 +536,30 @@ format_disk(GKeyFile *file, const struct ConfDisk *disk)
         g_key_file_set_string(file, group, "target-accept",
                               conf_accept_name(disk->accept));
     }
+    if (disk->is_alone) {
+        g_key_file_set_string(file, group, "group", "no");
+    }
+}
+
+/* Only what is not the default: older programs do not know these keys. */
+static void
+format_cuts(GKeyFile *file, const struct StoreSettings *settings)
+{
+    if (settings->policy != STORE_POLICY_CUT) {
+        g_key_file_set_string(file, "store", "policy",
+                              policy_names[settings->policy]);
+    }
+    if (settings->cut_interval_s != CONF_CUT_INTERVAL) {
+        g_key_file_set_uint64(file, "store", "cut-interval",
+                              settings->cut_interval_s);
+    }
+    if (settings->buffer_bytes) {
+        g_key_file_set_uint64(file, "store", "buffer-size",
+                              settings->buffer_bytes);
+    }
+    if (settings->on_cut) {
+        g_key_file_set_string(file, "store", "on-cut", settings->on_cut);
+    }
 }
 
 char *
@@ -502,6 +588,7 @@ conf_format(const struct Conf *conf)
                           settings->accept_unflushed ? "yes" : "no");
     g_key_file_set_uint64(file, "store", "request-deadline",
                           settings->request_deadline_s);
+    format_cuts(file, settings);
     for (unsigned i = 0; i < conf->n_disks; i++) {
         format_disk(file, &conf->disks[i]);
     }

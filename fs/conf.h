@@ -8,8 +8,8 @@
  * Units:   bytes.
  * Shapes:  [weir]  version, uuid, next-disk-id, features (incompatible ones)
  *          [store] bwlimit, max-connections, insecure, target-unflushed,
- *                  request-deadline
- *          [disk NAME] id, size, cluster-size, target, target-accept
+ *                  request-deadline, policy, cut-interval, buffer-size, on-cut
+ *          [disk NAME] id, size, cluster-size, target, target-accept, group
  * Errors:  STORE_ERROR_DAMAGED for what cannot be read, STORE_ERROR_FAILED for
  *          a format newer than this program.
  */
@@ -25,13 +25,16 @@
 #define CONF_CONNECTIONS_MAX      16
 #define CONF_REQUEST_DEADLINE     15
 #define CONF_REQUEST_DEADLINE_MAX 3600
+#define CONF_CUT_INTERVAL         10
+#define CONF_CUT_INTERVAL_MAX     86400
 
 struct ConfDisk {
     char name[STORE_NAME_MAX + 1];
     unsigned id;
     uint64_t size_bytes;
     unsigned cluster_bits;
-    char *target; /* NULL: none */
+    char *target;  /* NULL: none */
+    bool is_alone; /* group=no */
     enum TargetAccept accept;
 };
 
@@ -54,6 +57,8 @@ char *conf_format(const struct Conf *conf);
 /* "overwrite", "same", "empty". */
 bool conf_accept_parse(const char *text, enum TargetAccept *accept);
 const char *conf_accept_name(enum TargetAccept accept);
+/* "cut", "none". */
+bool conf_policy_parse(const char *text, enum StorePolicy *policy);
 /* "yes" or "no". */
 bool conf_bool_parse(const char *text, bool *value);
 /* A decimal number from @min to @max. */

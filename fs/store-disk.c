@@ -180,6 +180,7 @@ store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
     disk->attr.gid = (gid_t)-1;
     disk->target = g_strdup(conf->target);
     disk->accept = conf->accept;
+    disk->is_alone = conf->is_alone;
     atomic_init(&disk->size_bytes, conf->size_bytes);
     atomic_init(&disk->is_frozen, false);
     if (open_files(store, disk, flags, error) &&

@@ -12,12 +12,16 @@
 
 #include <string.h>
 
+bool
+store_is_cut(const Store *store, const Disk *disk)
+{
+    return store->settings.policy == STORE_POLICY_CUT && !disk->is_alone &&
+           disk->target != NULL;
+}
+
 struct RelayDiskConfig
 store_relay_config(const Store *store, const Disk *disk)
 {
-    if (!store_aside_open(store, disk, error)) {
-        return FALSE;
-    }
     struct RelayDiskConfig config = {
         .name = disk->name,
         .fd = disk->fd,
@@ -45,7 +49,11 @@ store_relay_config(const Store *store, const Disk *disk)
 gboolean
 store_relay_disk(Store *store, Disk *disk, Relay *relay, GError **error)
 {
-    struct RelayDiskConfig config = store_relay_config(store, disk);
+    struct RelayDiskConfig config;
 
+    if (!store_aside_open(store, disk, error)) {
+        return FALSE;
+    }
+    config = store_relay_config(store, disk);
     return relay_add_disk(relay, &config, error);
 }

@@ -106,10 +106,25 @@ set_deadline(Store *store, Disk *disk, const char *value, GError **error)
                       CONF_REQUEST_DEADLINE_MAX, value, error);
 }
 
+/* @member becomes a copy of @text, or NULL. */
+static gboolean
+set_text(Store *store, char **member, const char *text, GError **error)
+{
+    char *before = *member;
+
+    *member = g_strdup(text);
+    if (!store_save_conf(store, error)) {
+        g_free(*member);
+        *member = before;
+        return FALSE;
+    }
+    g_free(before);
+    return TRUE;
+}
+
 static gboolean
 set_bwlimit(Store *store, Disk *disk, const char *value, GError **error)
 {
-    char *before = store->settings.bwlimit;
     struct RateTable table;
     char why[128] = "";
 
@@ -119,13 +134,81 @@ set_bwlimit(Store *store, Disk *disk, const char *value, GError **error)
                     "bwlimit=%s is not possible: %s", value, why);
         return FALSE;
     }
-    store->settings.bwlimit = strcmp(value, "off") ? g_strdup(value) : NULL;
+    return set_text(store, &store->settings.bwlimit,
+                    strcmp(value, "off") ? value : NULL, error);
+}
+
+static gboolean
+set_policy(Store *store, Disk *disk, const char *value, GError **error)
+{
+    enum StorePolicy before = store->settings.policy;
+
+    (void)disk;
+    if (!conf_policy_parse(value, &store->settings.policy)) {
+        return bad_value(error, "policy", value, "cut or none");
+    }
     if (!store_save_conf(store, error)) {
-        g_free(store->settings.bwlimit);
-        store->settings.bwlimit = before;
+        store->settings.policy = before;
         return FALSE;
     }
-    g_free(before);
+    return TRUE;
+}
+
+static gboolean
+set_interval(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_number(store, &store->settings.cut_interval_s,
+                      CONF_CUT_INTERVAL_MAX, value, error);
+}
+
+static gboolean
+set_buffer(Store *store, Disk *disk, const char *value, GError **error)
+{
+    uint64_t before = store->settings.buffer_bytes;
+
+    (void)disk;
+    if (!store_parse_size(value, &store->settings.buffer_bytes)) {
+        return bad_value(error, "buffer-size", value,
+                         "a size such as 20G, or 0 for no limit");
+    }
+    if (!store_save_conf(store, error)) {
+        store->settings.buffer_bytes = before;
+        return FALSE;
+    }
+    return TRUE;
+}
+
+static gboolean
+set_on_cut(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_text(store, &store->settings.on_cut,
+                    *value && strcmp(value, "none") ? value : NULL, error);
+}
+
+/* For the disk, or for all of them. */
+static gboolean
+set_group(Store *store, Disk *disk, const char *value, GError **error)
+{
+    bool before[STORE_DISKS_MAX];
+    bool is_grouped;
+
+    if (!conf_bool_parse(value, &is_grouped)) {
+        return bad_value(error, "group", value, "yes or no");
+    }
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        before[i] = store->disks[i]->is_alone;
+        if (!disk || disk == store->disks[i]) {
+            store->disks[i]->is_alone = !is_grouped;
+        }
+    }
+    if (!store_save_conf(store, error)) {
+        for (unsigned i = 0; i < store->n_disks; i++) {
+            store->disks[i]->is_alone = before[i];
+        }
+        return FALSE;
+    }
     return TRUE;
 }
 
@@ -238,12 +321,15 @@ static const struct Setting settings[] = {
     {"max-connections", false, set_connections},
     {"target-unflushed", false, set_unflushed},
     {"request-deadline", false, set_deadline},
+    {"policy", false, set_policy},
+    {"cut-interval", false, set_interval},
+    {"buffer-size", false, set_buffer},
+    {"on-cut", false, set_on_cut},
+    {"group", true, set_group},
 };
 
 /* Names that are promised, for versions to come. */
-static const char *const later[] = {
-    "cut-interval",   "buffer-size", "full-wait", "on-cut",
-    "before-degrade", "group",       NULL};
+static const char *const later[] = {"full-wait", "before-degrade", NULL};
 
 static void
 refuse_key(const char *key, GError **error)

@@ -121,6 +121,7 @@ store_to_conf(const Store *store, struct Conf *conf)
         to->cluster_bits = disk->cluster_bits;
         to->target = disk->target;
         to->accept = disk->accept;
+        to->is_alone = disk->is_alone;
     }
 }
 
@@ -454,7 +455,7 @@ open_store(Store *store, unsigned flags, GError **error)
     memcpy(store->uuid, conf.uuid, sizeof(store->uuid));
     store->next_id = conf.next_id;
     store->settings = conf.settings;
-    conf.settings.bwlimit = NULL;
+    conf.settings.bwlimit = conf.settings.on_cut = NULL;
     ok = open_disks(store, &conf, flags, error);
     conf_deinit(&conf);
     return ok;
@@ -504,6 +505,7 @@ store_free(Store *store)
     }
     g_mutex_clear(&store->checkpoint_lock);
     g_free(store->settings.bwlimit);
+    g_free(store->settings.on_cut);
     g_free(store->path);
     g_free(store);
 }

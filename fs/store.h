@@ -95,7 +95,8 @@ typedef struct Disk {
     _Atomic uint64_t checkpoint_sequence;
 
     /* main thread */
-    char *target; /* NULL: none */
+    char *target;  /* NULL: none */
+    bool is_alone; /* group=no: not part of the store's cuts */
     enum TargetAccept accept;
     enum TargetContact contact;
     enum TargetContact saved_contact; /* in the state on disk */
@@ -109,9 +110,18 @@ typedef struct Disk {
     bool all_in_doubt;
 } Disk;
 
+enum StorePolicy {
+    STORE_POLICY_CUT,  /* the far side goes from cut to cut */
+    STORE_POLICY_NONE, /* the newest content, as it comes */
+};
+
 /* weir.conf's [store] group; `weir set` changes it. */
 struct StoreSettings {
-    char *bwlimit; /* as given; NULL: none */
+    enum StorePolicy policy;
+    unsigned cut_interval_s; /* at least, from one cut to the next */
+    uint64_t buffer_bytes;   /* room for old content, all disks; 0: no limit */
+    char *on_cut;            /* for /bin/sh; NULL: none */
+    char *bwlimit;           /* as given; NULL: none */
     unsigned max_connections;
     bool insecure;
     bool accept_unflushed;       /* target-unflushed=yes */
@@ -179,6 +189,8 @@ Disk *store_disk(Store *store, const char *name);
 /* The map's figures, for whoever asks what is owed: dirty_clusters is 0 only if
  * no discard is unpunched either. */
 void store_disk_figures(Disk *disk, struct DiskMapFigures *figures);
+/* Is @disk one of those that are cut together? */
+bool store_is_cut(const Store *store, const Disk *disk);
 gboolean store_save_conf(Store *store, GError **error);
 /* While served: contact and attributes; stays "unclean". */
 gboolean store_save_state(Store *store, GError **error);

@@ -39,12 +39,17 @@ test_conf_round_trips(void **state)
         conf.settings.bwlimit = g_strdup("08:00,1M 20:00,off");
         conf.settings.insecure = true;
         conf.settings.request_deadline_s = 77;
+        conf.settings.policy = STORE_POLICY_NONE;
+        conf.settings.cut_interval_s = 3600;
+        conf.settings.buffer_bytes = UINT64_C(7) << 30;
+        conf.settings.on_cut = g_strdup("a \"b\" \\ c; d\n # e ");
         strcpy(conf.disks[0].name, "vda");
         conf.disks[0].id = 7;
         conf.disks[0].size_bytes = 3 * 512;
         conf.disks[0].cluster_bits = 12;
         conf.disks[0].target = g_strdup(targets[i]);
         conf.disks[0].accept = ACCEPT_SAME;
+        conf.disks[0].is_alone = true;
         strcpy(conf.disks[1].name, "a.b_C-9");
         conf.disks[1].id = 2;
         conf.disks[1].size_bytes = UINT64_C(64) << 40;
@@ -60,6 +65,12 @@ test_conf_round_trips(void **state)
         assert_false(back.settings.accept_unflushed);
         assert_int_equal(back.settings.request_deadline_s, 77);
         assert_int_equal(back.settings.max_connections, CONF_CONNECTIONS);
+        assert_int_equal(back.settings.policy, STORE_POLICY_NONE);
+        assert_int_equal(back.settings.cut_interval_s, 3600);
+        assert_int_equal(back.settings.buffer_bytes, UINT64_C(7) << 30);
+        assert_string_equal(back.settings.on_cut, conf.settings.on_cut);
+        assert_true(back.disks[0].is_alone);
+        assert_false(back.disks[1].is_alone);
         assert_int_equal(back.n_disks, 2);
         assert_string_equal(back.disks[0].target, targets[i]);
         assert_int_equal(back.disks[0].accept, ACCEPT_SAME);
@@ -85,6 +96,11 @@ test_conf_reads_minimal(void **state)
     assert_true(conf_parse(text, strlen(text), &conf, NULL));
     assert_int_equal(conf.settings.max_connections, CONF_CONNECTIONS);
     assert_int_equal(conf.settings.request_deadline_s, CONF_REQUEST_DEADLINE);
+    assert_int_equal(conf.settings.policy, STORE_POLICY_CUT);
+    assert_int_equal(conf.settings.cut_interval_s, CONF_CUT_INTERVAL);
+    assert_int_equal(conf.settings.buffer_bytes, 0);
+    assert_null(conf.settings.on_cut);
+    assert_false(conf.disks[0].is_alone);
     assert_int_equal(conf.n_disks, 1);
     assert_int_equal(conf.disks[0].cluster_bits, 16);
     assert_int_equal(conf.disks[0].accept, ACCEPT_EMPTY);
@@ -114,6 +130,10 @@ test_conf_refuses_by_name(void **state)
          STORE_ERROR_DAMAGED},
         {HEAD "[store]\nmax-connections=4x\n", "4x", STORE_ERROR_DAMAGED},
         {HEAD "[store]\nmax-connections=17\n", "17", STORE_ERROR_DAMAGED},
+        {HEAD "[store]\npolicy=journal\n", "policy", STORE_ERROR_DAMAGED},
+        {HEAD "[store]\ncut-interval=0\n", "86400", STORE_ERROR_DAMAGED},
+        {HEAD "[store]\nbuffer-size=big\n", "buffer-size", STORE_ERROR_DAMAGED},
+        {HEAD DISK "group=maybe\n", "group", STORE_ERROR_DAMAGED},
         {HEAD DISK "[store]\n" DISK, "twice", STORE_ERROR_DAMAGED},
         {HEAD DISK "size=512\n", "size", STORE_ERROR_DAMAGED},
         {HEAD DISK " size = 512\n", "size", STORE_ERROR_DAMAGED},

@@ -12,9 +12,17 @@ static void
 test_settings_are_kept(void **state)
 {
     static const char *const pairs[][2] = {
-        {"bwlimit", "08:00,1M 20:00,off"}, {"insecure", "yes"},
-        {"max-connections", "16"},         {"target-unflushed", "yes"},
-        {"request-deadline", "120"},       {"target-accept", "overwrite"},
+        {"bwlimit", "08:00,1M 20:00,off"},
+        {"insecure", "yes"},
+        {"max-connections", "16"},
+        {"target-unflushed", "yes"},
+        {"request-deadline", "120"},
+        {"target-accept", "overwrite"},
+        {"policy", "none"},
+        {"cut-interval", "86400"},
+        {"buffer-size", "20G"},
+        {"on-cut", "zfs snapshot t@$WEIR_CUT"},
+        {"group", "no"},
     };
     Store *store = fixture_open(*state, 0);
 
@@ -29,6 +37,13 @@ test_settings_are_kept(void **state)
     assert_int_equal(store->settings.max_connections, 16);
     assert_int_equal(store->settings.request_deadline_s, 120);
     assert_int_equal(store->disks[0]->accept, ACCEPT_OVERWRITE);
+    assert_int_equal(store->settings.policy, STORE_POLICY_NONE);
+    assert_int_equal(store->settings.cut_interval_s, 86400);
+    assert_int_equal(store->settings.buffer_bytes, UINT64_C(20) << 30);
+    assert_string_equal(store->settings.on_cut, "zfs snapshot t@$WEIR_CUT");
+    assert_true(store->disks[0]->is_alone);
+    assert_true(store_set(store, NULL, "on-cut", "none", NULL));
+    assert_null(store->settings.on_cut);
     assert_true(store_set(store, NULL, "bwlimit", "off", NULL));
     assert_null(store->settings.bwlimit);
     assert_true(store_set(store, NULL, "insecure", "no", NULL));
@@ -45,8 +60,13 @@ test_bad_settings_change_nothing(void **state)
         int code;
     } cases[] = {
         {"colour", "red", "max-connections", false, 2},
-        {"cut-interval", "5m", "not in this version", false, 2},
-        {"group", "no", "not in this version", true, 2},
+        {"full-wait", "5m", "not in this version", false, 2},
+        {"cut-interval", "0", "86400", false, 2},
+        {"cut-interval", "86401", "86400", false, 2},
+        {"cut-interval", "10", "whole store", true, 2},
+        {"policy", "journal", "cut or none", false, 2},
+        {"buffer-size", "20X", "a size", false, 2},
+        {"group", "maybe", "yes or no", true, 2},
         {"bwlimit", "fast", "fast", false, 2},
         {"bwlimit", "1M", "whole store", true, 2},
         {"insecure", "maybe", "maybe", false, 2},
@@ -143,6 +163,29 @@ test_target_of_several_disks_needs_a_name(void **state)
     assert_true(store_set(store, NULL, "target-accept", "same", NULL));
     assert_int_equal(store_disk(store, "vda")->accept, ACCEPT_SAME);
     assert_int_equal(store_disk(store, "vdb")->accept, ACCEPT_SAME);
+    store_free(store);
+}
+
+/* Who is cut: policy cut, a target, and group=yes. */
+static void
+test_group_is_what_is_cut(void **state)
+{
+    Store *store;
+    Disk *vda, *vdb;
+
+    fixture_create(*state, "vdb", TARGET);
+    store = fixture_open(*state, 0);
+    vda = store_disk(store, "vda");
+    vdb = store_disk(store, "vdb");
+    assert_true(store_is_cut(store, vda) && store_is_cut(store, vdb));
+    assert_true(store_set(store, vdb, "group", "no", NULL));
+    assert_true(store_is_cut(store, vda) && !store_is_cut(store, vdb));
+    assert_true(store_set(store, NULL, "group", "yes", NULL));
+    assert_true(store_is_cut(store, vdb));
+    assert_true(store_set(store, vdb, "target", "none", NULL));
+    assert_false(store_is_cut(store, vdb));
+    assert_true(store_set(store, NULL, "policy", "none", NULL));
+    assert_false(store_is_cut(store, vda));
     store_free(store);
 }
 
@@ -320,6 +363,7 @@ main(void)
         WITH_STORE(test_bad_settings_change_nothing),
         WITH_STORE(test_new_target_dirties_everything),
         WITH_STORE(test_target_of_several_disks_needs_a_name),
+        WITH_STORE(test_group_is_what_is_cut),
         WITH_STORE(test_faults_of_a_new_target_are_safe),
         WITH_STORE(test_resize_grows_and_dirties_the_new_part),
         WITH_STORE(test_resize_then_crash_keeps_the_new_part_dirty),
