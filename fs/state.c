@@ -13,6 +13,8 @@
  *   epoch        of the serve; the intent files are of the same one
  *   epoch-before what files of the store must at least be of to be believed:
  *                epoch, except of a state that was lost and is made anew
+ *   holds, advancing, pinned
+ *                numbers of cuts, and -time of the first and last; absent: 0
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
  * be believed. What earlier versions did not write has a value that leads to
@@ -57,6 +59,16 @@ state_deinit(struct State *state)
         g_clear_pointer(&state->disks[i].target, g_free);
     }
     *state = (struct State){0};
+}
+
+void
+state_lose_cuts(struct StoreCuts *cuts)
+{
+    uint64_t now_s = (uint64_t)(g_get_real_time() / G_USEC_PER_SEC);
+
+    *cuts = (struct StoreCuts){
+        .advancing = MAX(now_s, MAX(cuts->holds, cuts->advancing)),
+    };
 }
 
 const struct StateDisk *
@@ -221,6 +233,44 @@ parse_uuid(const char *text, uint8_t uuid[16])
     return is_good;
 }
 
+static bool
+get_instant(GKeyFile *file, const char *key, int64_t *wall_us)
+{
+    uint64_t value = 0;
+    bool is_good = get_later_number(file, "state", key, INT64_MAX, &value);
+
+    *wall_us = (int64_t)value;
+    return is_good;
+}
+
+static bool
+parse_cuts(GKeyFile *file, struct StoreCuts *cuts)
+{
+    return get_later_number(file, "state", "holds", INT64_MAX, &cuts->holds) &&
+           get_later_number(file, "state", "advancing", INT64_MAX,
+                            &cuts->advancing) &&
+           get_later_number(file, "state", "pinned", INT64_MAX,
+                            &cuts->pinned) &&
+           get_instant(file, "holds-time", &cuts->holds_us) &&
+           get_instant(file, "pinned-time", &cuts->pinned_us);
+}
+
+static void
+format_cuts(GKeyFile *file, const struct StoreCuts *cuts)
+{
+    if (cuts->holds) {
+        g_key_file_set_uint64(file, "state", "holds", cuts->holds);
+        g_key_file_set_int64(file, "state", "holds-time", cuts->holds_us);
+    }
+    if (cuts->advancing) {
+        g_key_file_set_uint64(file, "state", "advancing", cuts->advancing);
+    }
+    if (cuts->pinned) {
+        g_key_file_set_uint64(file, "state", "pinned", cuts->pinned);
+        g_key_file_set_int64(file, "state", "pinned-time", cuts->pinned_us);
+    }
+}
+
 static const char *
 parse_file(GKeyFile *file, struct State *state)
 {
@@ -235,7 +285,8 @@ parse_file(GKeyFile *file, struct State *state)
     if (!parse_uuid(uuid, state->uuid) ||
         !get_bool(file, "state", "clean", &state->is_clean) ||
         !get_number(file, "state", "sequence", UINT64_MAX, &state->sequence) ||
-        !get_later_number(file, "state", "epoch", INT64_MAX, &state->epoch)) {
+        !get_later_number(file, "state", "epoch", INT64_MAX, &state->epoch) ||
+        !parse_cuts(file, &state->cuts)) {
         return "a value of [state] is missing or malformed";
     }
     state->epoch_before = state->epoch;
@@ -330,6 +381,7 @@ state_format(const struct State *state, size_t *len)
     g_key_file_set_uint64(file, "state", "sequence", state->sequence);
     g_key_file_set_uint64(file, "state", "epoch", state->epoch);
     g_key_file_set_uint64(file, "state", "epoch-before", state->epoch_before);
+    format_cuts(file, &state->cuts);
     for (unsigned i = 0; i < state->n_disks; i++) {
         format_disk(file, &state->disks[i]);
     }

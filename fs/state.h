@@ -2,9 +2,9 @@
 /*
  * state.h - what weir itself remembers of a store between two runs
  *
- * Purpose: clean or not, the number of the last checkpoint, and per disk how
- *          its target was accepted, what the checkpoint says, and the
- *          attributes that the face shows.
+ * Purpose: clean or not, the number of the last checkpoint, the cuts that the
+ *          targets hold, and per disk how its target was accepted, what the
+ *          checkpoint says, and the attributes that the face shows.
  * Threads: any; pure functions.
  * Units:   bytes.
  * Shapes:  GKeyFile text; the last line is "# checksum XXXXXXXXXXXXXXXX", the
@@ -52,6 +52,7 @@ struct State {
     uint64_t sequence;
     uint64_t epoch;        /* of the last serve, or of its end; 0: none */
     uint64_t epoch_before; /* what files must be of; less after a loss only */
+    struct StoreCuts cuts;
     unsigned n_disks;
     struct StateDisk disks[STORE_DISKS_MAX];
 };
@@ -61,5 +62,9 @@ void state_deinit(struct State *state);
 /* NULL, or what is wrong with @text; then @state is empty and not clean. */
 const char *state_parse(const char *text, size_t len, struct State *state);
 char *state_format(const struct State *state, size_t *len);
+
+/* What the far side holds is not known any more. The numbers go on from one
+ * that cannot have been used: the present in seconds, and cuts are rarer. */
+void state_lose_cuts(struct StoreCuts *cuts);
 
 const struct StateDisk *state_disk(const struct State *state, unsigned id);

@@ -97,9 +97,11 @@ lose(struct State *state, const struct Conf *conf, uint64_t newest)
         .sequence = state->sequence,
         .epoch = MAX(state->epoch, newest) + 2,
         .epoch_before = newest,
+        .cuts = state->cuts,
         .n_disks = conf->n_disks,
     };
 
+    state_lose_cuts(&lost.cuts);
     memcpy(lost.uuid, conf->uuid, sizeof(lost.uuid));
     for (unsigned i = 0; i < conf->n_disks; i++) {
         const struct ConfDisk *disk = &conf->disks[i];

@@ -158,6 +158,7 @@ write_state(Store *store, bool is_clean, GError **error)
         .sequence = atomic_load(&store->sequence),
         .epoch = store->saved_epoch,
         .epoch_before = store->saved_before,
+        .cuts = store->cuts,
         .n_disks = store->n_disks,
     };
     int err;
@@ -409,6 +410,7 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
     }
     atomic_store(&store->sequence, state.sequence);
     take_epochs(store, &state);
+    store->cuts = state.cuts;
     for (unsigned i = 0; ok && i < conf->n_disks; i++) {
         Disk *disk = store_disk_open(store, &conf->disks[i], flags, error);
 

@@ -129,6 +129,17 @@ struct StoreSettings {
     unsigned request_deadline_s; /* 15; quarantine is four times that */
 };
 
+/* What the far side is, in numbers of cuts; kept in the state. Numbers count up
+ * from 1 and are never used twice; an instant is of the wall clock. */
+struct StoreCuts {
+    uint64_t holds;     /* the last whole cut; 0: there was none */
+    int64_t holds_us;   /* ... its instant */
+    uint64_t advancing; /* a cut that may have been sent in part since, or 0:
+                           the targets are what `holds` says */
+    uint64_t pinned;    /* the last one whose hook has succeeded; 0: none */
+    int64_t pinned_us;
+};
+
 typedef struct Store {
     StoreIo *io;
     char *path; /* absolute */
@@ -153,6 +164,7 @@ typedef struct Store {
      * end. Both are set at opening. */
     uint64_t epoch, epoch_before;
     uint64_t saved_epoch, saved_before; /* the state's on disk; store.c's own */
+    struct StoreCuts cuts;              /* main thread; of cuts.h */
 } Store;
 
 /* What files are written with last, before store_close_clean(). */

@@ -14,10 +14,12 @@ static uint64_t seed_number;
 static void
 fill(struct State *state)
 {
-    *state = (struct State){.is_clean = true,
-                            .sequence = 1234567890123,
-                            .epoch = 77,
-                            .epoch_before = 75};
+    *state = (struct State){
+        .is_clean = true,
+        .sequence = 1234567890123,
+        .epoch = 77,
+        .epoch_before = 75,
+        .cuts = {41, 1700000000000001, 43, 40, 1700000000000000}};
     memset(state->uuid, 0xa5, sizeof(state->uuid));
     state->n_disks = 2;
     state->disks[0] = (struct StateDisk){
@@ -54,6 +56,7 @@ test_state_round_trips(void **unused)
     assert_int_equal(back.epoch, state.epoch);
     assert_int_equal(back.epoch_before, state.epoch_before);
     assert_memory_equal(back.uuid, state.uuid, 16);
+    assert_memory_equal(&back.cuts, &state.cuts, sizeof(back.cuts));
     assert_int_equal(back.n_disks, 2);
     disk = state_disk(&back, 3);
     assert_string_equal(disk->target, state.disks[0].target);
@@ -72,6 +75,43 @@ test_state_round_trips(void **unused)
     state_deinit(&back);
     state_deinit(&state);
     g_free(text);
+}
+
+/* Earlier versions knew of no cuts. */
+static void
+test_state_without_cuts_is_read(void **unused)
+{
+    static const struct StoreCuts none;
+    struct State state, back;
+    size_t len;
+    char *text;
+
+    (void)unused;
+    fill(&state);
+    state.cuts = none;
+    text = state_format(&state, &len);
+    assert_null(strstr(text, "holds"));
+    assert_null(state_parse(text, len, &back));
+    assert_memory_equal(&back.cuts, &none, sizeof(none));
+    state_deinit(&back);
+    state_deinit(&state);
+    g_free(text);
+}
+
+/* Never a number that may have been used, and nothing is held. */
+static void
+test_lost_cuts_go_on_beyond_all_used(void **unused)
+{
+    struct StoreCuts cuts = {.holds = 5, .advancing = 6, .pinned = 5};
+
+    (void)unused;
+    state_lose_cuts(&cuts);
+    assert_int_equal(cuts.holds, 0);
+    assert_int_equal(cuts.pinned, 0);
+    assert_true(cuts.advancing > 1700000000);
+    cuts.holds = UINT64_C(1) << 40;
+    state_lose_cuts(&cuts);
+    assert_int_equal(cuts.advancing, UINT64_C(1) << 40);
 }
 
 /* Every flipped bit and every cut is seen. */
@@ -143,6 +183,8 @@ main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_state_round_trips),
+        cmocka_unit_test(test_state_without_cuts_is_read),
+        cmocka_unit_test(test_lost_cuts_go_on_beyond_all_used),
         cmocka_unit_test(test_state_sees_damage),
         cmocka_unit_test(test_state_survives_junk),
     };
