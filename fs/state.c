@@ -15,6 +15,7 @@
  *                epoch, except of a state that was lost and is made anew
  *   holds, advancing, pinned
  *                numbers of cuts, and -time of the first and last; absent: 0
+ *   cut          of a disk: what its own target was made equal to
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
  * be believed. What earlier versions did not write has a value that leads to
@@ -59,16 +60,6 @@ state_deinit(struct State *state)
         g_clear_pointer(&state->disks[i].target, g_free);
     }
     *state = (struct State){0};
-}
-
-void
-state_lose_cuts(struct StoreCuts *cuts)
-{
-    uint64_t now_s = (uint64_t)(g_get_real_time() / G_USEC_PER_SEC);
-
-    *cuts = (struct StoreCuts){
-        .advancing = MAX(now_s, MAX(cuts->holds, cuts->advancing)),
-    };
 }
 
 const struct StateDisk *
@@ -212,6 +203,7 @@ parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
     return parse_dirty(file, group, &disk->dirty) &&
            get_later_number(file, group, "sequence", UINT64_MAX,
                             &disk->sequence) &&
+           get_later_number(file, group, "cut", INT64_MAX, &disk->cut) &&
            parse_attr(file, group, &disk->attr) &&
            get_number(file, group, "raw-inode", UINT64_MAX, &disk->raw.inode) &&
            get_number(file, group, "raw-size", INT64_MAX,
@@ -353,6 +345,9 @@ format_disk(GKeyFile *file, const struct StateDisk *disk)
     g_key_file_set_uint64(file, group, "sequence", disk->sequence);
     g_key_file_set_string(file, group, "in-doubt",
                           disk->is_in_doubt ? "yes" : "no");
+    if (disk->cut) {
+        g_key_file_set_uint64(file, group, "cut", disk->cut);
+    }
     g_key_file_set_uint64(file, group, "mode", disk->attr.mode);
     g_key_file_set_uint64(file, group, "uid", disk->attr.uid);
     g_key_file_set_uint64(file, group, "gid", disk->attr.gid);

@@ -42,6 +42,7 @@ struct StateDisk {
     enum StateDirty dirty;
     uint64_t sequence; /* of the last checkpoint that was durable by then */
     bool is_in_doubt;  /* Disk.all_in_doubt */
+    uint64_t cut;      /* Disk.cut */
     struct DiskAttr attr;
     struct RawStamp raw;
 };

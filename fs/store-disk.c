@@ -358,6 +358,7 @@ load_map(Store *store, Disk *disk, const struct State *state, GError **error)
         disk->all_in_doubt = known->is_in_doubt;
         if (!g_strcmp0(known->target, disk->target)) {
             disk->contact = disk->saved_contact = known->contact;
+            disk->cut = known->cut;
         }
     }
     if (!is_clean) {

@@ -12,13 +12,6 @@
 
 #include <string.h>
 
-bool
-store_is_cut(const Store *store, const Disk *disk)
-{
-    return store->settings.policy == STORE_POLICY_CUT && !disk->is_alone &&
-           disk->target != NULL;
-}
-
 struct RelayDiskConfig
 store_relay_config(const Store *store, const Disk *disk)
 {

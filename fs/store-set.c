@@ -245,11 +245,14 @@ static gboolean
 forget_contact(Store *store, Disk *disk, GError **error)
 {
     enum TargetContact before = disk->contact;
+    uint64_t cut_before = disk->cut;
 
     disk->contact = CONTACT_NONE;
+    disk->cut = 0;
     if (store->is_served && before == CONTACT_KNOWN &&
         !store_save_state(store, error)) {
         disk->contact = before;
+        disk->cut = cut_before;
         return FALSE;
     }
     return TRUE;

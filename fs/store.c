@@ -183,6 +183,7 @@ write_state(Store *store, bool is_clean, GError **error)
                                         : STATE_DIRTY_ALL,
             .sequence = atomic_load(&disk->checkpoint_sequence),
             .is_in_doubt = disk->all_in_doubt,
+            .cut = disk->cut,
             .attr = disk->attr,
         };
         (void)store_raw_stamp(disk->map_fd, &to->raw);
@@ -245,6 +246,9 @@ store_serve(Store *store, GError **error)
         Disk *disk = store->disks[i];
         int err = disk->target ? store_track_begin(store, disk) : 0;
 
+        if (!store_is_cut(store, disk)) {
+            disk->cut = 0; /* its target is written as it comes */
+        }
         if (err) {
             store_say(store,
                       "disk %s: what is written cannot be kept track of (%s): "

@@ -97,6 +97,8 @@ typedef struct Disk {
     /* main thread */
     char *target;  /* NULL: none */
     bool is_alone; /* group=no: not part of the store's cuts */
+    uint64_t cut;  /* that its target was made equal to, and not written
+                      otherwise since; 0: none */
     enum TargetAccept accept;
     enum TargetContact contact;
     enum TargetContact saved_contact; /* in the state on disk */
@@ -119,7 +121,6 @@ enum StorePolicy {
 struct StoreSettings {
     enum StorePolicy policy;
     unsigned cut_interval_s; /* at least, from one cut to the next */
-    uint64_t buffer_bytes;   /* room for old content, all disks; 0: no limit */
     char *on_cut;            /* for /bin/sh; NULL: none */
     char *bwlimit;           /* as given; NULL: none */
     unsigned max_connections;
@@ -203,6 +204,8 @@ Disk *store_disk(Store *store, const char *name);
 void store_disk_figures(Disk *disk, struct DiskMapFigures *figures);
 /* Is @disk one of those that are cut together? */
 bool store_is_cut(const Store *store, const Disk *disk);
+/* Are the targets of all of them exactly the cut that is held? */
+bool store_is_in_place(const Store *store);
 gboolean store_save_conf(Store *store, GError **error);
 /* While served: contact and attributes; stays "unclean". */
 gboolean store_save_state(Store *store, GError **error);

@@ -30,6 +30,7 @@ fill(struct State *state)
         .contact = CONTACT_KNOWN,
         .dirty = STATE_DIRTY_FILE,
         .is_in_doubt = true,
+        .cut = 41,
         .attr = {0640, 1000, (gid_t)-1, {-5, 999999999}, {1700000000, 7}},
         .raw = {UINT64_MAX, 4096, {1700000001, 123456789}},
     };
@@ -63,6 +64,7 @@ test_state_round_trips(void **unused)
     assert_int_equal(disk->contact, CONTACT_KNOWN);
     assert_int_equal(disk->dirty, STATE_DIRTY_FILE);
     assert_true(disk->is_in_doubt);
+    assert_int_equal(disk->cut, 41);
     assert_int_equal(disk->size_bytes, UINT64_C(64) << 40);
     assert_memory_equal(&disk->attr, &state.disks[0].attr, sizeof(disk->attr));
     assert_memory_equal(&disk->raw, &state.disks[0].raw, sizeof(disk->raw));
@@ -71,6 +73,7 @@ test_state_round_trips(void **unused)
     assert_int_equal(disk->contact, CONTACT_NONE);
     assert_int_equal(disk->dirty, STATE_DIRTY_ALL);
     assert_false(disk->is_in_doubt);
+    assert_int_equal(disk->cut, 0);
     assert_null(state_disk(&back, 4));
     state_deinit(&back);
     state_deinit(&state);

@@ -189,6 +189,42 @@ test_group_is_what_is_cut(void **state)
     store_free(store);
 }
 
+/* What was held is held over a clean end, and no longer once a target may have
+ * been written in another way: even if it was so in between only. */
+static void
+test_cut_is_held_until_something_else_was_sent(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    Store *store = fixture_open(fixture, 0);
+
+    store->disks[0]->contact = CONTACT_KNOWN;
+    store->cuts.holds = store->disks[0]->cut = 7;
+    assert_true(store_is_in_place(store));
+    assert_true(store_close_clean(store, NULL));
+    store_free(store);
+    store = fixture_open(fixture, 0);
+    assert_true(store_serve(store, NULL));
+    assert_true(store_is_in_place(store));
+    store->cuts.advancing = 8;
+    assert_false(store_is_in_place(store));
+    store->cuts.advancing = 0;
+    assert_true(store_close_clean(store, NULL));
+    assert_true(store_set(store, NULL, "policy", "none", NULL));
+    store_free(store);
+    store = fixture_open(fixture, 0);
+    assert_true(store_serve(store, NULL));
+    assert_true(store_close_clean(store, NULL));
+    assert_true(store_set(store, NULL, "policy", "cut", NULL));
+    store_free(store);
+    store = fixture_open(fixture, 0);
+    assert_int_equal(store->cuts.holds, 7);
+    assert_false(store_is_in_place(store));
+    store->disks[0]->cut = 7;
+    assert_true(store_set(store, NULL, "target", "nbd://localhost/y", NULL));
+    assert_false(store_is_in_place(store));
+    store_free(store);
+}
+
 /* The n-th storage call of a new target fails: afterwards it is the old one
  * with its bits, or the new one with all of them. */
 static void
@@ -364,6 +400,7 @@ main(void)
         WITH_STORE(test_new_target_dirties_everything),
         WITH_STORE(test_target_of_several_disks_needs_a_name),
         WITH_STORE(test_group_is_what_is_cut),
+        WITH_STORE(test_cut_is_held_until_something_else_was_sent),
         WITH_STORE(test_faults_of_a_new_target_are_safe),
         WITH_STORE(test_resize_grows_and_dirties_the_new_part),
         WITH_STORE(test_resize_then_crash_keeps_the_new_part_dirty),
