@@ -99,6 +99,10 @@ run_drain(ControlCall *call, JsonObject *arguments, gpointer user)
         drain_begin(daemon, call);
         return;
     }
+    if (daemon->cuts != NULL) {
+        (void)cuts_hurry(daemon->cuts);
+        cuts_look(daemon->cuts);
+    }
     relay_hurry(daemon->relay);
     answer_empty(call);
 }
@@ -219,6 +223,9 @@ set_target(Daemon *daemon, Disk *disk, const char *value, GError **error)
         return TRUE;
     }
     status_tracker_retarget(&daemon->tracker, changed->index);
+    if (daemon->cuts != NULL) {
+        cuts_retargeted(daemon->cuts, changed);
+    }
     return relay_set_target(daemon->relay, changed->name, changed->target,
                             error);
 }
@@ -274,6 +281,7 @@ run_set(ControlCall *call, JsonObject *arguments, gpointer user)
             return;
         }
     }
+    daemon_advance(daemon);
     answer_empty(call);
 }
 

@@ -9,7 +9,11 @@
  * composing a status, writing a log line.
  *
  *   fs thread    -- FaceNote -->  inbox  -- main: answer --> face_answer()
- *   relay thread -- letter ---->  inbox  -- main: state, drains
+ *   relay thread -- letter ---->  inbox  -- main: state, cuts, drains
+ *
+ * What follows from the news is looked at when all that was there is taken:
+ * the verdict on a cut needs to have heard what came before it, and takes the
+ * news itself for that, from within the look.
  */
 #include "daemon-private.h"
 
@@ -90,13 +94,16 @@ take_note(Daemon *daemon, FaceNote *note)
     case FACE_NOTE_LOG:
         g_message("%s", note->text);
         break;
-    case FACE_NOTE_DEGRADED:
-        break;
     case FACE_NOTE_FROZEN:
         g_critical("%s: a sync of the local disk failed: writes are refused "
                    "until it is checked (weir umount, weir check)",
                    note->disk->name);
         return;
+    case FACE_NOTE_DEGRADED:
+        if (daemon->cuts != NULL) {
+            cuts_degraded(daemon->cuts, note->disk, note->error);
+        }
+        break;
     case FACE_NOTE_ENDED:
         if (daemon->is_handing_over) {
             handover_finish(daemon);
@@ -156,7 +163,6 @@ take_letter(Daemon *daemon, struct Letter *letter)
         }
     }
     g_free(letter);
-    ticket_look_all(daemon);
 }
 
 void
@@ -174,6 +180,7 @@ daemon_news_take(Daemon *daemon)
         }
         msg = next;
     }
+    daemon_advance(daemon);
 }
 
 static gboolean

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "control.h"
+#include "cuts.h"
 #include "daemon.h"
 #include "host.h"
 #include "keeper.h"
@@ -27,6 +28,7 @@ struct Daemon {
     int inherited_fd; /* the connection of the daemon before us, or -1 */
     Mount *mount;
     Face *face;
+    Cuts *cuts; /* NULL: not built yet, gone already, or nothing is to be cut */
     Keeper *keeper;
     ControlServer *control;
     GMainLoop *loop;
@@ -58,6 +60,9 @@ void daemon_end(Daemon *daemon, int exit_code);
 /* No upload is unanswered, as far as the relay has told. */
 bool daemon_is_quiet(Daemon *daemon);
 void daemon_pause(Daemon *daemon, bool is_paused); /* the user says so */
+/* What the news, a setting or the time may have made possible: cuts, drains,
+ * verifications. */
+void daemon_advance(Daemon *daemon);
 
 /* daemon-news.c */
 enum DaemonMsg { DAEMON_MSG_FACE, DAEMON_MSG_RELAY };

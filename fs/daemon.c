@@ -12,7 +12,8 @@
  * Built in this order, unwound in the reverse one:
  *
  *   store (lock, bitmaps) -> mount point looked at -> relay -> control socket
- *   -> mount -> face -> store marked unclean -> both threads started -> ready
+ *   -> mount -> face -> store marked unclean -> both threads started -> cuts
+ *   -> ready
  *
  * The store says "unclean" on disk before the first guest write or upload can
  * happen, and "clean" after the last one; whatever ends this process in
@@ -80,6 +81,9 @@ daemon_look(Daemon *daemon)
 {
     status_gather(daemon->store, daemon->relay, daemon->face,
                   daemon->config->mountpoint, &daemon->input);
+    if (daemon->cuts != NULL) {
+        cuts_figures(daemon->cuts, &daemon->input.cuts);
+    }
     daemon->input.is_paused = daemon->is_paused;
     daemon->input.restarts = daemon->takeover.memo.restarts;
     daemon->input.takeover = takeover_word(&daemon->takeover);
@@ -93,8 +97,18 @@ tick_cb(gpointer data)
 
     daemon_look(daemon);
     say_state(daemon, status_state(&daemon->input, &daemon->tracker));
-    ticket_look_all(daemon);
+    daemon_advance(daemon);
     return G_SOURCE_CONTINUE;
+}
+
+void
+daemon_advance(Daemon *daemon)
+{
+    /* A face that leaves is not asked for a cut any more. */
+    if (daemon->cuts != NULL && !daemon->is_handing_over) {
+        cuts_look(daemon->cuts);
+    }
+    ticket_look_all(daemon);
 }
 
 static gboolean
@@ -350,6 +364,39 @@ start_face(Daemon *daemon, GError **error)
     return face_start(daemon->face, error);
 }
 
+static void
+hear(void *user)
+{
+    daemon_news_take(user);
+}
+
+static void
+cut_event(void *user, const char *name, JsonObject *data)
+{
+    Daemon *daemon = user;
+
+    control_server_event(daemon->control, name, data);
+}
+
+/* Who only verifies leaves the far side at the cut that it is. */
+static void
+build_cuts(Daemon *daemon)
+{
+    struct CutsConfig config = {
+        .store = daemon->store,
+        .relay = daemon->relay,
+        .face = daemon->face,
+        .hear = hear,
+        .event = cut_event,
+        .user = daemon,
+    };
+
+    if (daemon->config->verified == NULL) {
+        daemon->cuts = cuts_new(&config);
+        cuts_look(daemon->cuts);
+    }
+}
+
 static gboolean
 daemon_build(Daemon *daemon, GError **error)
 {
@@ -416,6 +463,7 @@ static void
 daemon_unwind(Daemon *daemon, bool was_up, GError **error)
 {
     g_clear_pointer(&daemon->keeper, keeper_free);
+    g_clear_pointer(&daemon->cuts, cuts_free);
     if (was_up) {
         daemon_news_take(daemon);
         wind_down(daemon);
@@ -488,6 +536,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
     host_prepare();
     was_up = daemon_build(daemon, &daemon->error);
     if (was_up) {
+        build_cuts(daemon);
         daemon_watch(daemon);
         daemon_look(daemon);
         notify_send("READY=1");

@@ -2,11 +2,13 @@
 /*
  * drain.c - everything dirty at the call, until it is settled
  *
- * A drain is a ticket (ticket.c) with a number per disk. What is marked now is
- * in the open generation or in a sealed one before it; once the disk's
- * settled_seq has reached the number of the generation that is open now, all
- * of it is at the target. Writes that come later go into later generations and
- * do not keep the drain from ending.
+ * A drain is a ticket (ticket.c) with the number of a cut, and one per disk. The
+ * disks of the group are done when that cut, which holds all that was dirty,
+ * is whole and its hook has succeeded (cuts.h). For the others it is so: what
+ * is marked now is in the open generation or in a sealed one before it; once
+ * the disk's settled_seq has reached the number of the generation that is open
+ * now, all of it is at the target. Writes that come later go into later
+ * generations and do not keep the drain from ending.
  *
  * A discard that is not carried out yet is owed as well, though its clusters
  * may be settled with what they held before: the disk's number is that of the
@@ -14,7 +16,8 @@
  *
  * An empty open generation is never sealed, so its number may never be
  * reached: a disk on which nothing at all is dirty is done whatever its
- * numbers say.
+ * numbers say. A disk that leaves the group meanwhile is judged by these
+ * numbers, too.
  *
  * A drain that cannot end is refused in words rather than waited for: the
  * target was refused (exit 5), or a discard waits on a disk that is frozen. A
@@ -25,6 +28,7 @@
 
 typedef struct Drain {
     Ticket ticket;
+    uint64_t cut; /* 0: the group owes nothing */
     unsigned n_disks;
     struct {
         bool is_done;           /* or has no target */
@@ -47,12 +51,16 @@ is_punched(const Drain *drain, unsigned i)
 static bool
 disk_is_done(Drain *drain, unsigned i)
 {
-    Disk *disk = drain->ticket.daemon->store->disks[i];
+    Daemon *daemon = drain->ticket.daemon;
+    Disk *disk = daemon->store->disks[i];
     uint64_t *seq = &drain->disks[i].seq;
     struct DiskMapFigures figures;
 
     if (drain->disks[i].is_done || disk->target == NULL) {
         return true;
+    }
+    if (drain->cut != 0 && store_is_cut(daemon->store, disk)) {
+        return cuts_is_done(daemon->cuts, drain->cut);
     }
     if (*seq == 0 && is_punched(drain, i)) {
         *seq = disk_map_open_seq(disk->map);
@@ -141,10 +149,15 @@ drain_begin(Daemon *daemon, ControlCall *call)
 
     drain->ticket.look = drain_look;
     drain->n_disks = daemon->store->n_disks;
+    drain->cut = cuts_hurry(daemon->cuts);
     for (unsigned i = 0; i < drain->n_disks; i++) {
-        drain->disks[i].times_punched =
-            atomic_load(&daemon->store->disks[i]->times_punched);
+        Disk *disk = daemon->store->disks[i];
+
+        drain->disks[i].times_punched = atomic_load(&disk->times_punched);
+        drain->disks[i].is_done =
+            drain->cut == 0 && store_is_cut(daemon->store, disk);
     }
+    cuts_look(daemon->cuts);
     ticket_open(&drain->ticket, daemon, call);
     drain_look(&drain->ticket);
 }

@@ -14,7 +14,8 @@
 #include <sys/statvfs.h>
 
 static void
-gather_disk(Disk *disk, Relay *relay, struct StatusDisk *out)
+gather_disk(const Store *store, Disk *disk, Relay *relay,
+            struct StatusDisk *out)
 {
     struct stat st;
 
@@ -22,6 +23,7 @@ gather_disk(Disk *disk, Relay *relay, struct StatusDisk *out)
     out->target = disk->target;
     out->size_bytes = atomic_load(&disk->size_bytes);
     out->cluster_bits = disk->cluster_bits;
+    out->is_cut = store_is_cut(store, disk);
     out->is_frozen = atomic_load(&disk->is_frozen);
     if (fstat(disk->map_fd, &st) == 0) {
         out->used_bytes = (uint64_t)st.st_blocks * 512;
@@ -46,8 +48,12 @@ status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
     input->is_served = store->is_served;
     input->checkpoints = atomic_load(&store->checkpoints);
     input->n_disks = store->n_disks;
+    input->in_place = store_is_in_place(store);
+    input->held = store->cuts;
+    input->has_hook = store->settings.on_cut != NULL;
     for (unsigned i = 0; i < store->n_disks; i++) {
-        gather_disk(store->disks[i], relay, &input->disks[i]);
+        gather_disk(store, store->disks[i], relay, &input->disks[i]);
+        input->is_cut |= input->disks[i].is_cut;
     }
     if (fstatvfs(store->dir_fd, &fs) == 0) {
         input->host_free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;

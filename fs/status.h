@@ -13,6 +13,7 @@
  */
 #pragma once
 
+#include "cuts.h"
 #include "face.h"
 #include "relay/relay.h"
 #include "store.h"
@@ -45,6 +46,7 @@ struct StatusDisk {
     uint64_t used_bytes; /* of the host's disk */
     unsigned cluster_bits;
     bool is_frozen;
+    bool is_cut;        /* one of the group */
     bool is_first_sync; /* the target has never held all of it */
     bool has_relay;     /* relay holds something */
     struct DiskMapFigures map;
@@ -58,6 +60,11 @@ struct StatusInput {
     bool is_paused;         /* its relay is, by the user */
     unsigned restarts;      /* daemons that this mount has had before */
     const char *takeover;   /* what a dying daemon would mean; NULL: "none" */
+    bool is_cut;   /* the far side goes from cut to cut: some disk does */
+    bool in_place; /* all that do are at the cut that is held */
+    bool has_hook;
+    struct StoreCuts held;
+    struct CutsFigures cuts; /* of the daemon's; zero at rest */
     struct StatusDisk disks[STORE_DISKS_MAX];
     unsigned n_disks;
     uint64_t host_free_bytes;

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cuts-rig.h - a coordinator of cuts over a real store
+ *
+ * Purpose: the store, its two disks vda and vdb and its state file are real,
+ *          the face, the relay and the clock are the test's. Whatever the
+ *          coordinator asks of them goes into a journal, together with what
+ *          the state file says at that moment: order is compared as text.
+ *          "a1h0" is: advancing to 1, holds none.
+ * Threads: the test's.
+ */
+#pragma once
+
+#include "fs/cuts.h"
+#include "tests/lib/fault-io.h"
+#include "tests/lib/store-fixture.h"
+
+#define SECOND G_GINT64_CONSTANT(1000000)
+
+typedef struct CutsRig {
+    struct StoreFixture *fixture;
+    FaultIo fault;
+    Store *store;
+    Cuts *cuts;
+    struct RelayFigures figures[2];
+    GString *journal;
+    Disk *unsealed; /* at the next cut */
+    Disk *breaks;   /* the face says so when it is heard */
+    bool has_face;
+    bool refuses; /* the face: no cut is to be had */
+    int64_t now_us;
+} CutsRig;
+
+extern CutsRig *rig; /* the one that there is */
+
+int cuts_rig_setup(void **state);
+int cuts_rig_teardown(void **state);
+Disk *rig_disk_of(unsigned i);
+/* What a crash would find now. */
+struct StoreCuts rig_kept(void);
+/* What was asked since the last time. */
+void rig_assert_journal(const char *text);
+/* As if killed. */
+void rig_crash(CutsRig *r);
+/* A process that opens and serves the store. */
+void rig_start(CutsRig *r);
+void rig_look_after(int64_t seconds);
+void rig_dirty(unsigned i);
+/* The relay has brought what is sealed, with a flush. */
+void rig_send(unsigned i);
+/* All that is sealed is sent, and looked at. */
+void rig_finish_cut(void);
+/* Cut 1 is whole; nothing is dirty. */
+void rig_first_cut(void);
+struct CutsFigures rig_figures(void);
+void rig_set(const char *name, const char *key, const char *value);
