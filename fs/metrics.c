@@ -164,6 +164,40 @@ put_all_disks(Metrics *m)
 }
 
 static void
+put_cuts(Metrics *m)
+{
+    const struct StoreCuts *held = &m->input->held;
+    const struct CutsFigures *cuts = &m->input->cuts;
+
+    put_store(m, "cut_in_place", "gauge",
+              "1 while the targets are exactly the last whole cut.",
+              m->input->is_cut && m->input->in_place);
+    if (held->holds > 0) {
+        put_store(m, "cut", "gauge", "Number of the last whole cut.",
+                  (double)held->holds);
+        put_store(m, "cut_timestamp_seconds", "gauge", "Its instant.",
+                  (double)held->holds_us / 1e6);
+    }
+    if (held->pinned > 0) {
+        put_store(m, "cut_pinned", "gauge",
+                  "Number of the last cut whose hook succeeded.",
+                  (double)held->pinned);
+        put_store(m, "cut_pinned_timestamp_seconds", "gauge", "Its instant.",
+                  (double)held->pinned_us / 1e6);
+    }
+    put_store(m, "cuts_whole_total", "counter", "Cuts that were whole.",
+              (double)cuts->whole);
+    put_store(m, "cuts_degraded_total", "counter",
+              "Cuts that lost old content.", (double)cuts->degraded);
+    put_store(m, "hook_running", "gauge", "1 while on-cut runs.",
+              cuts->is_hook_running);
+    put_store(m, "hook_failures", "gauge", "Failures of on-cut in a row.",
+              cuts->hook_failures);
+    put_store(m, "hook_failures_total", "counter", "Failures of on-cut.",
+              (double)cuts->hook_failed);
+}
+
+static void
 put_guest(Metrics *m)
 {
     const struct FaceFigures *face = &m->input->face;
@@ -222,6 +256,7 @@ metrics_text(const struct StatusInput *input,
                   (double)(input->wall_us - (input->now_us - whole)) / 1e6);
     }
     put_store(&m, "snapshots", "gauge", "Snapshots kept.", 0);
+    put_cuts(&m);
     put_guest(&m);
     put_all_disks(&m);
     g_free(m.store);

@@ -50,7 +50,6 @@ status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
     input->n_disks = store->n_disks;
     input->in_place = store_is_in_place(store);
     input->held = store->cuts;
-    input->has_hook = store->settings.on_cut != NULL;
     for (unsigned i = 0; i < store->n_disks; i++) {
         gather_disk(store, store->disks[i], relay, &input->disks[i]);
         input->is_cut |= input->disks[i].is_cut;

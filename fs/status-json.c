@@ -6,13 +6,19 @@
  * fields may be added, never renamed; sizes are bytes, times are RFC 3339 in
  * UTC, and what is not known is null, never a magic number.
  *
- * consistent{} under policy `none`: the target is a state that the disk had
- * only while nothing at all is dirty. `in_place` says whether that is so now;
- * `time` is when it became so, or, once it is over, the last instant at which
- * it was; `age_seconds` is how far the target lags behind that way: 0 while
- * in place. There is no cut to name and nothing is pinned.
+ * consistent{} under policy `cut`: the last whole cut, its instant, and whether
+ * the targets are exactly that now. `age_seconds` is how far they lag behind:
+ * the age of the cut, 0 while they are it and nothing was written since. What
+ * `pinned` names is kept at the far side, by the hook.
+ *
+ * Under policy `none` the target is a state that the disk had only while
+ * nothing at all is dirty. `in_place` says whether that is so now; `time` is
+ * when it became so, or, once it is over, the last instant at which it was;
+ * `age_seconds` is 0 while in place. There is no cut to name, nothing is pinned.
  */
 #include "status.h"
+
+#include "cut-hook.h"
 
 #include <string.h>
 
@@ -41,20 +47,94 @@ set_text(JsonObject *object, const char *name, const char *text)
     }
 }
 
+/* An instant of the wall clock; 0 is unknown. */
+static void
+set_wall_time(JsonObject *object, const char *name, int64_t wall_us)
+{
+    g_autofree char *text = wall_us > 0 ? cut_time_text(wall_us) : NULL;
+
+    set_text(object, name, text);
+}
+
 /* A monotonic instant, shown by the wall clock; 0 is unknown. */
 static void
 set_time(JsonObject *object, const char *name, const struct StatusInput *input,
          int64_t at_us)
 {
-    if (at_us <= 0) {
-        json_object_set_null_member(object, name);
-        return;
-    }
-    g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(
-        (input->wall_us - (input->now_us - at_us)) / G_USEC_PER_SEC);
-    g_autofree char *text = g_date_time_format(when, "%Y-%m-%dT%H:%M:%SZ");
+    set_wall_time(object, name,
+                  at_us > 0 ? input->wall_us - (input->now_us - at_us) : 0);
+}
 
-    json_object_set_string_member(object, name, text);
+/* A cut's number; 0 is none. */
+static void
+set_cut(JsonObject *object, const char *name, uint64_t number)
+{
+    if (number > 0) {
+        set_size(object, name, number);
+    } else {
+        json_object_set_null_member(object, name);
+    }
+}
+
+static bool
+is_group_dirty(const struct StatusInput *input)
+{
+    for (unsigned i = 0; i < input->n_disks; i++) {
+        if (input->disks[i].is_cut && input->disks[i].map.dirty_clusters > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static JsonObject *
+build_consistent_cut(const struct StatusInput *input)
+{
+    const struct StoreCuts *held = &input->held;
+    JsonObject *object = json_object_new();
+    int64_t age_us = MAX(input->wall_us - held->holds_us, 0);
+
+    set_cut(object, "cut", held->holds);
+    set_wall_time(object, "time", held->holds_us);
+    if (held->holds == 0) {
+        json_object_set_null_member(object, "age_seconds");
+    } else {
+        json_object_set_int_member(object, "age_seconds",
+                                   input->in_place && !is_group_dirty(input)
+                                       ? 0
+                                       : age_us / G_USEC_PER_SEC);
+    }
+    json_object_set_boolean_member(object, "in_place", input->in_place);
+    set_cut(object, "pinned", held->pinned);
+    return object;
+}
+
+static JsonObject *
+build_cuts(const struct StatusInput *input)
+{
+    const struct CutsFigures *cuts = &input->cuts;
+    JsonObject *object = json_object_new();
+
+    set_text(object, "state",
+             input->is_cut && input->is_served ? cuts_state_name(cuts->state)
+                                               : NULL);
+    set_cut(object, "advancing", input->held.advancing);
+    set_text(object, "waits_for", cuts->waits_for);
+    set_size(object, "whole", cuts->whole);
+    set_size(object, "degraded", cuts->degraded);
+    return object;
+}
+
+static JsonObject *
+build_hook(const struct StatusInput *input)
+{
+    const struct CutsFigures *cuts = &input->cuts;
+    JsonObject *object = json_object_new();
+
+    json_object_set_boolean_member(object, "running", cuts->is_hook_running);
+    json_object_set_int_member(object, "failures", cuts->hook_failures);
+    set_text(object, "error", cuts->hook_error);
+    return object;
 }
 
 static JsonObject *
@@ -170,6 +250,7 @@ build_disk(const struct StatusInput *input, const struct StatusDisk *disk)
     set_time(object, "oldest_unreplicated_time", input,
              disk->target != NULL && input->is_served ? disk->map.oldest_mark_us
                                                       : 0);
+    json_object_set_boolean_member(object, "group", disk->is_cut);
     json_object_set_boolean_member(object, "frozen", disk->is_frozen);
     set_size(object, "hot_extents", disk->map.hot_extents);
     if (disk->has_relay) {
@@ -260,7 +341,11 @@ status_build(const struct StatusInput *input,
     json_object_set_string_member(
         root, "state", store_state_name(status_state(input, tracker)));
     json_object_set_object_member(root, "consistent",
-                                  build_consistent(input, tracker));
+                                  input->is_cut
+                                      ? build_consistent_cut(input)
+                                      : build_consistent(input, tracker));
+    json_object_set_object_member(root, "cuts", build_cuts(input));
+    json_object_set_object_member(root, "hook", build_hook(input));
     add_totals(root, input);
     json_object_set_object_member(root, "buffer", build_buffer(input));
     json_object_set_object_member(root, "rates", build_rates(&rates));

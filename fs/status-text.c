@@ -253,6 +253,54 @@ add_flow(GString *text, JsonObject *status, unsigned columns)
     add_line(text, line, columns);
 }
 
+/* Under policy cut: what the targets are, and what could be had of them. */
+static void
+add_cut(GString *text, JsonObject *status, unsigned columns)
+{
+    JsonObject *consistent = get_object(status, "consistent");
+    gint64 cut = get_int(consistent, "cut");
+    gint64 pinned = get_int(consistent, "pinned");
+    g_autofree char *when = instant(status, get_text(consistent, "time"));
+    g_autofree char *kept =
+        pinned == 0 ? g_strdup("")
+        : pinned == cut
+            ? g_strdup(", pinned")
+            : g_strdup_printf(", pinned is %" G_GINT64_FORMAT, pinned);
+    g_autofree char *line =
+        g_strdup_printf("  %s cut %" G_GINT64_FORMAT " of %s%s",
+                        json_object_get_boolean_member(consistent, "in_place")
+                            ? "target is"
+                            : "target is between cuts; last whole:",
+                        cut, when, kept);
+
+    add_line(text, line, columns);
+}
+
+/* Why there is no next cut. */
+static void
+add_obstacles(GString *text, JsonObject *status, unsigned columns)
+{
+    JsonObject *hook = get_object(status, "hook");
+    const char *waits_for = get_text(get_object(status, "cuts"), "waits_for");
+
+    if (waits_for != NULL) {
+        g_autofree char *words = g_strdup_printf(
+            "no cut while the target of %s is away; weir set STORE/%s group=no "
+            "goes on without it",
+            waits_for, waits_for);
+
+        add_wrapped(text, words, columns);
+    }
+    if (get_int(hook, "failures") > 0) {
+        g_autofree char *words = g_strdup_printf(
+            "on-cut FAILED, %" G_GINT64_FORMAT
+            " times in a row, nothing is sent until it succeeds: %s",
+            get_int(hook, "failures"), get_text(hook, "error"));
+
+        add_wrapped(text, words, columns);
+    }
+}
+
 static void
 add_age(GString *text, JsonObject *status, unsigned columns)
 {
@@ -262,7 +310,9 @@ add_age(GString *text, JsonObject *status, unsigned columns)
     g_autofree char *when = NULL;
     g_autofree char *line = NULL;
 
-    if (json_object_get_boolean_member(consistent, "in_place")) {
+    if (is_known(consistent, "cut")) {
+        add_cut(text, status, columns);
+    } else if (json_object_get_boolean_member(consistent, "in_place")) {
         when = instant(status, whole);
         line = g_strdup_printf("  target complete since %s", when);
     } else if (whole != NULL) {
@@ -286,6 +336,7 @@ status_text(JsonObject *status, unsigned columns)
 
     add_line(text, head, columns);
     add_age(text, status, columns);
+    add_obstacles(text, status, columns);
     add_flow(text, status, columns);
     for (guint i = 0; i < json_array_get_length(disks); i++) {
         add_disk(text, json_array_get_object_element(disks, i), columns);

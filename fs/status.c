@@ -15,13 +15,14 @@
  *                 that is still connecting for the first time is not that)
  *   stalled       something is dirty, all are connected, and for 30 seconds
  *                 not a byte was sent, compared or settled (waiting out the
- *                 doubt after a lost connection is not that)
+ *                 doubt after a lost connection, or cut-interval, is not that)
+ *   degraded      old content that a cut owed could not be kept, and no cut was
+ *                 whole since
  *   initial-sync  a target has never held all of its disk yet
  *   draining      something is dirty
  *   idle          the targets hold everything
  *
- * degraded and throttled belong to cuts and to a full buffer; neither exists
- * under policy `none`.
+ * throttled belongs to a full buffer, and does not exist yet.
  *
  * Rates come from a ring of samples, one a second: over the last 5 seconds to
  * show, over 30 to judge a trend. What gets dirty and what gets settled are
@@ -156,6 +157,21 @@ has_first_sync(const struct StatusInput *input)
     return false;
 }
 
+/* All that is dirty waits for the next cut, and nobody for anything. */
+static bool
+is_between_cuts(const struct StatusInput *input)
+{
+    for (unsigned i = 0; i < input->n_disks; i++) {
+        const struct StatusDisk *disk = &input->disks[i];
+
+        if (disk->target != NULL && !disk->is_cut &&
+            disk->map.dirty_clusters > 0) {
+            return false;
+        }
+    }
+    return input->cuts.is_waiting;
+}
+
 void
 status_tracker_update(struct StatusTracker *tracker, struct StatusInput *input)
 {
@@ -177,7 +193,8 @@ status_tracker_update(struct StatusTracker *tracker, struct StatusInput *input)
     }
     sample_take(input, &now);
     if (last == NULL || now.moved_bytes != last->moved_bytes ||
-        tracker->clean_since_us != 0 || has_doubt(input)) {
+        tracker->clean_since_us != 0 || has_doubt(input) ||
+        is_between_cuts(input)) {
         tracker->moved_us = input->now_us;
     }
     if (last == NULL || now.at_us - last->at_us >= G_USEC_PER_SEC * 9 / 10) {
@@ -309,6 +326,9 @@ status_state(const struct StatusInput *input,
     if (dirty > 0 && tracker != NULL && tracker->moved_us > 0 &&
         input->now_us - tracker->moved_us > STATUS_STALL_US) {
         return STATE_STALLED;
+    }
+    if (input->cuts.is_degraded) {
+        return STATE_DEGRADED;
     }
     if (has_first_sync(input)) {
         return STATE_INITIAL_SYNC;

@@ -62,7 +62,6 @@ struct StatusInput {
     const char *takeover;   /* what a dying daemon would mean; NULL: "none" */
     bool is_cut;   /* the far side goes from cut to cut: some disk does */
     bool in_place; /* all that do are at the cut that is held */
-    bool has_hook;
     struct StoreCuts held;
     struct CutsFigures cuts; /* of the daemon's; zero at rest */
     struct StatusDisk disks[STORE_DISKS_MAX];

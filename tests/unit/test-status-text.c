@@ -165,6 +165,39 @@ test_refusal_is_shown_in_words(void **state)
 }
 
 static void
+test_cut_and_what_is_in_its_way_are_shown(void **state)
+{
+    struct StatusInput input;
+    g_autofree char *place = NULL;
+    g_autofree char *between = NULL;
+
+    (void)state;
+    fill(&input, 2, GIB);
+    input.is_cut = input.in_place = true;
+    input.held.holds = 12;
+    input.held.holds_us = input.wall_us - 20 * SECOND;
+    place = text_of(&input, NULL);
+    assert_fits(place);
+    assert_non_null(strstr(place, "\n  target is cut 12 of "));
+    assert_non_null(strstr(place, " (20 s ago)\n"));
+
+    input.in_place = false;
+    input.held.pinned = 12;
+    g_strlcpy(input.cuts.waits_for, "vdb", sizeof(input.cuts.waits_for));
+    input.cuts.hook_failures = 3;
+    g_strlcpy(input.cuts.hook_error, "exit status 1: no space",
+              sizeof(input.cuts.hook_error));
+    between = text_of(&input, NULL);
+    assert_fits(between);
+    assert_non_null(strstr(between, "\n  target is between cuts; last whole: "
+                                    "cut 12 of "));
+    assert_non_null(strstr(between, " (20 s ago), pinned\n"));
+    assert_non_null(strstr(between, "weir set STORE/vdb"));
+    assert_non_null(strstr(between, "on-cut FAILED, 3 times in a row"));
+    assert_non_null(strstr(between, "exit status 1:"));
+}
+
+static void
 test_bar_is_full_only_when_all_is_there(void **state)
 {
     struct StatusInput input;
@@ -226,6 +259,7 @@ main(void)
         cmocka_unit_test(test_unknown_is_not_made_up),
         cmocka_unit_test(test_no_line_is_wider_than_80_columns),
         cmocka_unit_test(test_refusal_is_shown_in_words),
+        cmocka_unit_test(test_cut_and_what_is_in_its_way_are_shown),
         cmocka_unit_test(test_bar_is_full_only_when_all_is_there),
         cmocka_unit_test(test_sizes_and_durations_are_short),
     };

@@ -136,7 +136,8 @@ check_schema(JsonObject *root)
     static const struct Field top[] = {
         {"schema_version", 'i'}, {"store", 's'},
         {"state", 's'},          {"mounted", 'b'},
-        {"consistent", 'o'},     {"oldest_unreplicated_time", 'S'},
+        {"consistent", 'o'},     {"cuts", 'o'},
+        {"hook", 'o'},           {"oldest_unreplicated_time", 'S'},
         {"dirty_bytes", 'i'},    {"sealed_bytes", 'i'},
         {"inflight_bytes", 'i'}, {"buffer", 'o'},
         {"rates", 'o'},          {"eta_seconds", 'I'},
@@ -146,6 +147,11 @@ check_schema(JsonObject *root)
     static const struct Field consistent[] = {
         {"cut", 'I'},      {"time", 'S'},   {"age_seconds", 'I'},
         {"in_place", 'b'}, {"pinned", 'I'}, {NULL, 0}};
+    static const struct Field cuts[] = {{"state", 'S'},     {"advancing", 'I'},
+                                        {"waits_for", 'S'}, {"whole", 'i'},
+                                        {"degraded", 'i'},  {NULL, 0}};
+    static const struct Field hook[] = {
+        {"running", 'b'}, {"failures", 'i'}, {"error", 'S'}, {NULL, 0}};
     static const struct Field buffer[] = {{"used_bytes", 'i'},
                                           {"limit_bytes", 'i'},
                                           {"cow_bytes", 'i'},
@@ -163,6 +169,8 @@ check_schema(JsonObject *root)
 
     check_fields(root, top);
     check_fields(json_object_get_object_member(root, "consistent"), consistent);
+    check_fields(json_object_get_object_member(root, "cuts"), cuts);
+    check_fields(json_object_get_object_member(root, "hook"), hook);
     check_fields(json_object_get_object_member(root, "buffer"), buffer);
     check_fields(json_object_get_object_member(root, "rates"), rates);
     for (guint i = 0; i < json_array_get_length(disks); i++) {
@@ -270,6 +278,97 @@ test_in_place_only_while_all_is_settled(void **state)
     assert_int_equal(json_object_get_int_member(consistent, "age_seconds"), 30);
 }
 
+/* The store goes from cut to cut, and its last one is a minute old. */
+static void
+cut(Fixture *f)
+{
+    f->input.is_cut = f->input.disks[0].is_cut = true;
+    f->input.in_place = true;
+    f->input.held.holds = 7;
+    f->input.held.holds_us = f->input.wall_us - 60 * SECOND;
+}
+
+static void
+check_cut(Fixture *f, gint64 number, gint64 age, gboolean in_place,
+          gint64 pinned)
+{
+    g_autoptr(JsonObject) root = build(f);
+    JsonObject *consistent = json_object_get_object_member(root, "consistent");
+
+    check_schema(root);
+    assert_int_equal(
+        json_object_get_int_member_with_default(consistent, "cut", 0), number);
+    assert_int_equal(
+        json_object_get_int_member_with_default(consistent, "age_seconds", -1),
+        age);
+    assert_int_equal(json_object_get_boolean_member(consistent, "in_place"),
+                     in_place);
+    assert_int_equal(
+        json_object_get_int_member_with_default(consistent, "pinned", 0),
+        pinned);
+    assert_string_equal(
+        json_object_get_string_member_with_default(consistent, "time", "never"),
+        number > 0 ? "2023-11-14T22:12:20Z" : "never");
+}
+
+static void
+test_consistent_is_the_last_whole_cut(void **state)
+{
+    Fixture *f = *state;
+
+    cut(f);
+    f->input.in_place = false;
+    f->input.held = (struct StoreCuts){.advancing = 1};
+    tick(f); /* nothing is dirty, and yet nobody says which cut it is */
+    check_cut(f, 0, -1, FALSE, 0);
+    cut(f);
+    check_cut(f, 7, 0, TRUE, 0);
+    set_dirty(f, MIB);
+    check_cut(f, 7, 60, TRUE, 0);
+    f->input.in_place = false;
+    f->input.held.advancing = 8;
+    f->input.held.pinned = 6;
+    set_dirty(f, 0);
+    check_cut(f, 7, 60, FALSE, 6);
+}
+
+static void
+test_cuts_and_hook_are_shown(void **state)
+{
+    Fixture *f = *state;
+    g_autoptr(JsonObject) root = NULL;
+    g_autofree char *metrics = NULL;
+    JsonObject *object;
+
+    cut(f);
+    f->input.held.advancing = 9;
+    f->input.held.pinned = 7;
+    f->input.cuts = (struct CutsFigures){.state = CUTS_HOOK,
+                                         .waits_for = "vdb",
+                                         .whole = 3,
+                                         .degraded = 2,
+                                         .is_hook_running = true,
+                                         .hook_failures = 4,
+                                         .hook_failed = 5,
+                                         .hook_error = "exit status 1: no"};
+    tick(f);
+    root = build(f);
+    object = json_object_get_object_member(root, "cuts");
+    assert_string_equal(json_object_get_string_member(object, "state"), "hook");
+    assert_int_equal(json_object_get_int_member(object, "advancing"), 9);
+    assert_string_equal(json_object_get_string_member(object, "waits_for"),
+                        "vdb");
+    object = json_object_get_object_member(root, "hook");
+    assert_true(json_object_get_boolean_member(object, "running"));
+    assert_int_equal(json_object_get_int_member(object, "failures"), 4);
+    assert_string_equal(json_object_get_string_member(object, "error"),
+                        "exit status 1: no");
+    metrics = metrics_text(&f->input, &f->tracker);
+    assert_non_null(strstr(metrics, "vm1\"} 7\n# HELP weir_cut_timestamp"));
+    assert_non_null(strstr(metrics, "weir_hook_failures_total{instance_name="
+                                    "\"/srv/weir/vm1\"} 5\n"));
+}
+
 static void
 test_eta_is_debt_over_what_it_shrinks_by(void **state)
 {
@@ -353,7 +452,11 @@ test_state_is_the_first_that_applies(void **state)
     f->input.is_paused = false;
     core->link = RELAY_REFUSED;
     assert_state(f, STATE_DISCONNECTED);
+    f->input.cuts.is_degraded = true;
+    assert_state(f, STATE_DISCONNECTED);
     core->link = RELAY_ONLINE;
+    assert_state(f, STATE_DEGRADED);
+    f->input.cuts.is_degraded = false;
     assert_state(f, STATE_DRAINING);
     f->input.is_served = false;
     assert_state(f, STATE_DISCONNECTED);
@@ -389,6 +492,28 @@ test_stalled_after_half_a_minute_without_a_byte(void **state)
     f->input.disks[0].relay.core.doubt_clusters = 1;
     pass(f, 50);
     assert_state(f, STATE_DRAINING);
+}
+
+/* Waiting for cut-interval is not being stalled; for the hook it is. */
+static void
+test_between_cuts_nothing_is_stalled(void **state)
+{
+    Fixture *f = *state;
+
+    cut(f);
+    set_dirty(f, GIB);
+    f->input.cuts.is_waiting = true;
+    assert_state(f, STATE_DRAINING);
+    pass(f, 100);
+    assert_state(f, STATE_DRAINING);
+    f->input.cuts.is_waiting = false;
+    pass(f, 31);
+    assert_state(f, STATE_STALLED);
+    f->input.cuts.is_waiting = true;
+    assert_state(f, STATE_DRAINING);
+    f->input.disks[0].is_cut = false; /* another one, outside the group */
+    pass(f, 31);
+    assert_state(f, STATE_STALLED);
 }
 
 static void
@@ -458,6 +583,9 @@ main(void)
         TEST(test_disk_without_target_owes_nothing),
         TEST(test_last_cluster_counts_only_what_the_disk_has),
         TEST(test_in_place_only_while_all_is_settled),
+        TEST(test_consistent_is_the_last_whole_cut),
+        TEST(test_cuts_and_hook_are_shown),
+        TEST(test_between_cuts_nothing_is_stalled),
         TEST(test_eta_is_debt_over_what_it_shrinks_by),
         TEST(test_eta_is_null_when_more_gets_dirty_than_drains),
         TEST(test_eta_is_null_while_nothing_is_known),
