@@ -143,13 +143,12 @@ gather_group(const Cuts *cuts, struct FaceCut *cut)
     }
 }
 
-/* One instant of all disks; without a face nobody writes meanwhile. */
+/* One instant of all its disks; without a face nobody writes meanwhile. */
 static bool
 cut_now(Cuts *cuts)
 {
     struct FaceCut *cut = &cuts->cut;
 
-    gather_group(cuts, cut);
     if (cuts->config.face) {
         return cuts->config.ops->cut(cuts->config.face, cut);
     }
