@@ -101,6 +101,14 @@ cuts_end_aside(Cuts *cuts, Disk *disk)
     }
 }
 
+void
+cuts_end_all_aside(Cuts *cuts)
+{
+    for (unsigned i = 0; i < cuts->cut.n_disks; i++) {
+        cuts_end_aside(cuts, cuts->cut.disks[i]);
+    }
+}
+
 /* @disk is no part any more of the cut that is under way or has its hook. */
 static void
 leave_cut(Cuts *cuts, Disk *disk)
@@ -154,9 +162,10 @@ cuts_retargeted(Cuts *cuts, Disk *disk)
 {
     bool is_in = cuts_find(cuts, disk) >= 0;
 
+    leave_cut(cuts, disk);
     if (is_in && (cuts->state == CUTS_SENDING || cuts->state == CUTS_WHOLE)) {
         cuts->state = CUTS_BROKEN;
+        cuts_end_all_aside(cuts);
     }
-    leave_cut(cuts, disk);
     cuts_regroup(cuts);
 }

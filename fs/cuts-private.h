@@ -48,6 +48,7 @@ bool cuts_is_owing(const Cuts *cuts);
 /* Where @disk is in the cut under way, or -1. */
 int cuts_find(const Cuts *cuts, const Disk *disk);
 void cuts_end_aside(Cuts *cuts, Disk *disk);
+void cuts_end_all_aside(Cuts *cuts);
 /* The relay follows the settings. */
 void cuts_regroup(Cuts *cuts);
 

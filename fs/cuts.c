@@ -159,6 +159,7 @@ cut_now(Cuts *cuts)
     return true;
 }
 
+/* What was kept so far is of no use any more. */
 static void
 degrade(Cuts *cuts, const Disk *disk, int error)
 {
@@ -173,6 +174,7 @@ degrade(Cuts *cuts, const Disk *disk, int error)
     json_object_set_string_member(data, "disk", disk->name);
     json_object_set_string_member(data, "error", g_strerror(-error));
     cuts_tell(cuts, "WEIR_CUT_DEGRADED", data);
+    cuts_end_all_aside(cuts);
 }
 
 /* A number of which the state says that the targets may be on the way to it. */
@@ -198,7 +200,6 @@ begin(Cuts *cuts, int64_t now_us)
     struct FaceCut *cut = &cuts->cut;
     bool is_dirty[STORE_DISKS_MAX];
 
-    cuts->again_us = now_us + AGAIN_US;
     if (!reserve(cuts)) {
         return;
     }
@@ -210,7 +211,8 @@ begin(Cuts *cuts, int64_t now_us)
         is_dirty[i] = figures.dirty_clusters > 0;
     }
     if (!cut_now(cuts)) {
-        return; /* discards are under way */
+        cuts->again_us = now_us + AGAIN_US; /* discards are under way */
+        return;
     }
     cuts->number = cuts->reserved;
     cuts->reserved = 0;
@@ -281,19 +283,10 @@ step_sending(Cuts *cuts, int64_t now_us)
 }
 
 static void
-end_all_aside(Cuts *cuts)
-{
-    for (unsigned i = 0; i < cuts->cut.n_disks; i++) {
-        cuts_end_aside(cuts, cuts->cut.disks[i]);
-    }
-}
-
-static void
 step_broken(Cuts *cuts, int64_t now_us)
 {
     (void)now_us;
     if (is_retired(cuts)) {
-        end_all_aside(cuts);
         cuts->state = CUTS_REST;
     }
 }
@@ -332,7 +325,7 @@ step_whole(Cuts *cuts, int64_t now_us)
     if (!keep_whole(cuts)) {
         return;
     }
-    end_all_aside(cuts);
+    cuts_end_all_aside(cuts);
     cuts->is_degraded = false;
     cuts->whole++;
     data = cuts_number_object(cuts->number);
@@ -401,7 +394,6 @@ cuts_degraded(Cuts *cuts, Disk *disk, int error)
 {
     if (cuts->state == CUTS_SENDING && cuts_find(cuts, disk) >= 0) {
         degrade(cuts, disk, error);
-        end_all_aside(cuts);
     }
 }
 

@@ -149,15 +149,20 @@ drain_begin(Daemon *daemon, ControlCall *call)
 
     drain->ticket.look = drain_look;
     drain->n_disks = daemon->store->n_disks;
-    drain->cut = cuts_hurry(daemon->cuts);
+    if (daemon->cuts != NULL) {
+        drain->cut = cuts_hurry(daemon->cuts);
+    }
     for (unsigned i = 0; i < drain->n_disks; i++) {
         Disk *disk = daemon->store->disks[i];
+        bool is_owed = drain->cut != 0 || daemon->cuts == NULL ||
+                       !store_is_cut(daemon->store, disk);
 
         drain->disks[i].times_punched = atomic_load(&disk->times_punched);
-        drain->disks[i].is_done =
-            drain->cut == 0 && store_is_cut(daemon->store, disk);
+        drain->disks[i].is_done = !is_owed;
     }
-    cuts_look(daemon->cuts);
+    if (daemon->cuts != NULL) {
+        cuts_look(daemon->cuts);
+    }
     ticket_open(&drain->ticket, daemon, call);
     drain_look(&drain->ticket);
 }

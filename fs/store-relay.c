@@ -24,6 +24,7 @@ store_relay_config(const Store *store, const Disk *disk)
         .target = disk->target,
         .contact = disk->contact,
         .accept = disk->accept,
+        .is_cut = store_is_cut(store, disk),
         .accept_unflushed = store->settings.accept_unflushed,
         .insecure = store->settings.insecure,
         .dir_fd = disk->dir_fd,
