@@ -15,8 +15,8 @@
  * refused, as damage), nothing wrong may be read, and no cluster may be called
  * clean that is not equal.
  */
-#include "command.h"
 #include "judge.h"
+#include "tests/lib/command.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +62,7 @@ record(World *world)
         bool is_good = world_begin(world);
 
         if (!is_good) {
-            fprintf(stderr, "a life does not begin: %s\n", world->why);
+            fprintf(stderr, "a life does not begin: %s\n", world->served.why);
             abort();
         }
         (void)world_drain(world, DRAIN_US);
@@ -315,14 +315,14 @@ run(struct Damage *damage, uint64_t seed, bool is_clean)
 int
 main(int argc, char **argv)
 {
-    uint64_t seed = crash_option(argc, argv, "--seed", 1);
+    uint64_t seed = command_option(argc, argv, "--seed", 1);
     struct Damage *damage = g_new0(struct Damage, 1);
     bool is_good;
 
-    crash_command_begin();
-    damage->bits = (unsigned)crash_option(argc, argv, "--bits", 1);
+    command_begin();
+    damage->bits = (unsigned)command_option(argc, argv, "--bits", 1);
     damage->random.state = seed;
-    is_good = run(damage, seed, crash_option(argc, argv, "--clean", 0));
+    is_good = run(damage, seed, command_option(argc, argv, "--clean", 0));
     for (unsigned i = 0; i < damage->n_copies; i++) {
         g_free(damage->copies[i].data);
     }

@@ -25,8 +25,8 @@
  *
  * The numbers are walked until a run has none that fails.
  */
-#include "command.h"
 #include "judge.h"
+#include "tests/lib/command.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -149,11 +149,11 @@ run(uint64_t n, const struct Kind *kind, struct Totals *totals, uint64_t seed,
     world_init(world, &(struct WorldConfig){.seed = seed,
                                             .size_bytes = SIZE,
                                             .cluster_bits = CLUSTER_BITS});
-    fault_io_init(fault, world->seam);
+    fault_io_init(fault, world->served.io);
     fault->is_early = true;
     fault->is_torn = kind->is_torn;
     fault->is_short = kind->is_short;
-    world->seam = &fault->io;
+    world->served.io = &fault->io;
     fault_io_arm(fault, (unsigned)n, kind->is_sticky, kind->error);
     script(world, fault);
     *more = fault_io_disarm(fault) > 0;
@@ -173,19 +173,19 @@ run(uint64_t n, const struct Kind *kind, struct Totals *totals, uint64_t seed,
 int
 main(int argc, char **argv)
 {
-    uint64_t from = crash_option(argc, argv, "--from", 1);
-    uint64_t by = crash_option(argc, argv, "--step", 1);
-    uint64_t seed = crash_option(argc, argv, "--seed", 1);
-    bool is_all = crash_option(argc, argv, "--all", 0);
+    uint64_t from = command_option(argc, argv, "--from", 1);
+    uint64_t by = command_option(argc, argv, "--step", 1);
+    uint64_t seed = command_option(argc, argv, "--seed", 1);
+    bool is_all = command_option(argc, argv, "--all", 0);
     struct Totals totals = {
-        .variants = crash_option(argc, argv, "--variants", 12),
-        .stride = crash_option(argc, argv, "--stride", 40),
+        .variants = command_option(argc, argv, "--variants", 12),
+        .stride = command_option(argc, argv, "--stride", 40),
     };
     int64_t begin_us = g_get_monotonic_time();
     bool is_good = true, more = true;
     uint64_t n = from;
 
-    crash_command_begin();
+    command_begin();
     for (; is_good && more; n += by) {
         unsigned next = 1 + (unsigned)(n / by) % (G_N_ELEMENTS(kinds) - 1);
 

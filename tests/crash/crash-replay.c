@@ -18,8 +18,8 @@
  * crash-mutants MUTANT [OPTION VALUE]... is the same with one rule broken: it
  * succeeds when a state fails.
  */
-#include "command.h"
 #include "judge.h"
+#include "tests/lib/command.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -265,7 +265,7 @@ main(int argc, char **argv)
                                           .nest = 100}};
     bool is_good = true;
 
-    crash_command_begin();
+    command_begin();
     parse(&session.options, argc, argv);
     session.shape = &shapes[session.options.shape];
     session.begin_us = g_get_monotonic_time();

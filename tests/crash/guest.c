@@ -51,7 +51,7 @@ static void
 take_reply(World *world)
 {
     int error;
-    uint64_t unique = fake_reply(&world->session, &error);
+    uint64_t unique = fake_reply(&world->served.session, &error);
 
     for (unsigned i = 0; i < WORLD_FLIGHT; i++) {
         struct WorldOp *op = &world->flight[i];
@@ -117,8 +117,8 @@ guest_write(World *world, uint64_t offset, uint64_t len)
     }
     op->entry = record_log_begin(&world->log, RECORD_GUEST, RECORD_NONE, offset,
                                  len, data);
-    op->unique = fake_send(&world->session, FUSE_WRITE, FAKE_DISK_INO, &in,
-                           sizeof(in), data, len);
+    op->unique = fake_send(&world->served.session, FUSE_WRITE, FAKE_DISK_INO,
+                           &in, sizeof(in), data, len);
     free(data);
 }
 
@@ -131,8 +131,8 @@ guest_discard(World *world, uint64_t offset, uint64_t len)
 
     op->entry = record_log_begin(&world->log, RECORD_GUEST, RECORD_NONE, offset,
                                  len, NULL);
-    op->unique = fake_send(&world->session, FUSE_FALLOCATE, FAKE_DISK_INO, &in,
-                           sizeof(in), NULL, 0);
+    op->unique = fake_send(&world->served.session, FUSE_FALLOCATE,
+                           FAKE_DISK_INO, &in, sizeof(in), NULL, 0);
 }
 
 void
@@ -143,8 +143,8 @@ guest_sync(World *world)
 
     op->entry = record_log_begin(&world->log, RECORD_GUEST_SYNC, RECORD_NONE, 0,
                                  0, NULL);
-    op->unique = fake_send(&world->session, FUSE_FSYNC, FAKE_DISK_INO, &in,
-                           sizeof(in), NULL, 0);
+    op->unique = fake_send(&world->served.session, FUSE_FSYNC, FAKE_DISK_INO,
+                           &in, sizeof(in), NULL, 0);
 }
 
 /*
@@ -239,9 +239,9 @@ guest_life(World *world, unsigned ops)
 
     for (unsigned i = 0; i < ops; i++) {
         work(world, life);
-        world_news(world);
+        served_news(&world->served);
         if (seed_below(&world->seed, 12) == 0) {
-            relay_hurry(world->relay);
+            relay_hurry(world->served.relay);
         }
         if (seed_below(&world->seed, 40) == 0) {
             burst(world);

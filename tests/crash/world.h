@@ -13,13 +13,10 @@
  */
 #pragma once
 
-#include "tests/lib/fake-session.h"
 #include "tests/lib/record-io.h"
 #include "tests/lib/record-target.h"
 #include "tests/lib/seed.h"
-
-#include "fs/keeper.h"
-#include "relay/relay.h"
+#include "tests/lib/served.h"
 
 #define SECTOR 512u
 
@@ -60,19 +57,13 @@ typedef struct World {
     char *dir, *path, *uri;
     RecordLog log;
     RecordIo io;
-    StoreIo *seam; /* what the store is opened with: io, or one above it */
     RecordTarget *target;
-    Store *store;
-    Disk *disk;
-    FakeSession session;
-    Relay *relay;
-    Keeper *keeper;
-    atomic_bool has_contact; /* the relay's news */
+    Served served;           /* its seam is io, or one above it */
+    Disk *disk;              /* of this life's store */
     uint64_t sequence;       /* of the guest's last write */
     uint64_t hot[WORLD_HOT]; /* first bytes of clusters */
     struct WorldOp flight[WORLD_FLIGHT];
     unsigned n_flight;
-    char why[256]; /* world_begin() failed */
 } World;
 
 /* Make the store and the target; nothing is recorded yet. */
@@ -82,10 +73,9 @@ void world_deinit(World *world);
 void world_run(World *world);
 
 /* One life in steps: for scripts of their own. False: a step failed (which
- * only happens with faults). */
+ * only happens with faults); served.why says it. */
 bool world_begin(World *world);
 void world_end(World *world, bool is_clean);
-void world_news(World *world);
 /* Wait until nothing is dirty; false if it takes too long. */
 bool world_drain(World *world, int64_t patience_us);
 

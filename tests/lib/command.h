@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * command.h - how the programs of this room begin, and are told what to do
+ * command.h - how test programs begin, and are told what to do
  *
  * Purpose: settings of the process, and its "--name NUMBER" options.
  * Threads: before there are others.
@@ -16,7 +16,7 @@
 #include <string.h>
 
 static inline void
-crash_command_begin(void)
+command_begin(void)
 {
     /* Each life makes and frees the same things. */
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
@@ -26,7 +26,7 @@ crash_command_begin(void)
 }
 
 static inline uint64_t
-crash_option(int argc, char **argv, const char *name, uint64_t otherwise)
+command_option(int argc, char **argv, const char *name, uint64_t otherwise)
 {
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], name)) {
