@@ -37,7 +37,8 @@ typedef struct FakeSession {
     size_t reply_len;
 } FakeSession;
 
-#define FAKE_DISK_INO (UINT64_C(1) << 56 | UINT64_C(1) << 40)
+#define FAKE_INO(id)  (UINT64_C(1) << 56 | (uint64_t)(id) << 40)
+#define FAKE_DISK_INO FAKE_INO(1)
 
 /* @io NULL: the kernel's. @offset_align: 512, or 4096 to act as a 4Kn disk. */
 void fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,

@@ -144,6 +144,26 @@ record_log_gone(RecordLog *log, RecordEntry *entry)
 }
 
 void
+record_log_forget(RecordLog *log)
+{
+    size_t kept = 0;
+
+    record_log_lock(log);
+    for (size_t i = 0; i < log->count; i++) {
+        RecordEntry *entry = log->entries[i];
+
+        if (entry->end == RECORD_NEVER && entry->gone == RECORD_NEVER) {
+            log->entries[kept++] = entry;
+        } else {
+            free(entry->data);
+            free(entry);
+        }
+    }
+    log->count = kept;
+    record_log_unlock(log);
+}
+
+void
 record_name(char to[RECORD_NAME], const char *name)
 {
     assert(strlen(name) < RECORD_NAME);

@@ -94,6 +94,8 @@ RecordEntry *record_log_begin(RecordLog *log, enum RecordKind kind,
 void record_log_end(RecordLog *log, RecordEntry *entry, int result);
 void record_log_executed(RecordLog *log, RecordEntry *entry);
 void record_log_gone(RecordLog *log, RecordEntry *entry);
+/* For who only wants the target's work: drop the entries that are over. */
+void record_log_forget(RecordLog *log);
 void record_log_mark(RecordLog *log, const char *text);
 
 /* Largest that @node ever was or was asked to be. */

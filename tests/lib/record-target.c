@@ -53,7 +53,8 @@ struct RecordTarget {
     atomic_bool is_stopping, is_held, is_drop_wanted;
     atomic_uint n_zombies;
     Seed seed;
-    uint8_t *image;
+    uint8_t *image; /* written by the thread, with image_lock */
+    pthread_mutex_t image_lock;
     int conns[RECORD_TARGET_CONNS]; /* -1: free */
     uint32_t conn_ids[RECORD_TARGET_CONNS];
     uint32_t next_id;
@@ -93,6 +94,7 @@ execute(RecordTarget *target, struct Req *req)
 {
     uint8_t *at = target->image + req->offset;
 
+    pthread_mutex_lock(&target->image_lock);
     if (is_send(req)) {
         if (req->entry->data) {
             memcpy(at, req->entry->data, req->len);
@@ -104,6 +106,7 @@ execute(RecordTarget *target, struct Req *req)
         assert(req->data);
         memcpy(req->data, at, req->len);
     }
+    pthread_mutex_unlock(&target->image_lock);
     if (req->entry) {
         record_log_executed(target->config.log, req->entry);
     }
@@ -496,6 +499,7 @@ record_target_start(const struct RecordTargetConfig *config)
     assert(target->image);
     memset(target->conns, -1, sizeof(target->conns));
     pthread_mutex_init(&target->lock, NULL);
+    pthread_mutex_init(&target->image_lock, NULL);
     strcpy(address.sun_path, config->socket);
     unlink(config->socket);
     target->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -525,6 +529,7 @@ record_target_free(RecordTarget *target)
     free(target->socket);
     free(target->image);
     pthread_mutex_destroy(&target->lock);
+    pthread_mutex_destroy(&target->image_lock);
     free(target);
 }
 
@@ -554,6 +559,14 @@ const uint8_t *
 record_target_image(const RecordTarget *target)
 {
     return target->image;
+}
+
+void
+record_target_copy(RecordTarget *target, uint8_t *to)
+{
+    pthread_mutex_lock(&target->image_lock);
+    memcpy(to, target->image, target->config.size_bytes);
+    pthread_mutex_unlock(&target->image_lock);
 }
 
 struct RecordTargetFigures

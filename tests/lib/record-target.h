@@ -54,6 +54,8 @@ void record_target_hold(RecordTarget *target, bool hold);
 void record_target_settle(RecordTarget *target);
 /* What reads would see; @size_bytes of it. Stable once all is quiet. */
 const uint8_t *record_target_image(const RecordTarget *target);
+/* A copy of it, between two executions. */
+void record_target_copy(RecordTarget *target, uint8_t *to);
 
 struct RecordTargetFigures {
     unsigned sends, flushes, drops, zombies, executed_zombies, reads;

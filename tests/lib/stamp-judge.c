@@ -48,14 +48,34 @@ stamp_fill(void *sector, uint64_t disk, uint64_t number, uint64_t sequence)
 }
 
 static bool
-is_zero(const uint64_t *words)
+is_zero(const void *sector)
 {
-    uint64_t any = 0;
+    uint64_t words[WORDS], any = 0;
 
+    memcpy(words, sector, sizeof(words));
     for (size_t i = 0; i < WORDS; i++) {
         any |= words[i];
     }
     return any == 0;
+}
+
+enum StampFault
+stamp_read(const void *sector, uint64_t disk, uint64_t number,
+           uint64_t *sequence)
+{
+    uint64_t words[WORDS];
+
+    memcpy(words, sector, sizeof(words));
+    *sequence = 0;
+    if (words[0] != SECTOR_MAGIC) {
+        return STAMP_GARBAGE;
+    }
+    if (words[WORDS - 1] != XXH3_64bits(words, (WORDS - 1) * sizeof(*words))) {
+        return STAMP_TORN;
+    }
+    *sequence = words[3];
+    return words[1] == disk && words[2] == number ? STAMP_SOUND
+                                                  : STAMP_MISPLACED;
 }
 
 enum StampFault
@@ -64,29 +84,21 @@ stamp_judge(const StampLog *log, uint64_t number, const void *sector,
 {
     const StampEntry *entry = &log->entries[number];
     uint64_t owed = after_ack ? entry->acked : entry->synced;
-    uint64_t words[WORDS];
+    enum StampFault fault;
 
     assert(number < log->header->sectors);
-    memcpy(words, sector, sizeof(words));
-    *found = 0;
-    if (is_zero(words)) {
+    if (is_zero(sector)) {
         *found = entry->zeroing;
         return entry->zeroing >= owed ? STAMP_SOUND : STAMP_ZEROES;
     }
-    if (words[0] != SECTOR_MAGIC) {
-        return STAMP_GARBAGE;
+    fault = stamp_read(sector, log->header->disk, number, found);
+    if (fault != STAMP_SOUND) {
+        return fault;
     }
-    if (words[WORDS - 1] != XXH3_64bits(words, (WORDS - 1) * sizeof(*words))) {
-        return STAMP_TORN;
-    }
-    *found = words[3];
-    if (words[1] != log->header->disk || words[2] != number) {
-        return STAMP_MISPLACED;
-    }
-    if (words[3] < owed) {
+    if (*found < owed) {
         return STAMP_LOST;
     }
-    return words[3] <= entry->issued ? STAMP_SOUND : STAMP_NEVER;
+    return *found <= entry->issued ? STAMP_SOUND : STAMP_NEVER;
 }
 
 enum StampFault

@@ -130,6 +130,11 @@ typedef struct StampCounts {
 
 const char *stamp_fault_name(enum StampFault fault);
 
+/* Is this a sound stamp of that place? @sequence: what it says. Zeroes are no
+ * stamp, but garbage. */
+enum StampFault stamp_read(const void *sector, uint64_t disk, uint64_t number,
+                           uint64_t *sequence);
+
 /*
  * Judge one sector; @found becomes the sequence that it holds. @after_ack:
  * owed is what was acknowledged (a process died), else what was fsynced (the
