@@ -20,11 +20,10 @@
  */
 #include "judge.h"
 #include "tests/lib/command.h"
+#include "tests/lib/mutants.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "mutants.h"
 
 #define MIB (UINT64_C(1) << 20)
 

@@ -16,7 +16,7 @@
 
 #include "bitmap/mutant.h"
 
-int crash_mutant;
+int chosen_mutant;
 
 static const struct Mutant {
     const char *name;
@@ -57,13 +57,13 @@ mutant_choose(int *argc, char ***argv)
          i++) {
         if (!strcmp((*argv)[1], mutants[i].name)) {
             chosen = &mutants[i];
-            crash_mutant = (int)chosen->mutant;
+            chosen_mutant = (int)chosen->mutant;
             (*argc)--;
             (*argv)++;
             return true;
         }
     }
-    fprintf(stderr, "usage: crash-mutants MUTANT [OPTION VALUE]...\n");
+    fprintf(stderr, "usage: %s MUTANT [OPTION VALUE]...\n", (*argv)[0]);
     exit(2);
 }
 
