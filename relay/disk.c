@@ -75,6 +75,10 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     disk->contact = config->contact;
     disk->is_in_doubt = config->is_in_doubt;
     disk->recovers = config->recovers;
+    /* Before the thread has looked for the first time, too: who makes cuts asks
+     * at once, and a core that recovers takes what is sealed for its own. */
+    disk->figures.core.is_recovering =
+        config->target && config->recovers && config->contact == CONTACT_KNOWN;
     disk->accept = config->accept;
     disk->accept_unflushed = config->accept_unflushed;
     disk->insecure = config->insecure;

@@ -177,6 +177,8 @@ rig_add_disk(unsigned index, const char *target)
         .dio_align = 4096,
         .map = disk->map,
         .target = target,
+        .contact = rig.recovers ? CONTACT_KNOWN : CONTACT_NONE,
+        .recovers = rig.recovers,
         .dir_fd = disk->dir_fd,
         .epoch = 1,
     };

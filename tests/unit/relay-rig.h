@@ -42,6 +42,7 @@ struct Rig {
     pthread_cond_t changed;
     bool has_contact[DISKS]; /* guarded by lock */
     unsigned news;           /* guarded by lock */
+    bool recovers; /* disks that are added from now on, of known targets */
 };
 
 extern struct Rig rig;

@@ -381,6 +381,25 @@ test_no_target_and_back(void **state)
     rig_drain();
 }
 
+static bool
+has_recovered(void)
+{
+    return !rig_figures(0).core.is_recovering;
+}
+
+/* Who makes cuts waits for its end, and asks before the thread has begun. */
+static void
+test_recovery_is_told_from_the_start(void **state)
+{
+    (void)state;
+    rig.recovers = true;
+    rig_new_relay(1);
+    rig_add_disk(0, rig.disks[0].target);
+    assert_false(has_recovered());
+    assert_true(relay_start(rig.relay, NULL));
+    await(has_recovered);
+}
+
 /*
  * Orders
  */
@@ -446,6 +465,7 @@ main(int argc, char **argv)
         RIG_TEST(test_barred_names_the_reason),
         RIG_TEST(test_server_that_cannot_run_is_said),
         RIG_TEST(test_no_target_and_back),
+        RIG_TEST(test_recovery_is_told_from_the_start),
         RIG_TEST(test_pause_holds_and_resume_goes_on),
         RIG_TEST(test_bwlimit_is_held),
     };
