@@ -39,6 +39,8 @@ enum WeirMutant {
     MUTANT_NO_ASIDE,          /* what a cut owes is overwritten */
     MUTANT_READ_LIVE,         /* ... and the relay reads what is there now */
     MUTANT_NO_PIN,            /* ... or while the relay reads it */
+    MUTANT_CUT_ONE_BY_ONE,    /* each disk is sealed at an instant of its own */
+    MUTANT_CUT_ZEROES,        /* ... whether or not its zeroes are punched */
 };
 
 #ifndef WEIR_MUTANT

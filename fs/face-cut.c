@@ -13,6 +13,8 @@
  */
 #include "face-wire.h"
 
+#include "bitmap/mutant.h"
+
 #define PATIENCE_US 50000
 
 static bool
@@ -21,7 +23,8 @@ is_ready(const FaceCutMsg *msg)
     const struct FaceCut *cut = msg->cut;
 
     for (unsigned i = 0; i < cut->n_disks; i++) {
-        if (msg->face->disks[cut->disks[i]->index].zeroes.count) {
+        if (msg->face->disks[cut->disks[i]->index].zeroes.count &&
+            !mutant(MUTANT_CUT_ZEROES)) {
             return false;
         }
     }
@@ -77,8 +80,8 @@ face_cut_run(Face *face)
     }
 }
 
-bool
-face_cut(Face *face, struct FaceCut *cut)
+static bool
+cut_at_once(Face *face, struct FaceCut *cut)
 {
     FaceCutMsg msg = {.msg.kind = FACE_MSG_CUT,
                       .face = face,
@@ -98,6 +101,23 @@ face_cut(Face *face, struct FaceCut *cut)
     }
     pthread_mutex_unlock(&face->lock);
     return msg.is_made;
+}
+
+bool
+face_cut(Face *face, struct FaceCut *cut)
+{
+    bool is_made = true;
+
+    if (!mutant(MUTANT_CUT_ONE_BY_ONE)) {
+        return cut_at_once(face, cut);
+    }
+    for (unsigned i = 0; i < cut->n_disks && is_made; i++) {
+        struct FaceCut one = {.disks = {cut->disks[i]}, .n_disks = 1};
+
+        is_made = cut_at_once(face, &one);
+        cut->seq[i] = one.seq[0];
+    }
+    return is_made;
 }
 
 void
