@@ -310,7 +310,7 @@ parse_cuts(GKeyFile *file, struct StoreSettings *settings, GError **error)
 {
     g_autofree char *policy = NULL;
     g_autofree char *room = NULL;
-    uint64_t number;
+    uint64_t number, bytes = 0;
 
     if (!get_string(file, "store", "policy", &policy, error) ||
         !get_string(file, "store", "buffer-size", &room, error) ||
@@ -321,10 +321,11 @@ parse_cuts(GKeyFile *file, struct StoreSettings *settings, GError **error)
         conf_error(error, "store", "policy is neither cut nor none");
         return FALSE;
     }
-    if (room && !store_parse_size(room, &settings->buffer_bytes)) {
+    if (room && !store_parse_size(room, &bytes)) {
         conf_error(error, "store", "buffer-size is not a size");
         return FALSE;
     }
+    settings->buffer_bytes = bytes;
     if (g_key_file_has_key(file, "store", "cut-interval", NULL)) {
         if (!get_number(file, "store", "cut-interval", 1, CONF_CUT_INTERVAL_MAX,
                         &number, error)) {

@@ -215,6 +215,12 @@ put_guest(Metrics *m)
     put_store(m, "intent_writes_total", "counter",
               "Pages of intent files written; none for hot writes.",
               (double)face->intent_writes);
+    put_store(m, "aside_clusters_total", "counter",
+              "Clusters kept aside before a write, for a cut.",
+              (double)face->aside_clusters);
+    put_store(m, "aside_waits_total", "counter",
+              "Times that no buffer was free for one.",
+              (double)face->aside_waits);
     put_store(m, "checkpoints_total", "counter",
               "Dirty bitmaps saved while they are in use.",
               (double)m->input->checkpoints);

@@ -29,6 +29,12 @@ gather_disk(const Store *store, Disk *disk, Relay *relay,
         out->used_bytes = (uint64_t)st.st_blocks * 512;
     }
     store_disk_figures(disk, &out->map);
+    if (disk->aside) {
+        struct AsideFigures aside;
+
+        aside_figures(disk->aside, &aside);
+        out->aside_bytes = aside.kept_clusters << disk->cluster_bits;
+    }
     if (relay != NULL && disk->target != NULL) {
         out->has_relay = relay_figures(relay, disk->name, &out->relay);
     }
@@ -48,6 +54,7 @@ status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
     input->is_served = store->is_served;
     input->checkpoints = atomic_load(&store->checkpoints);
     input->n_disks = store->n_disks;
+    input->aside_limit_bytes = atomic_load(&store->settings.buffer_bytes);
     input->in_place = store_is_in_place(store);
     input->held = store->cuts;
     for (unsigned i = 0; i < store->n_disks; i++) {

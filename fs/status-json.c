@@ -164,14 +164,20 @@ static JsonObject *
 build_buffer(const struct StatusInput *input)
 {
     JsonObject *object = json_object_new();
-    uint64_t used = 0;
+    uint64_t used = 0, aside = 0;
 
     for (unsigned i = 0; i < input->n_disks; i++) {
         used += input->disks[i].used_bytes;
+        aside += input->disks[i].aside_bytes;
     }
     set_size(object, "used_bytes", used);
     set_size(object, "limit_bytes", used + input->host_free_bytes);
-    set_size(object, "cow_bytes", 0);
+    set_size(object, "cow_bytes", aside);
+    if (input->aside_limit_bytes) {
+        set_size(object, "cow_limit_bytes", input->aside_limit_bytes);
+    } else {
+        json_object_set_null_member(object, "cow_limit_bytes");
+    }
     return object;
 }
 

@@ -43,7 +43,8 @@ struct StatusDisk {
     const char *name;
     const char *target; /* NULL: none, nothing is owed */
     uint64_t size_bytes;
-    uint64_t used_bytes; /* of the host's disk */
+    uint64_t used_bytes;  /* of the host's disk */
+    uint64_t aside_bytes; /* old content that a cut owes */
     unsigned cluster_bits;
     bool is_frozen;
     bool is_cut;        /* one of the group */
@@ -67,7 +68,8 @@ struct StatusInput {
     struct StatusDisk disks[STORE_DISKS_MAX];
     unsigned n_disks;
     uint64_t host_free_bytes;
-    uint64_t bwlimit_bps; /* in force now; 0: none */
+    uint64_t aside_limit_bytes; /* 0: none */
+    uint64_t bwlimit_bps;       /* in force now; 0: none */
     struct FaceFigures face;
     uint64_t checkpoints; /* of dirty bitmaps, in this run */
     int64_t now_us;

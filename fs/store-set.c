@@ -165,13 +165,14 @@ set_interval(Store *store, Disk *disk, const char *value, GError **error)
 static gboolean
 set_buffer(Store *store, Disk *disk, const char *value, GError **error)
 {
-    uint64_t before = store->settings.buffer_bytes;
+    uint64_t before = store->settings.buffer_bytes, bytes;
 
     (void)disk;
-    if (!store_parse_size(value, &store->settings.buffer_bytes)) {
+    if (!store_parse_size(value, &bytes)) {
         return bad_value(error, "buffer-size", value,
                          "a size such as 20G, or 0 for no limit");
     }
+    store->settings.buffer_bytes = bytes;
     if (!store_save_conf(store, error)) {
         store->settings.buffer_bytes = before;
         return FALSE;

@@ -125,9 +125,9 @@ struct StoreSettings {
     char *bwlimit;           /* as given; NULL: none */
     unsigned max_connections;
     bool insecure;
-    bool accept_unflushed;       /* target-unflushed=yes */
-    uint64_t buffer_bytes;       /* for old content, all disks; 0: no limit */
-    unsigned request_deadline_s; /* 15; quarantine is four times that */
+    bool accept_unflushed;         /* target-unflushed=yes */
+    _Atomic uint64_t buffer_bytes; /* for old content, all disks; 0: none */
+    unsigned request_deadline_s;   /* 15; quarantine is four times that */
 };
 
 /* What the far side is, in numbers of cuts; kept in the state. Numbers count up

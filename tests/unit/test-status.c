@@ -155,6 +155,7 @@ check_schema(JsonObject *root)
     static const struct Field buffer[] = {{"used_bytes", 'i'},
                                           {"limit_bytes", 'i'},
                                           {"cow_bytes", 'i'},
+                                          {"cow_limit_bytes", 'I'},
                                           {NULL, 0}};
     static const struct Field rates[] = {{"guest_write_bps", 'I'},
                                          {"dirty_bps", 'I'},
