@@ -212,6 +212,35 @@ def report_track(results):
             print(f"{ROWS[row]:24} {spread(both):24} {said}".rstrip())
 
 
+def report_cuts(results):
+    rows = [row for row in ROWS if row in results.cases("cuts")]
+    if rows:
+        title("Cuts: one each second, a near target, a hot set")
+        for row in rows:
+            cut = results.get("cuts", row, "cut", "iops")
+            calm = ratios(cut, results.get("cuts", row, "paused", "iops"))
+            none = ratios(cut, results.get("cuts", row, "none", "iops"))
+            aside = results.get("cuts", row, "cut", "aside")
+            writes = results.get("cuts", row, "cut", "writes")
+            paid = median(aside[t] / writes[t] for t in aside)
+            print(f"{ROWS[row]:24} to no cuts {spread(calm):22} "
+                  + verdict(median(calm), 0.8)
+                  + f"; {100 * paid:.1f} % of the writes paid")
+            print(f"{'':24} to policy none {spread(none)}")
+    if results.cases("first"):
+        title("Cuts: p50 of a 4K write into a cluster that a cut owes")
+    for case in results.cases("first"):
+        plain = results.get("first", case, "plain", "p50us")
+        paid = ratios(results.get("first", case, "first", "aside"),
+                      results.get("first", case, "first", "writes"))
+        for who, goal in (("first", 3.0), ("second", 1.1)):
+            both = ratios(results.get("first", case, who, "p50us"), plain)
+            print(f"{case.split('-')[1].upper() + ', ' + who:24} "
+                  f"{spread(both):24} of {median(plain.values()):.0f} us  "
+                  + verdict(median(both), goal, most=True))
+        print(f"{'':24} {100 * median(paid):.0f} % of the first ones paid")
+
+
 def drain_speeds(results, case, tool):
     seconds = results.get("drain", case, tool, "seconds")
     size = results.get("drain", case, tool, "bytes")
@@ -256,11 +285,12 @@ def report(path):
     report_mount(results)
     report_guest(results)
     report_track(results)
+    report_cuts(results)
     report_drain(results)
 
 
 def fio(path, *key):
-    """One run: speed, and the 99th percentile of the latency."""
+    """One run: speed, and percentiles of the latency."""
     with open(path, encoding="utf-8") as f:
         text = f.read()
     job = json.loads(text[text.index("{"):])["jobs"][0]
@@ -269,9 +299,12 @@ def fio(path, *key):
     side = max((job["read"], job["write"]), key=lambda s: s["total_ios"])
     if side["total_ios"] == 0:
         sys.exit("fio: nothing was done")
-    p99 = side["clat_ns"]["percentile"]["99.000000"] / 1000
+    percentile = side["clat_ns"]["percentile"]
     for metric, value in (("iops", side["iops"]),
-                          ("mbps", side["bw_bytes"] / 1e6), ("p99us", p99)):
+                          ("mbps", side["bw_bytes"] / 1e6),
+                          ("writes", side["total_ios"]),
+                          ("p50us", percentile["50.000000"] / 1000),
+                          ("p99us", percentile["99.000000"] / 1000)):
         print(*key, metric, f"{value:.3f}", sep="\t")
 
 

@@ -74,7 +74,7 @@ find_weir() {
         return
     fi
     case ${sections[*]},$subjects in
-    mount,*weir* | *guest* | *drain*) ;;
+    mount,*weir* | *guest* | *cuts* | *drain*) ;;
     *) return ;;
     esac
     say "building into build-bench"

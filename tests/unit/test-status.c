@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * test-status.c - figures in, status.json and metrics out
- *
- * The clock is the test's own: samples are taken at invented instants.
+ * test-status.c - figures in, status.json and metrics out; the clock is the
+ * test's own, and its instants invented
  */
 #include "fs/status.h"
 #include "tests/lib/test.h"
