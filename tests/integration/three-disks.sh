@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Three disks of one store drain together, each to its own target; with one
-# target gone, the others' data still arrives.
+# target gone the group waits, and says for which (rule 17), until the disk is
+# taken out of the group: then the others' data arrives.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit qemu-img jq
 new_dir
@@ -35,6 +36,13 @@ for disk in vda vdb vdc; do
     dd if=/dev/urandom of="$MNT/$disk.raw" bs=1M count=8 conv=notrunc,fsync \
         status=none
 done
+group_waits() {
+    [ "$(status .cuts.waits_for)" = vdb ]
+}
+await 60 group_waits
+[ "$(status '.disks[] | select(.name == "vda").dirty_bytes')" -gt 0 ] ||
+    fail 'the group went on without one of its disks'
+"$WEIR" set "$STORE/vdb" group=no >/dev/null
 others_are_clean() {
     [ "$(status '[.disks[] | select(.name != "vdb").dirty_bytes] | add')" = 0 ]
 }
@@ -42,6 +50,7 @@ await 60 others_are_clean
 [ "$(status '.disks[] | select(.name == "vdb").dirty_bytes')" -gt 0 ] ||
     fail 'a dead target took data'
 restart_server vdb
+"$WEIR" set "$STORE/vdb" group=yes >/dev/null
 drain_store
 assert_same "$MNT/vdb.raw" "$(uri vdb)"
 umount_store
