@@ -43,7 +43,7 @@ run_case() { # NAME: in a subshell and a directory of its own
     run_server far "$hostile" "$name" "$T/far.sock" "$T/image"
     await 20 test -S "$T/far.sock"
     new_store $size "$(uri far)"
-    "$WEIR" set "$STORE" request-deadline=1
+    "$WEIR" set "$STORE" request-deadline=1 cut-interval=1
     mount_store
     pid=$(cat "$STORE/lock") # cheaper than daemon_pid, a hundred times
     # The first MiB is written once, so that a bit lost is not set again.
