@@ -6,7 +6,6 @@
 #include "fs/status.h"
 #include "tests/lib/test.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define MIB    (UINT64_C(1) << 20)
