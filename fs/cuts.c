@@ -159,18 +159,22 @@ cut_now(Cuts *cuts)
     return true;
 }
 
-/* What was kept so far is of no use any more. */
+/* What was kept so far is of no use any more. While the guest goes on like
+ * this so does the next cut, and the next: the log is told once. */
 static void
 degrade(Cuts *cuts, const Disk *disk, int error)
 {
     JsonObject *data = cuts_number_object(cuts->number);
 
+    if (!cuts->is_degraded) {
+        g_warning("%s: old content could not be kept (%s): cut "
+                  "%" G_GUINT64_FORMAT " cannot be whole; others are tried "
+                  "until one is",
+                  disk->name, g_strerror(-error), cuts->number);
+    }
     cuts->state = CUTS_BROKEN;
     cuts->is_degraded = true;
     cuts->degraded++;
-    g_warning("%s: old content could not be kept (%s): cut %" G_GUINT64_FORMAT
-              " cannot be whole; the next one begins when it is sent",
-              disk->name, g_strerror(-error), cuts->number);
     json_object_set_string_member(data, "disk", disk->name);
     json_object_set_string_member(data, "error", g_strerror(-error));
     cuts_tell(cuts, "WEIR_CUT_DEGRADED", data);

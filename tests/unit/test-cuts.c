@@ -6,6 +6,15 @@
 
 #include <errno.h>
 
+static unsigned n_warnings;
+
+static GLogWriterOutput
+count_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
+{
+    n_warnings += level == G_LOG_LEVEL_WARNING;
+    return quiet_log(level, fields, n, user);
+}
+
 static void
 test_each_step_is_durable_before_the_next(void **state)
 {
@@ -111,6 +120,27 @@ test_nobody_is_cut_while_one_target_is_away(void **state)
     cuts_look(rig->cuts);
     rig_assert_journal("leave vdb a0h0\ncut a1h0\nWEIR_CUT_BEGUN 1\n"
                        "allow vda a1h0\n");
+}
+
+/* A guest that goes on like this would fill the log. */
+static void
+test_cuts_that_break_in_a_row_are_warned_of_once(void **state)
+{
+    (void)state;
+    rig_first_cut();
+    rig_dirty(0);
+    rig_look_after(10);
+    n_warnings = 0;
+    for (unsigned times = 1; times <= 4; times++) {
+        if (times != 3) {
+            cuts_degraded(rig->cuts, rig_disk_of(0), -ENOSPC);
+        }
+        rig_dirty(0);
+        rig_send(0);
+        rig_look_after(10); /* the next one begins */
+        assert_int_equal(n_warnings, times < 4 ? 1 : 2); /* one was whole */
+    }
+    assert_int_equal(rig_figures().degraded, 3);
 }
 
 static void
@@ -345,6 +375,7 @@ main(void)
         TEST(test_cut_begins_by_itself),
         TEST(test_nobody_is_cut_while_one_target_is_away),
         TEST(test_broken_cut_is_not_whole_and_the_next_one_is_due),
+        TEST(test_cuts_that_break_in_a_row_are_warned_of_once),
         TEST(test_news_is_heard_before_the_verdict),
         TEST(test_unsealed_disk_breaks_the_cut),
         TEST(test_nothing_goes_on_while_the_state_cannot_be_kept),
@@ -356,6 +387,6 @@ main(void)
         TEST(test_another_target_breaks_the_cut),
     };
 
-    g_log_set_writer_func(quiet_log, NULL, NULL);
+    g_log_set_writer_func(count_log, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
