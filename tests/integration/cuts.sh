@@ -1,0 +1,214 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Two disks, cut every second while a guest writes to them in an order: every
+# pair of images that the hook put aside is one instant of both. Then what may
+# come in between: the hook fails, everything is killed in the middle of a cut,
+# the room for old content ends, a disk leaves the group and comes back,
+# discards. The same judge sees that with policy=none the far side is no
+# instant.
+. "$(dirname "$0")/functions.sh"
+requires root fuse weir nbdkit nbdinfo qemu-img jq python3
+new_dir
+
+pins=$T/pins
+mkdir "$pins"
+
+# How fast both targets are, in bits per second; live.
+set_rate() {
+    echo "$1" >"$T/rate.new"
+    mv "$T/rate.new" "$T/rate"
+}
+
+# Pairs only: of a disk that is cut alone there is nothing to compare.
+make_hook() {
+    cat >"$T/on-cut" <<END
+#!/bin/sh
+if [ -e $T/hook-fails ]; then
+    echo 'no room for a snapshot' >&2
+    exit 1
+fi
+[ "\$WEIR_DISKS" = 'vda vdb' ] || exit 0
+for disk in vda vdb; do
+    cp --reflink=auto --sparse=always $T/\$disk.far \\
+        $pins/\$WEIR_CUT.\$disk || exit 1
+done
+END
+    chmod +x "$T/on-cut"
+}
+
+start_writer() {
+    "$tests_dir/tools/pair-history" write "$MNT/vda.raw" "$MNT/vdb.raw" \
+        "$T/progress" >>"$T/writer.log" 2>&1 &
+    writer=$!
+    on_exit "end_pid $writer"
+}
+
+# It ends by itself only on an error.
+stop_writer() {
+    kill "$writer" || true
+    wait "$writer" || fail 'the guest had an error'
+}
+
+records() { # how many pairs are acknowledged
+    local count
+    read -r count <"$T/progress"
+    echo "$count"
+}
+
+has_records() { # COUNT
+    [ "$(records)" -ge "$1" ]
+}
+
+n_pins() {
+    find "$pins" -name '*.vdb' | wc -l
+}
+
+has_pins() { # COUNT
+    [ "$(n_pins)" -ge "$1" ]
+}
+
+judge() { # DIR
+    "$tests_dir/tools/pair-history" check "$1" >"$T/judged" 2>&1
+}
+
+assert_pins() {
+    judge "$pins" || fail "$(tail -n 1 "$T/judged")"
+}
+
+status_says() { # FILTER that is true
+    status_is "$1" true
+}
+
+n_writes() {
+    echo $(($(logged_writes "$T/vda.nbd") + $(logged_writes "$T/vdb.nbd")))
+}
+
+both_are_equal() {
+    for disk in vda vdb; do
+        assert_same "$MNT/$disk.raw" "$T/$disk.far"
+    done
+}
+
+#
+# One instant of both disks, again and again
+#
+set_rate 400M
+make_hook
+for disk in vda vdb; do
+    truncate -s 32M "$T/$disk.far"
+    start_nbdkit $disk --filter=log --filter=rate --filter=delay \
+        file "$T/$disk.far" "logfile=$T/$disk.nbd" "rate-file=$T/rate" \
+        wdelay=20ms
+    "$WEIR" create "$STORE/$disk" --size 32M --target "$(uri $disk)"
+done
+"$WEIR" set "$STORE" cut-interval=1 request-deadline=1 "on-cut=$T/on-cut"
+mount_store
+start_writer
+await 30 has_pins 9
+aside=$("$WEIR" metrics "$STORE" |
+    awk '/^weir_aside_clusters_total/ { printf "%d", $2 }')
+[ "$aside" -gt 0 ] || fail 'nothing was kept aside'
+assert_pins
+say "$(cat "$T/judged"), $aside clusters kept aside"
+grown=$(sed 's/.*pairs, \([0-9]*\) newer.*/\1/' "$T/judged")
+[ "$grown" -ge 8 ] || fail "only $grown pairs that are newer than another"
+
+#
+# With the newest content as it comes, no pause finds an instant
+#
+paused_pair_is_wrong() {
+    mkdir -p "$T/streamed"
+    "$WEIR" pause "$STORE"
+    await 10 status_is .inflight_bytes 0
+    cp --sparse=always "$T/vda.far" "$T/streamed/1.vda"
+    cp --sparse=always "$T/vdb.far" "$T/streamed/1.vdb"
+    "$WEIR" resume "$STORE"
+    ! judge "$T/streamed"
+}
+
+"$WEIR" set "$STORE" policy=none
+await 10 paused_pair_is_wrong
+say "policy none: $(tail -n 1 "$T/judged")"
+"$WEIR" set "$STORE" policy=cut
+
+#
+# The hook fails: the far side stays what it is, the guest goes on
+#
+touch "$T/hook-fails"
+await 10 status_says '.hook.failures >= 1'
+[[ $(status .hook.error) == *'no room for a snapshot'* ]] ||
+    fail "the hook's error: $(status .hook.error)"
+sent=$(n_writes)
+await 10 has_records $(($(records) + 500))
+code=0
+"$WEIR" drain "$STORE" --wait --timeout 1s >"$T/out" 2>"$T/err" || code=$?
+[ "$code" -eq 124 ] || fail "drain with a failing hook: exit $code"
+await 10 status_says '.hook.failures >= 2'
+[ "$(n_writes)" -eq "$sent" ] || fail 'sent while the hook failed'
+pinned=$(status .consistent.pinned)
+rm "$T/hook-fails"
+await 15 status_says ".hook.failures == 0 and .consistent.pinned > $pinned"
+drain_store
+
+#
+# A disk leaves the group and comes back, discards in the midst of cuts
+#
+"$WEIR" set "$STORE/vdb" group=no
+drain_store
+dd if=/dev/urandom of="$MNT/vda.raw" bs=1M seek=8 count=16 conv=notrunc \
+    oflag=direct status=none
+"$WEIR" set "$STORE/vdb" group=yes
+fallocate -p -o 8M -l 8M "$MNT/vda.raw"
+drain_store
+count=$(n_pins)
+fallocate -p -o 12M -l 10M "$MNT/vda.raw"
+await 10 has_pins $((count + 2))
+stop_writer
+drain_store
+both_are_equal
+
+#
+# No room for old content: no whole cut until the load is over
+#
+set_rate 16M
+"$WEIR" set "$STORE" buffer-size=1M
+start_writer
+await 15 status_is .state degraded
+cut=$(status .consistent.cut)
+degraded=$(status .cuts.degraded)
+await 20 status_says ".cuts.degraded > $degraded"
+status_says ".consistent.cut == $cut and .state == \"degraded\"" ||
+    fail "advanced while degraded: $(status '.state, .consistent')"
+stop_writer
+await 20 status_says \
+    ".consistent.cut > $cut and .consistent.in_place and .state == \"idle\""
+both_are_equal
+"$WEIR" set "$STORE" buffer-size=0
+
+#
+# Everything killed in the middle of a cut, and again
+#
+set_rate 4M
+for round in 1 2; do
+    cut=$(status .consistent.cut)
+    start_writer
+    await 15 status_says \
+        '.cuts.state == "sending" and (.consistent.in_place | not)'
+    kill_daemon
+    wait "$writer" || true
+    mount_store
+    status_says "(.consistent.in_place | not) and .consistent.cut >= $cut" ||
+        fail "after kill -9, round $round: $(status .consistent)"
+done
+set_rate 400M
+await 30 status_says ".consistent.in_place and .consistent.cut > $cut"
+start_writer
+count=$(n_pins)
+await 20 has_pins $((count + 2))
+stop_writer
+drain_store
+both_are_equal
+assert_pins
+say "in all: $(cat "$T/judged")"
+umount_store
