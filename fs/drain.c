@@ -60,7 +60,8 @@ disk_is_done(Drain *drain, unsigned i)
         return true;
     }
     if (drain->cut != 0 && store_is_cut(daemon->store, disk)) {
-        return cuts_is_done(daemon->cuts, drain->cut);
+        /* Without cuts the daemon is ending: this one will not be whole. */
+        return daemon->cuts != NULL && cuts_is_done(daemon->cuts, drain->cut);
     }
     if (*seq == 0 && is_punched(drain, i)) {
         *seq = disk_map_open_seq(disk->map);

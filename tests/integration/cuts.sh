@@ -118,18 +118,19 @@ grown=$(sed 's/.*pairs, \([0-9]*\) newer.*/\1/' "$T/judged")
 # With the newest content as it comes, no pause finds an instant
 #
 paused_pair_is_wrong() {
-    mkdir -p "$T/streamed"
+    "$WEIR" resume "$STORE"
     "$WEIR" pause "$STORE"
-    await 10 status_is .inflight_bytes 0
+    status_is .inflight_bytes 0 || return 1
     cp --sparse=always "$T/vda.far" "$T/streamed/1.vda"
     cp --sparse=always "$T/vdb.far" "$T/streamed/1.vdb"
-    "$WEIR" resume "$STORE"
     ! judge "$T/streamed"
 }
 
 "$WEIR" set "$STORE" policy=none
-await 10 paused_pair_is_wrong
+mkdir "$T/streamed"
+await 20 paused_pair_is_wrong
 say "policy none: $(tail -n 1 "$T/judged")"
+"$WEIR" resume "$STORE"
 "$WEIR" set "$STORE" policy=cut
 
 #
@@ -210,6 +211,15 @@ for round in 1 2; do
     status_says "(.consistent.in_place | not) and .consistent.cut >= $cut" ||
         fail "after kill -9, round $round: $(status '.consistent | tojson')"
 done
+# At rest, and with the daemon ending: who waits for the cut is told.
+"$WEIR" drain "$STORE" --wait >"$T/out" 2>"$T/waiter" &
+waiter=$!
+await 10 status_says '.cuts.state == "sending"'
+umount_store
+! wait "$waiter" || fail 'a drain that was ended says that all is there'
+grep -q 'is stopping' "$T/waiter" || fail "the drain: $(cat "$T/waiter")"
+refused 124 "$WEIR" drain "$STORE" --timeout 1s
+mount_store
 set_rate 400M
 await 30 status_says ".consistent.in_place and .consistent.cut > $cut"
 start_writer
