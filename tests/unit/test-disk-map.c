@@ -5,7 +5,7 @@
  * The model keeps an array of bools per generation and a list of holds, and
  * works every figure out anew after each step. Seeded steps: writes begin and
  * end in any order, pins and punches get in their way, the relay seals,
- * settles and retires, the disk grows.
+ * settles, retires and takes back, the disk grows.
  */
 #include "bitmap/disk-map.h"
 #include "tests/lib/seed.h"
@@ -89,6 +89,17 @@ model_is_dirty(const struct Model *m, uint64_t c)
         }
     }
     return false;
+}
+
+static bool
+model_is_owed(const struct Model *m, uint64_t c)
+{
+    bool is_owed = false;
+
+    for (unsigned g = 0; g < m->gens - 1; g++) {
+        is_owed |= m->gen[g].bits[c];
+    }
+    return is_owed;
 }
 
 static bool
@@ -200,6 +211,28 @@ compare_relay_side(struct Model *m)
     }
 }
 
+/* Owed: by whichever of the sealed ones. */
+static void
+compare_owed(struct Model *m)
+{
+    uint64_t from = seed_below(&m->seed, m->n);
+    uint64_t end = from + 1 + seed_below(&m->seed, m->n - from);
+    uint64_t want = from;
+    struct ClusterRun run = {0, 0};
+
+    while (want < end && !model_is_owed(m, want)) {
+        want++;
+    }
+    assert_int_equal(disk_map_next_owed(m->map, from, end, &run), want < end);
+    if (want < end) {
+        assert_int_equal(run.first, want);
+        assert_in_range(run.count, 1, end - want);
+        for (uint64_t c = 0; c < run.count; c++) {
+            assert_true(model_is_owed(m, want + c));
+        }
+    }
+}
+
 static void
 step_hold(struct Model *m)
 {
@@ -223,7 +256,9 @@ step_hold(struct Model *m)
         t->hold.len = m->size - t->hold.offset;
     }
     t->is_parked =
-        disk_map_begin(m->map, &t->hold, m->now_us) == DISK_MAP_PARKED;
+        range_kind_writes(t->hold.kind) || seed_below(&m->seed, 2)
+            ? disk_map_begin(m->map, &t->hold, m->now_us) == DISK_MAP_PARKED
+            : !disk_map_hold(m->map, &t->hold);
     if (!t->is_parked && range_kind_writes(t->hold.kind)) {
         model_mark(m, t->hold.offset, t->hold.len);
     }
@@ -277,13 +312,41 @@ step_retire(struct Model *m)
     }
 }
 
+/* Everything is open again, under the oldest number. */
+static void
+step_unseal(struct Model *m)
+{
+    struct Generation *open = &m->gen[m->gens - 1];
+    struct Generation *to = &m->gen[0];
+
+    disk_map_unseal(m->map);
+    for (unsigned g = 1; g < m->gens; g++) {
+        const struct Generation *from = &m->gen[g];
+
+        if (from->count && (!to->count || from->first_us < to->first_us)) {
+            to->first_us = from->first_us;
+        }
+        for (uint64_t c = 0; c < m->n; c++) {
+            to->count += from->bits[c] && !to->bits[c];
+            to->bits[c] |= from->bits[c];
+        }
+    }
+    for (; open != to; open--) {
+        memset(open, 0, sizeof(*open));
+    }
+    m->gens = 1;
+}
+
 static void
 step_rare(struct Model *m)
 {
     uint64_t old = m->size;
     Bitmap *from;
 
-    switch (seed_below(&m->seed, 6)) {
+    switch (seed_below(&m->seed, 8)) {
+    case 6:
+        step_unseal(m);
+        break;
     case 0:
         model_mark(m, 0, m->size);
         disk_map_mark_all(m->map, m->now_us);
@@ -356,6 +419,7 @@ test_disk_map_equals_model_after_every_step(void **state)
             random_step(m);
             compare_figures(m);
             compare_relay_side(m);
+            compare_owed(m);
             if (step % 8 == 0) {
                 compare_places(m);
             }
@@ -490,38 +554,12 @@ test_threads_leave_disk_and_target_equal(void **state)
     free(stage);
 }
 
-static void
-test_64_tib_is_marked_sealed_and_settled_in_slices(void **state)
-{
-    DiskMap *map = disk_map_new(UINT64_C(64) << 40, 16);
-    uint64_t n = disk_map_clusters(map);
-    struct DiskMapFigures figures;
-    struct ClusterRun run;
-
-    (void)state;
-    assert_int_equal(disk_map_next_clean(map, 5), 5);
-    disk_map_mark_all(map, 9);
-    disk_map_figures(map, &figures);
-    assert_int_equal(figures.dirty_clusters, n);
-    assert_int_equal(figures.dirtied_clusters, n);
-    assert_int_equal(disk_map_next_clean(map, 0), UINT64_MAX);
-    assert_int_equal(disk_map_seal(map), 1);
-    assert_true(disk_map_next_sealed(map, 0, UINT64_MAX, &run));
-    assert_int_equal(run.count, n);
-    disk_map_settle(map, (struct ClusterRun){n - 7, 3});
-    assert_int_equal(disk_map_next_clean(map, 0), n - 7);
-    disk_map_figures(map, &figures);
-    assert_int_equal(figures.dirty_clusters, n - 3);
-    disk_map_free(map);
-}
-
 int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_disk_map_equals_model_after_every_step),
         cmocka_unit_test(test_threads_leave_disk_and_target_equal),
-        cmocka_unit_test(test_64_tib_is_marked_sealed_and_settled_in_slices),
     };
 
     seed0 = seed_from_args(argc, argv);
