@@ -393,7 +393,7 @@ disk_map_unseal(DiskMap *map)
     do {
         disk_map_lock(map);
         more = slice_locked(map, slice.first + slice.count, UINT64_MAX, &slice);
-        if (more) {
+        if (more && !mutant(MUTANT_FORGET_UNSEALED)) {
             generations_reopen(&map->gens, slice);
         }
         disk_map_unlock(map);

@@ -41,6 +41,8 @@ enum WeirMutant {
     MUTANT_NO_PIN,            /* ... or while the relay reads it */
     MUTANT_CUT_ONE_BY_ONE,    /* each disk is sealed at an instant of its own */
     MUTANT_CUT_ZEROES,        /* ... whether or not its zeroes are punched */
+    MUTANT_SEND_UNALLOWED,    /* a cut is sent as soon as it is sealed */
+    MUTANT_FORGET_UNSEALED,   /* what is taken back is not dirty again */
 };
 
 #ifndef WEIR_MUTANT

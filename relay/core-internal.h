@@ -265,6 +265,8 @@ void core_error(RelayCore *core, const char *format, ...)
 bool core_may_write(const RelayCore *core);
 /* ... and of the generation that is being drained? */
 bool core_may_send(const RelayCore *core);
+/* Policy `cut`: was the generation @seq released? */
+bool core_is_allowed(const RelayCore *core, uint64_t seq);
 bool core_ack_settles(const RelayCore *core);
 bool core_has_status(const RelayCore *core);
 bool core_can_zero(const RelayCore *core);

@@ -388,7 +388,7 @@ static bool
 pass_is_barred(const RelayCore *core, uint64_t seq)
 {
     return core->config.is_cut && !core->is_recovering &&
-           (!seq || seq > core->allowed_seq);
+           (!seq || !core_is_allowed(core, seq));
 }
 
 /* Seal what is open, if it is time. */

@@ -82,11 +82,17 @@ core_may_write(const RelayCore *core)
 }
 
 bool
+core_is_allowed(const RelayCore *core, uint64_t seq)
+{
+    return seq <= core->allowed_seq || mutant(MUTANT_SEND_UNALLOWED);
+}
+
+bool
 core_may_send(const RelayCore *core)
 {
     return core_may_write(core) &&
            (!core->config.is_cut ||
-            (core->sealed_seq && core->sealed_seq <= core->allowed_seq));
+            (core->sealed_seq && core_is_allowed(core, core->sealed_seq)));
 }
 
 /* No flush can or need be had: an acknowledgement is all there is. */

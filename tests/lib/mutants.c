@@ -44,6 +44,8 @@ static const struct Mutant {
     {"no-pin", MUTANT_NO_PIN, NULL},
     {"cut-one-by-one", MUTANT_CUT_ONE_BY_ONE, NULL},
     {"cut-zeroes", MUTANT_CUT_ZEROES, NULL},
+    {"send-unallowed", MUTANT_SEND_UNALLOWED, NULL},
+    {"forget-unsealed", MUTANT_FORGET_UNSEALED, NULL},
     {"no-data-sync", MUTANT_NONE, "disk.raw"},
     {"no-bitmap-sync", MUTANT_NONE, "dirty"},
     {"no-intent-sync", MUTANT_NONE, "intent"},

@@ -9,6 +9,7 @@
 #include "sim.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,6 +67,9 @@ guest_new(Sim *sim)
     unsigned count = 1 + (unsigned)sim_below(sim, most);
     unsigned room = sim->cells - first;
     count = count < room ? count : room;
+    if (!cuts_keep(sim, first, count)) {
+        return;
+    }
     *hold = (struct SimHold){
         .hold = {.offset = first * sim->cell_bytes,
                  .len = count * sim->cell_bytes,
@@ -165,6 +169,51 @@ guest_is_idle(const Sim *sim)
 /*
  * Local reads
  */
+static void
+read_parts(Sim *sim, unsigned op)
+{
+    struct SimLocal *local = &sim->local[op];
+    unsigned first = (unsigned)(local->offset / sim->cell_bytes);
+    int64_t last = sim->now_us;
+
+    for (unsigned i = 0; i < local->len / sim->cell_bytes; i++) {
+        local->is_aside[i] = cuts_is_kept(sim, first + i);
+    }
+    for (unsigned part = 0; part < SIM_PARTS; part++) {
+        int64_t at = sim->now_us + sim_delay(sim, READ_US);
+        sim_at(sim, at, SIM_READ_PART, op, part);
+        last = at > last ? at : last;
+    }
+    sim_at(sim, last + 1, SIM_READ, op, 0);
+}
+
+/* Called under the DiskMap's lock. */
+static void
+pin_granted_cb(RangeHold *range)
+{
+    struct SimLocal *local =
+        (struct SimLocal *)((char *)range - offsetof(struct SimLocal, pin));
+
+    read_parts(local->sim, (unsigned)(local - local->sim->local));
+}
+
+/* What is read of a cut is what the writes of before have left. */
+static void
+local_pin(Sim *sim, unsigned op)
+{
+    struct SimLocal *local = &sim->local[op];
+
+    local->is_pinned = sim->config.is_cut;
+    local->sim = sim;
+    local->pin = (RangeHold){.offset = local->offset,
+                             .len = local->len,
+                             .kind = RANGE_PIN,
+                             .granted = pin_granted_cb};
+    if (!local->is_pinned || disk_map_hold(sim->map, &local->pin)) {
+        read_parts(sim, op);
+    }
+}
+
 void
 local_perform(Sim *sim, const struct RelayAction *action)
 {
@@ -186,14 +235,8 @@ local_perform(Sim *sim, const struct RelayAction *action)
     if (action->len > RELAY_OP_BYTES_MAX) {
         sim_fail(sim, "op %u is larger than a buffer", op);
     }
-    int64_t last = sim->now_us;
     books_look(sim, op);
-    for (unsigned part = 0; part < SIM_PARTS; part++) {
-        int64_t at = sim->now_us + sim_delay(sim, READ_US);
-        sim_at(sim, at, SIM_READ_PART, op, part);
-        last = at > last ? at : last;
-    }
-    sim_at(sim, last + 1, SIM_READ, op, 0);
+    local_pin(sim, op);
 }
 
 /* The extent at the op's offset as it is now. */
@@ -205,11 +248,12 @@ local_mapped(Sim *sim, unsigned op)
     unsigned n = 1;
     struct RelayEvent event = {.kind = RELAY_MAPPED, .op = op};
 
-    while (n < count && sim->is_hole[first + n] == sim->is_hole[first]) {
+    while (n < count &&
+           cuts_is_hole(sim, first + n) == cuts_is_hole(sim, first)) {
         n++;
     }
     event.len = n * sim->cell_bytes;
-    event.is_hole = sim->is_hole[first];
+    event.is_hole = cuts_is_hole(sim, first);
     if (!sim->is_quiet && sim_chance(sim, sim->rates.read_error)) {
         event = (struct RelayEvent){.kind = RELAY_MAP_FAILED, .op = op};
     }
@@ -252,11 +296,17 @@ local_event(Sim *sim, const struct SimEvent *event)
     }
     if (event->kind == SIM_READ_PART) {
         for (unsigned i = event->b; i < count; i += SIM_PARTS) {
-            sim->local[op].values[i] = sim->disk[first + i];
+            sim->local[op].values[i] = sim->local[op].is_aside[i]
+                                           ? sim->cut.kept[first + i]
+                                           : sim->disk[first + i];
         }
         return;
     }
     sim->local[op].is_busy = false;
+    if (event->kind == SIM_READ && sim->local[op].is_pinned) {
+        sim->local[op].is_pinned = false;
+        disk_map_end(sim->map, &sim->local[op].pin, sim->now_us);
+    }
     if (event->kind == SIM_MAPPED) {
         local_mapped(sim, op);
     } else {

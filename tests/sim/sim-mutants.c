@@ -30,6 +30,8 @@ static const struct {
     {"drop-unsynced", MUTANT_DROP_UNSYNCED},
     {"retry-sync", MUTANT_RETRY_SYNC},
     {"no-log-doubt", MUTANT_NO_LOG_DOUBT},
+    {"send-unallowed", MUTANT_SEND_UNALLOWED},
+    {"forget-unsealed", MUTANT_FORGET_UNSEALED},
 };
 
 bool

@@ -28,7 +28,7 @@ static void
 daemon_start(Sim *sim)
 {
     for (unsigned i = 0; i < RELAY_OPS; i++) {
-        sim->local[i].is_busy = false;
+        sim->local[i].is_busy = sim->local[i].is_pinned = false;
     }
     sim->core = relay_core_new(&sim->config);
     if (!sim->core) {
@@ -74,6 +74,7 @@ daemon_crash(Sim *sim)
     sim->life++;
     guest_finish(sim);
     target_crashed(sim);
+    cuts_crashed(sim);
     map = recovered_map(sim);
     if (is_power_cut) {
         guest_power_cut(sim);
@@ -288,6 +289,7 @@ sim_begin(Sim *sim)
         .connect_deadline_us = SIM_SECOND,
         .backoff_min_us = SIM_SECOND / 20,
         .backoff_max_us = 2 * SIM_SECOND,
+        .is_cut = sim_chance(sim, 500),
     };
     draw_contents(sim);
     memcpy(sim->synced, sim->disk, sizeof(sim->synced));
@@ -296,6 +298,9 @@ sim_begin(Sim *sim)
     sim_at(sim, sim->now_us, SIM_GUEST, 0, 0);
     sim_at(sim, sim->now_us + SIM_SECOND, SIM_TROUBLE, 0, 0);
     sim_at(sim, sim->now_us + SIM_SECOND, SIM_USER, 0, 0);
+    if (sim->config.is_cut) {
+        sim_at(sim, sim->now_us, SIM_CUT, 0, 0);
+    }
 }
 
 static void
@@ -323,6 +328,9 @@ dispatch(Sim *sim, const struct SimEvent *event)
         break;
     case SIM_USER:
         user_event(sim);
+        break;
+    case SIM_CUT:
+        cuts_event(sim);
         break;
     case SIM_KEPT:
         if (event->life == sim->life) {

@@ -258,6 +258,7 @@ sim_check(Sim *sim)
         }
     }
     check_bounds(sim);
+    cuts_check(sim);
     if (sim->steps % 128 == 0) {
         check_figures(sim);
     }

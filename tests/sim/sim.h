@@ -50,6 +50,7 @@ enum SimEventKind {
     SIM_BROKEN,    /* a: conn, b: epoch: the relay learns of it */
     SIM_TROUBLE,   /* the target has one of its moods */
     SIM_USER,      /* somebody turns a knob */
+    SIM_CUT,       /* policy `cut`: one begins, or is allowed */
     SIM_KEPT,      /* the store remembers that the target is ours */
     SIM_EVENT_KINDS
 };
@@ -124,6 +125,19 @@ struct SimSum {
     uint32_t values[SIM_CELLS];
 };
 
+struct SimLocal {
+    bool is_busy;
+    uint64_t offset, len;
+    uint32_t values[SIM_CELLS_MAX];
+    struct SimSum known[SIM_CLUSTERS_MAX];
+    bool is_noting;
+    bool is_forgetful; /* the note under way says "unknown" */
+    bool is_pinned;
+    RangeHold pin;
+    bool is_aside[SIM_CELLS_MAX]; /* read from there: seen when it began */
+    Sim *sim;
+};
+
 struct Sim {
     uint64_t seed, random;
     int64_t now_us;
@@ -158,14 +172,7 @@ struct Sim {
     uint32_t life;
     bool is_contact_kept, is_keeping;
     bool is_refusal_due; /* the target shows data and may be refused */
-    struct {
-        bool is_busy;
-        uint64_t offset, len;
-        uint32_t values[SIM_CELLS_MAX];
-        struct SimSum known[SIM_CLUSTERS_MAX];
-        bool is_noting;
-        bool is_forgetful; /* the note under way says "unknown" */
-    } local[RELAY_OPS];    /* buffers */
+    struct SimLocal local[RELAY_OPS]; /* buffers */
 
     /* remote-sums and sent-log: as written, as synced, as being synced */
     struct SimSum sums[SIM_CLUSTERS_MAX], durable[SIM_CLUSTERS_MAX],
@@ -174,6 +181,20 @@ struct Sim {
     bool is_unsynced[SIM_CLUSTERS_MAX], is_syncing[SIM_CLUSTERS_MAX];
     Bitmap *sent_log, *log_next; /* durable, and the commit under way */
     Bitmap *logged;              /* what the last life left */
+
+    /* Policy `cut` (config.is_cut). */
+    struct {
+        bool is_active, is_allowed;
+        bool is_whole; /* the target holds the last one, as held[] says */
+        uint64_t seq;
+        unsigned cells;                      /* the disk's size then */
+        uint32_t then[SIM_CELLS_MAX];        /* ... and content, ... */
+        struct SimHold in_flight[SIM_HOLDS]; /* ... and what came on top */
+        bool is_kept[SIM_CLUSTERS_MAX];      /* aside: */
+        uint32_t kept[SIM_CELLS_MAX];
+        bool is_hole[SIM_CELLS_MAX];
+        uint32_t held[SIM_TARGET_MAX];
+    } cut;
 
     struct SimTarget target;
     struct {
@@ -206,6 +227,16 @@ void guest_power_cut(Sim *sim); /* unsynced cells may be what they were */
 bool guest_is_idle(const Sim *sim);
 void local_perform(Sim *sim, const struct RelayAction *action);
 void local_event(Sim *sim, const struct SimEvent *event);
+
+/* fake-cuts.c */
+void cuts_event(Sim *sim);
+void cuts_crashed(Sim *sim);
+void cuts_check(Sim *sim);
+/* Cells are about to be written: keep what is owed there; false: not now. */
+bool cuts_keep(Sim *sim, unsigned first, unsigned count);
+/* Is it kept, so that what is read for the target is cut.kept? */
+bool cuts_is_kept(const Sim *sim, unsigned cell);
+bool cuts_is_hole(const Sim *sim, unsigned cell);
 
 /* fake-books.c: the relay's own files */
 void books_begin(Sim *sim);
