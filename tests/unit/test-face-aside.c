@@ -214,9 +214,6 @@ test_a_copy_may_come_too_late(void **state)
     }
     aside_faults.gates_copies = false;
     aside_rig_end_cut(rig);
-    while (aside_is_on(rig->disk->aside)) {
-        aside_rig_wait(&until_us);
-    }
     aside_rig_open_gate();
     fake_reply(&rig->session, &error);
     assert_int_equal(error, 0);
