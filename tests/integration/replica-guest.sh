@@ -139,7 +139,7 @@ start_host() { # SETTINGS…
     await 180 has_synced 2
     # So slow that a cut is under way most of the time, on any machine.
     rate=$(status '.rates.dirty_bps // 0 | floor')
-    "$WEIR" set "$STORE" bwlimit=$((rate > 200000 ? rate : 200000))
+    "$WEIR" set "$STORE" bwlimit=$((rate > 400000 ? rate / 4 : 100000))
 }
 
 boot_load() { # its console, with the time of each line
