@@ -150,9 +150,13 @@ aside_free(Aside *aside)
 int
 aside_grow(Aside *aside, uint64_t size_bytes)
 {
-    int r;
+    int r = 0;
 
     lock(aside);
+    if (size_bytes <= bitmap_size_bytes(aside->kept)) {
+        unlock(aside); /* as of a resize that failed further on */
+        return 0;
+    }
     r = bitmap_reserve(aside->kept, size_bytes);
     r = r < 0 ? r : bitmap_reserve(aside->zero, size_bytes);
     if (r == 0) {

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define TAIL_BYTES 512
+#define READS_MAX  32 /* at a time: more than a pipe holds */
 
 /* One run; outlives a hook that is freed meanwhile. */
 struct Run {
@@ -85,15 +86,18 @@ read_pipe(struct Run *run)
     g_autoptr(GError) error = NULL;
     gssize count;
 
+    /* Not for ever: it may be filled as fast as it is read. */
+    unsigned left = READS_MAX;
+
     do {
         count = g_pollable_input_stream_read_nonblocking(
             run->pipe, bytes, sizeof(bytes), NULL, &error);
         if (count > 0) {
             tail_add(run, bytes, (size_t)count);
         }
-    } while (count > 0);
-    return count < 0 &&
-           g_error_matches(error, G_IO_ERROR, G_IO_ERROR_WOULD_BLOCK);
+    } while (count > 0 && --left > 0);
+    return count > 0 || (count < 0 && g_error_matches(error, G_IO_ERROR,
+                                                      G_IO_ERROR_WOULD_BLOCK));
 }
 
 static gboolean

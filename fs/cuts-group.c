@@ -155,6 +155,14 @@ cuts_regroup(Cuts *cuts)
         config->ops->set_cut(config->relay, disk->name, is_cut);
         cuts->is_told[i] = is_cut;
     }
+    cuts->is_degraded = cuts->is_degraded && cuts_has_members(cuts);
+}
+
+void
+cuts_recontacted(Cuts *cuts, Disk *disk)
+{
+    disk->cut = 0;
+    cuts_retargeted(cuts, disk);
 }
 
 void

@@ -51,7 +51,8 @@
  */
 #include "cuts-private.h"
 
-#define AGAIN_US (200 * 1000) /* after a cut that was not to be had */
+#define AGAIN_US    (200 * 1000) /* after a cut that was not to be had */
+#define DISCARDS_US (50 * 1000)  /* while discards are under way */
 
 static const struct CutsOps real_ops = {
     .cut = face_cut,
@@ -92,6 +93,15 @@ drain_leftover(Cuts *cuts, Disk *disk)
     return true;
 }
 
+/* The relay has met a target for the first time, and that is not heard yet: it
+ * holds no cut (cuts_recontacted()). */
+static bool
+is_new_contact(const Disk *disk, const struct RelayFigures *figures)
+{
+    return figures->core.contact == CONTACT_KNOWN &&
+           disk->contact != CONTACT_KNOWN;
+}
+
 /* Is the target of each disk of the group there to be advanced? */
 static bool
 is_group_ready(Cuts *cuts)
@@ -111,7 +121,12 @@ is_group_ready(Cuts *cuts)
             cuts->waits_for = cuts->waits_for ? cuts->waits_for : disk;
             is_ready = false;
         } else if (figures.core.is_paused || figures.core.is_recovering ||
-                   drain_leftover(cuts, disk)) {
+                   is_new_contact(disk, &figures) ||
+                   drain_leftover(cuts, disk) || !figures.core.is_cut) {
+            is_ready = false;
+        } else if (atomic_load(&disk->unpunched_bytes)) {
+            /* Discards come first; soon again. */
+            cuts->again_us = cuts->config.ops->now_us() + DISCARDS_US;
             is_ready = false;
         }
     }
@@ -242,6 +257,10 @@ step_rest(Cuts *cuts, int64_t now_us)
 
     if (store->settings.on_cut && held->pinned < held->holds &&
         store_is_in_place(store)) {
+        /* What is behind the address may be another one by now. */
+        if (!is_group_ready(cuts)) {
+            return;
+        }
         gather_group(cuts, &cuts->cut);
         cuts->number = held->holds;
         cuts->cut.wall_us = held->holds_us;
@@ -273,15 +292,34 @@ is_retired(const Cuts *cuts)
     return true;
 }
 
+/* A disk of which something was taken back, or NULL. */
+static const Disk *
+find_unsettled(const Cuts *cuts)
+{
+    for (unsigned i = 0; i < cuts->cut.n_disks; i++) {
+        Disk *disk = cuts->cut.disks[i];
+
+        if (disk_map_settled_seq(disk->map) < cuts->cut.seq[i]) {
+            return disk;
+        }
+    }
+    return NULL;
+}
+
 static void
 step_sending(Cuts *cuts, int64_t now_us)
 {
+    const Disk *unsettled;
+
     (void)now_us;
     if (!is_retired(cuts)) {
         return;
     }
     cuts->config.hear(cuts->config.user);
-    if (cuts->state == CUTS_SENDING) {
+    unsettled = find_unsettled(cuts);
+    if (cuts->state == CUTS_SENDING && unsettled) {
+        degrade(cuts, unsettled, -ECANCELED);
+    } else if (cuts->state == CUTS_SENDING) {
         cuts->state = CUTS_WHOLE;
     }
 }
@@ -291,6 +329,7 @@ step_broken(Cuts *cuts, int64_t now_us)
 {
     (void)now_us;
     if (is_retired(cuts)) {
+        cuts_end_all_aside(cuts); /* once more: its room is given back now */
         cuts->state = CUTS_REST;
     }
 }
@@ -394,9 +433,12 @@ cuts_look(Cuts *cuts)
 }
 
 void
-cuts_degraded(Cuts *cuts, Disk *disk, int error)
+cuts_degraded(Cuts *cuts, Disk *disk, uint64_t seq, int error)
 {
-    if (cuts->state == CUTS_SENDING && cuts_find(cuts, disk) >= 0) {
+    int found = cuts_find(cuts, disk);
+
+    if (cuts->state == CUTS_SENDING && found >= 0 &&
+        cuts->cut.seq[found] == seq) {
         degrade(cuts, disk, error);
     }
 }

@@ -54,10 +54,13 @@ void cuts_free(Cuts *cuts);
 /* Something may have changed: time went on, news of the relay, a setting. Not
  * from within `hear`. */
 void cuts_look(Cuts *cuts);
-/* FACE_NOTE_DEGRADED. */
-void cuts_degraded(Cuts *cuts, Disk *disk, int error);
+/* FACE_NOTE_DEGRADED, of the cut that had sealed @seq. */
+void cuts_degraded(Cuts *cuts, Disk *disk, uint64_t seq, int error);
 /* @disk has another target, or none; the relay is told of that afterwards. */
 void cuts_retargeted(Cuts *cuts, Disk *disk);
+/* The relay has met the target of @disk for the first time: whatever it holds,
+ * it is no cut. The caller keeps that before the target is written. */
+void cuts_recontacted(Cuts *cuts, Disk *disk);
 
 /* Somebody waits: do not wait for cut-interval. The number of the cut that
  * will hold all that is dirty now, 0 if nothing is owed. */

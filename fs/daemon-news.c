@@ -101,7 +101,7 @@ take_note(Daemon *daemon, FaceNote *note)
         return;
     case FACE_NOTE_DEGRADED:
         if (daemon->cuts != NULL) {
-            cuts_degraded(daemon->cuts, note->disk, note->error);
+            cuts_degraded(daemon->cuts, note->disk, note->seq, note->error);
         }
         break;
     case FACE_NOTE_ENDED:
@@ -128,6 +128,9 @@ take_contact(Daemon *daemon, Disk *disk)
         return;
     }
     disk->contact = figures.core.contact;
+    if (daemon->cuts != NULL) {
+        cuts_recontacted(daemon->cuts, disk);
+    }
     if (save_state(daemon) == 0) {
         relay_contact_kept(daemon->relay, disk->name);
     }

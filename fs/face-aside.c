@@ -95,7 +95,10 @@ empty_file(FaceDisk *disk)
 {
     FaceAside *aside = &disk->aside;
 
-    if (!aside->is_old || aside->n_spilling || aside->is_emptying) {
+    /* Who brings a cut that was given up to the target still reads there. */
+    if (!aside->is_old || aside->n_spilling || aside->is_emptying ||
+        (!aside_is_on(disk->disk->aside) &&
+         disk_map_sealed_seq(disk->disk->map))) {
         return;
     }
     aside->is_old = false;
@@ -122,13 +125,23 @@ end_cut(FaceDisk *disk)
     empty_file(disk);
 }
 
+static void
+tell(FaceDisk *disk)
+{
+    if (disk->aside.error &&
+        face_note_degraded(disk, disk->aside.error, disk->aside.seq)) {
+        disk->aside.error = 0;
+    }
+}
+
 /* A copy could not be made. */
 static void
 give_up(FaceDisk *disk, int error)
 {
     if (aside_is_on(disk->disk->aside)) {
-        end_cut(disk);
         disk->aside.error = error;
+        tell(disk); /* before what needed it is written */
+        end_cut(disk);
     }
 }
 
@@ -166,6 +179,29 @@ is_all_zero(const unsigned char *data, size_t len)
     return !data[0] && !memcmp(data, data + 1, len - 1);
 }
 
+/* The file may end inside the last cluster; it has whole blocks. */
+static uint64_t
+bytes_of(const FaceAsideOp *op)
+{
+    uint64_t block = op->disk->disk->offset_align;
+
+    return (op->hold.len + block - 1) & ~(block - 1);
+}
+
+static void copy_read(FaceIo *io, int res);
+
+static void
+copy_rest(FaceAsideOp *op)
+{
+    op->io.store = (StoreReq){.op = STORE_READ,
+                              .fd = op->disk->disk->fd,
+                              .buf = (unsigned char *)op->buffer + op->done,
+                              .offset = op->hold.offset + op->done,
+                              .len = bytes_of(op) - op->done};
+    op->io.fixed = op->disk->fixed;
+    face_submit(op->disk->face, &op->io, copy_read);
+}
+
 static void
 copy_read(FaceIo *io, int res)
 {
@@ -174,14 +210,20 @@ copy_read(FaceIo *io, int res)
     Aside *aside = disk->disk->aside;
     uint64_t len = cluster_bytes(disk);
 
+    if (res > 0 && op->done + (unsigned)res < bytes_of(op)) {
+        op->done += (unsigned)res;
+        copy_rest(op);
+        return;
+    }
+    res = res == 0 ? -EIO : res; /* the file ended too early */
     if (res < 0 || op->life != disk->aside.life) {
         aside_give(aside, op->buffer);
         if (res < 0 && op->life == disk->aside.life) {
             give_up(disk, res);
         }
     } else {
-        /* The file may end inside the last cluster. */
-        memset((unsigned char *)op->buffer + res, 0, len - (unsigned)res);
+        memset((unsigned char *)op->buffer + bytes_of(op), 0,
+               len - bytes_of(op));
         disk->face->count.aside_clusters++;
         if (is_all_zero(op->buffer, len)) {
             aside_give(aside, op->buffer);
@@ -205,13 +247,8 @@ face_aside_granted(FaceAsideOp *op)
         copy_end(op);
         return;
     }
-    op->io.store = (StoreReq){.op = STORE_READ,
-                              .fd = disk->disk->fd,
-                              .buf = op->buffer,
-                              .offset = op->hold.offset,
-                              .len = cluster_bytes(disk)};
-    op->io.fixed = disk->fixed;
-    face_submit(disk->face, &op->io, copy_read);
+    op->done = 0;
+    copy_rest(op);
 }
 
 static void
@@ -420,36 +457,36 @@ release(FaceDisk *disk)
     }
 }
 
-static void
-tell(FaceDisk *disk)
+/* False: somebody needs a buffer, or an op, and there is none. */
+static bool
+begin_copies(FaceDisk *disk)
 {
-    if (disk->aside.error && face_note_degraded(disk, disk->aside.error)) {
-        disk->aside.error = 0;
+    for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
+        if (!copy_for(disk, wait)) {
+            return false;
+        }
     }
+    return true;
 }
 
 void
 face_aside_run(FaceDisk *disk)
 {
     FaceAside *aside = &disk->aside;
-    bool is_served = true;
+    bool is_served;
 
     empty_file(disk);
-    if (aside->waiting) {
+    do {
         release(disk);
-    }
-    spill(disk);
-    for (FaceAsideWait *wait = aside->waiting; wait && is_served;
-         wait = wait->next) {
-        is_served = copy_for(disk, wait);
-    }
-    spill(disk);
-    if (!is_served && is_stuck(disk)) {
-        give_up(disk, -ENOBUFS);
-    }
-    if (aside->waiting && !aside_is_on(disk->disk->aside)) {
-        release(disk);
-    }
+        spill(disk);
+        is_served = begin_copies(disk);
+        spill(disk);
+        if (!is_served && is_stuck(disk)) {
+            give_up(disk, -ENOBUFS);
+        }
+        /* What they need may have been settled meanwhile: with nothing under
+         * way nobody would look again. */
+    } while (aside->waiting && is_stuck(disk));
     tell(disk);
 }
 
@@ -466,9 +503,10 @@ face_aside_is_idle(const FaceDisk *disk)
  * Cuts
  */
 void
-face_aside_begin(FaceDisk *disk)
+face_aside_begin(FaceDisk *disk, uint64_t seq)
 {
     disk->aside.life++;
+    disk->aside.seq = seq;
     disk->aside.error = 0;
     aside_begin(disk->disk->aside);
 }
@@ -477,4 +515,5 @@ void
 face_aside_end(FaceDisk *disk)
 {
     end_cut(disk);
+    empty_file(disk);
 }

@@ -6,16 +6,14 @@
  * is in flight is in or out (rule 12). Nothing is copied, whatever the size of
  * the disks.
  *
- * What was discarded and is not punched yet reads as zero and is not marked: a
- * cut waits until the lists of all its disks are empty (rule 25). They are
- * short, and empty most of the time even while a guest discards; who asks does
- * not wait long for such a moment, but asks again.
+ * What was discarded and is not punched yet reads as zero and is not marked:
+ * there is no cut while the list of one of its disks is not empty (rule 25).
+ * That is so for instants even while a guest discards all the time; who asks
+ * is answered at once, and asks again.
  */
 #include "face-wire.h"
 
 #include "bitmap/mutant.h"
-
-#define PATIENCE_US 50000
 
 static bool
 is_ready(const FaceCutMsg *msg)
@@ -43,7 +41,7 @@ seal(FaceCutMsg *msg)
         face_aside_end(&msg->face->disks[disk->index]);
         cut->seq[i] = disk_map_seal(disk->map);
         if (cut->seq[i]) {
-            face_aside_begin(&msg->face->disks[disk->index]);
+            face_aside_begin(&msg->face->disks[disk->index], cut->seq[i]);
         }
     }
     cut->wall_us = g_get_real_time();
@@ -69,24 +67,19 @@ face_cut_run(Face *face)
     if (!msg) {
         return;
     }
-    if (is_ready(msg)) {
+    bool is_made = is_ready(msg);
+
+    if (is_made) {
         seal(msg);
-        face->cut = NULL;
-        answer(msg, true);
-    } else if (face->is_leaving || face->is_stopping ||
-               face_now_us() >= msg->until_us) {
-        face->cut = NULL;
-        answer(msg, false);
     }
+    face->cut = NULL;
+    answer(msg, is_made);
 }
 
 static bool
 cut_at_once(Face *face, struct FaceCut *cut)
 {
-    FaceCutMsg msg = {.msg.kind = FACE_MSG_CUT,
-                      .face = face,
-                      .cut = cut,
-                      .until_us = face_now_us() + PATIENCE_US};
+    FaceCutMsg msg = {.msg.kind = FACE_MSG_CUT, .face = face, .cut = cut};
 
     /* Memory first: all of them are sealed, or none. */
     for (unsigned i = 0; i < cut->n_disks; i++) {

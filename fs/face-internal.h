@@ -210,6 +210,7 @@ typedef struct FaceAsideOp {
     FaceDisk *disk; /* NULL: free */
     uint64_t cluster;
     void *buffer;
+    uint64_t done; /* bytes of it that are read */
     unsigned life; /* of the cut that it is for */
 } FaceAsideOp;
 struct FaceSpill {
@@ -223,6 +224,7 @@ typedef struct FaceAside {
     struct FaceSpill spills[FACE_SPILLS];
     FaceAsideWait *waiting, *waiting_tail;
     unsigned n_copying, n_spilling;
+    uint64_t seq;  /* generation of the cut, or of the last one */
     unsigned life; /* changes when a cut begins or ends */
     bool is_old;   /* the file has copies of an earlier cut ... */
     bool is_emptying;
@@ -303,6 +305,7 @@ struct FaceText {
 };
 
 #define FACE_LOG_NOTES 8 /* beside one for each slot */
+#define FACE_CUT_NOTES 4 /* ... and for each disk */
 #define FACE_LOG_BYTES 320
 struct FaceSlotNote {
     FaceNote note;
@@ -376,7 +379,6 @@ struct FaceCutMsg {
     InboxMsg msg;
     Face *face;
     struct FaceCut *cut;
-    int64_t until_us;
     bool is_made, is_done; /* guarded by face->lock */
 };
 
@@ -421,7 +423,7 @@ void face_ask(FaceReq *req, enum FaceNoteKind kind);
 void face_note_answered(Face *face, FaceNote *note);
 void face_note_ended(Face *face, int error);
 /* False: there is no note now. */
-bool face_note_degraded(FaceDisk *disk, int error);
+bool face_note_degraded(FaceDisk *disk, int error, uint64_t seq);
 
 /* face-dev.c: requests through /dev/fuse */
 extern const struct FaceWay face_dev;
@@ -505,7 +507,7 @@ void face_aside_wait(FaceDisk *disk, FaceAsideWait *wait, uint64_t offset,
                      uint64_t len, void (*go_on)(FaceAsideWait *));
 void face_aside_run(FaceDisk *disk); /* after each batch */
 void face_aside_granted(FaceAsideOp *op);
-void face_aside_begin(FaceDisk *disk);
+void face_aside_begin(FaceDisk *disk, uint64_t seq); /* what was sealed */
 void face_aside_end(FaceDisk *disk);
 bool face_aside_is_idle(const FaceDisk *disk);
 

@@ -61,7 +61,7 @@ face_log(Face *face, const char *format, ...)
     va_list args;
     int n = 0;
 
-    if (free_notes(face) <= face->n_notes - FACE_LOG_NOTES ||
+    if (free_notes(face) + FACE_LOG_NOTES <= face->n_notes ||
         !(slot = take_note(face, FACE_NOTE_LOG))) {
         face->lost_logs++;
         return;
@@ -102,7 +102,7 @@ face_note_ended(Face *face, int error)
 }
 
 bool
-face_note_degraded(FaceDisk *disk, int error)
+face_note_degraded(FaceDisk *disk, int error, uint64_t seq)
 {
     Face *face = disk->face;
     struct FaceSlotNote *slot = take_note(face, FACE_NOTE_DEGRADED);
@@ -110,6 +110,7 @@ face_note_degraded(FaceDisk *disk, int error)
     if (slot) {
         slot->note.disk = disk->disk;
         slot->note.error = error;
+        slot->note.seq = seq;
         face->config.notify(face->config.user, &slot->note);
     }
     return slot;

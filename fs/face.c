@@ -408,7 +408,8 @@ face_new(const struct FaceConfig *config)
     pthread_cond_init(&face->cond, NULL);
     face_slots_init(face);
     face_uring_new(face);
-    face->n_notes = FACE_SLOTS + face_uring_slots(face) + FACE_LOG_NOTES;
+    face->n_notes = FACE_SLOTS + face_uring_slots(face) + FACE_LOG_NOTES +
+                    FACE_CUT_NOTES * config->store->n_disks;
     face->notes = g_new0(struct FaceSlotNote, face->n_notes);
     if ((res = inbox_init(&face->inbox)) < 0 ||
         (res = inbox_init(&face->seeks)) < 0) {

@@ -26,7 +26,7 @@ enum FaceNoteKind {
                           error 0 or -errno */
     FACE_NOTE_ENDED,    /* unmounted, nothing in flight; not answered */
     FACE_NOTE_LOG,      /* text is a line for the log; answered (to free it) */
-    FACE_NOTE_DEGRADED, /* disk, error: old content could not be kept aside,
+    FACE_NOTE_DEGRADED, /* disk, error, seq: old content could not be kept aside,
                            so the cut under way cannot be whole; answered */
     FACE_NOTE_FROZEN, /* disk: a sync failed, writes are refused; not answered*/
 };
@@ -39,6 +39,7 @@ typedef struct FaceNote {
     char *text; /* answer: malloc'd, the face frees it. LOG: static buffer */
     size_t len;
     int error;
+    uint64_t seq; /* the generation that was cut */
 } FaceNote;
 
 /* How requests get here from the kernel. */
@@ -83,9 +84,9 @@ void face_hurry(Face *face);
 /* One cut over @disks: what is acknowledged now is in it, on all of them, what
  * is acknowledged later is not. seq[i]: the generation of disk i that was
  * sealed, 0 if nothing was dirty there. What it owes is kept aside from here
- * on. None of them may have a sealed generation. Waits, shortly, for the fs
- * thread to come between two requests; false: not now (a discard is under way,
- * or there is no memory), and nothing was done. */
+ * on. None of them may have a sealed generation. Waits for the fs thread
+ * to come between two requests; false: not now (a discard is under way, or
+ * there is no memory), and nothing was done. */
 struct FaceCut {
     Disk *disks[STORE_DISKS_MAX];
     unsigned n_disks;

@@ -399,6 +399,7 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->unanswered = count_unanswered(core);
     figures->doubt_clusters = doubt_count(core);
     figures->is_recovering = core->is_recovering;
+    figures->is_cut = core->config.is_cut && !core->sealed_seq;
     figures->verify.is_active = core->verify.is_active;
     figures->verify.done = core->verify.done;
     figures->verify.cursor_bytes = core->verify.cursor << core->cluster_bits;

@@ -276,6 +276,7 @@ struct RelayCoreFigures {
     uint64_t skipped_bytes; /* equal by their sums, not sent */
     uint64_t log_commits;   /* writes of the sent-log */
     bool is_recovering;     /* compares what the last end left dirty */
+    bool is_cut;            /* seals nothing, sends what it is allowed */
     struct {
         bool is_active;
         unsigned done; /* walks that reached the end of the disk */

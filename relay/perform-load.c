@@ -87,7 +87,10 @@ look_aside(RelayDisk *disk, uint64_t offset, struct RelayEvent *event)
     if (kept > run.first) {
         count = kept - run.first;
     } else {
-        event->is_hole = aside_fetch(disk->aside, run.first, run.count, NULL,
+        /* As far as one load goes; beyond that it is asked again. */
+        uint64_t most = MIN(run.count, RELAY_OP_BYTES_MAX >> bits);
+
+        event->is_hole = aside_fetch(disk->aside, run.first, most, NULL,
                                      &count) == ASIDE_ZERO;
     }
     event->len = MIN(event->len, count << bits);

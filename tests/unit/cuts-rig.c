@@ -30,6 +30,14 @@ rig_kept(void)
     return cuts;
 }
 
+void
+rig_degrade(unsigned i, int error)
+{
+    Disk *disk = rig_disk_of(i);
+
+    cuts_degraded(rig->cuts, disk, disk_map_open_seq(disk->map) - 1, error);
+}
+
 static void
 note(const char *what, const char *name)
 {
@@ -106,7 +114,7 @@ fake_hear(void *user)
 {
     (void)user;
     if (rig->breaks) {
-        cuts_degraded(rig->cuts, rig->breaks, -ENOSPC);
+        rig_degrade(rig->breaks == rig_disk_of(0) ? 0 : 1, -ENOSPC);
         rig->breaks = NULL;
     }
 }
@@ -171,6 +179,7 @@ cuts_rig_setup(void **state)
     for (unsigned i = 0; i < 2; i++) {
         rig->figures[i].is_current = TRUE;
         rig->figures[i].core.link = RELAY_ONLINE;
+        rig->figures[i].core.is_cut = true;
     }
     rig_start(rig);
     *state = rig;

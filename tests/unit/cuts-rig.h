@@ -46,6 +46,8 @@ void rig_crash(CutsRig *r);
 void rig_start(CutsRig *r);
 void rig_look_after(int64_t seconds);
 void rig_dirty(unsigned i);
+/* The face says that the last cut of the disk cannot be whole. */
+void rig_degrade(unsigned i, int error);
 /* The relay has brought what is sealed, with a flush. */
 void rig_send(unsigned i);
 /* All that is sealed is sent, and looked at. */

@@ -133,7 +133,7 @@ test_cuts_that_break_in_a_row_are_warned_of_once(void **state)
     n_warnings = 0;
     for (unsigned times = 1; times <= 4; times++) {
         if (times != 3) {
-            cuts_degraded(rig->cuts, rig_disk_of(0), -ENOSPC);
+            rig_degrade(0, -ENOSPC);
         }
         rig_dirty(0);
         rig_send(0);
@@ -152,8 +152,8 @@ test_broken_cut_is_not_whole_and_the_next_one_is_due(void **state)
     rig_dirty(1);
     rig_look_after(10);
     g_string_truncate(rig->journal, 0);
-    cuts_degraded(rig->cuts, rig_disk_of(0), -ENOSPC);
-    cuts_degraded(rig->cuts, rig_disk_of(1), -ENOSPC);
+    rig_degrade(0, -ENOSPC);
+    rig_degrade(1, -ENOSPC);
     /* At once, on all disks: nothing of it is of use any more. */
     rig_assert_journal("WEIR_CUT_DEGRADED 2\nend vda a2h1\nend vdb a2h1\n");
     assert_true(rig_figures().is_degraded);
@@ -161,7 +161,9 @@ test_broken_cut_is_not_whole_and_the_next_one_is_due(void **state)
     rig_send(1);
     rig_dirty(1);
     cuts_look(rig->cuts);
-    rig_assert_journal("cut a3h1\nWEIR_CUT_BEGUN 3\nallow vdb a3h1\n");
+    /* Once more when all is sent: the room is given back. */
+    rig_assert_journal("end vda a2h1\nend vdb a2h1\n"
+                       "cut a3h1\nWEIR_CUT_BEGUN 3\nallow vdb a3h1\n");
     assert_true(rig_figures().is_degraded);
     rig_send(1);
     cuts_look(rig->cuts);
@@ -169,7 +171,7 @@ test_broken_cut_is_not_whole_and_the_next_one_is_due(void **state)
     assert_false(rig_figures().is_degraded);
     assert_int_equal(rig_figures().whole, 2);
     assert_int_equal(rig_figures().degraded, 1);
-    cuts_degraded(rig->cuts, rig_disk_of(0), -ENOSPC); /* of nothing */
+    rig_degrade(0, -ENOSPC); /* of nothing */
     rig_assert_journal("");
 }
 
@@ -186,6 +188,7 @@ test_news_is_heard_before_the_verdict(void **state)
     rig_dirty(0);
     cuts_look(rig->cuts);
     rig_assert_journal("WEIR_CUT_DEGRADED 1\nend vda a1h0\nend vdb a1h0\n"
+                       "end vda a1h0\nend vdb a1h0\n"
                        "cut a2h0\nWEIR_CUT_BEGUN 2\nallow vda a2h0\n");
 }
 
@@ -200,7 +203,81 @@ test_unsealed_disk_breaks_the_cut(void **state)
                        "end vda a1h0\nend vdb a1h0\nallow vdb a1h0\n");
     rig->unsealed = NULL;
     rig_finish_cut();
-    rig_assert_journal("cut a2h0\nWEIR_CUT_BEGUN 2\nallow vda a2h0\n");
+    rig_assert_journal("end vda a1h0\nend vdb a1h0\n"
+                       "cut a2h0\nWEIR_CUT_BEGUN 2\nallow vda a2h0\n");
+}
+
+/* What was sealed went back to what is dirty: nothing of it was sent. */
+static void
+test_cut_that_is_taken_back_is_not_whole(void **state)
+{
+    (void)state;
+    cuts_look(rig->cuts);
+    rig_send(0);
+    disk_map_unseal(rig_disk_of(1)->map);
+    cuts_look(rig->cuts);
+    assert_int_equal(rig_kept().holds, 0);
+    assert_int_equal(rig_figures().degraded, 1);
+}
+
+/* The face spoke of the cut before this one. */
+static void
+test_late_news_breaks_no_other_cut(void **state)
+{
+    uint64_t before;
+
+    (void)state;
+    rig_first_cut();
+    before = disk_map_open_seq(rig_disk_of(0)->map) - 1;
+    rig_dirty(0);
+    rig_look_after(10);
+    cuts_degraded(rig->cuts, rig_disk_of(0), before, -ENOSPC);
+    assert_int_equal(rig_figures().state, CUTS_SENDING);
+}
+
+/* In its place is a target that nobody has written: it holds no cut. */
+static void
+test_target_met_anew_holds_no_cut(void **state)
+{
+    (void)state;
+    rig_first_cut();
+    assert_true(store_is_in_place(rig->store));
+    cuts_recontacted(rig->cuts, rig_disk_of(1));
+    assert_false(store_is_in_place(rig->store));
+    rig_dirty(0);
+    rig_dirty(1);
+    rig_look_after(10);
+    cuts_recontacted(rig->cuts, rig_disk_of(0));
+    rig_send(0);
+    rig_send(1);
+    cuts_look(rig->cuts);
+    assert_int_equal(rig_kept().holds, 1);
+    assert_false(store_is_in_place(rig->store));
+}
+
+/* The relay says when it has taken that a disk is cut, and nothing of its own
+ * is under way; until then, and while a target met anew is not heard of, and
+ * while discards are owed, there is no cut. */
+static void
+test_no_cut_before_all_is_ready(void **state)
+{
+    struct RelayCoreFigures *core = &rig->figures[1].core;
+
+    (void)state;
+    core->is_cut = false;
+    cuts_look(rig->cuts);
+    core->is_cut = true;
+    core->contact = CONTACT_KNOWN;
+    rig_look_after(1);
+    rig_disk_of(1)->contact = CONTACT_KNOWN;
+    atomic_store(&rig_disk_of(0)->unpunched_bytes, 4096);
+    rig_look_after(1);
+    rig_assert_journal("");
+    assert_int_equal(rig_kept().advancing, 0);
+    atomic_store(&rig_disk_of(0)->unpunched_bytes, 0);
+    rig_look_after(1);
+    rig_assert_journal("cut a1h0\nWEIR_CUT_BEGUN 1\nallow vda a1h0\n"
+                       "allow vdb a1h0\n");
 }
 
 static void
@@ -251,7 +328,7 @@ test_drain_waits_for_the_cut_that_has_it_all(void **state)
     rig_look_after(1); /* cut-interval is not waited for */
     rig_dirty(0);
     assert_int_equal(cuts_hurry(rig->cuts), 3);
-    cuts_degraded(rig->cuts, rig_disk_of(0), -EIO);
+    rig_degrade(0, -EIO);
     rig_finish_cut();
     assert_false(cuts_is_done(rig->cuts, 2));
     rig_finish_cut();
@@ -357,7 +434,7 @@ test_another_target_breaks_the_cut(void **state)
     rig_send(0);
     rig_send(1);
     cuts_look(rig->cuts);
-    rig_assert_journal("");
+    rig_assert_journal("end vda a2h1\n");
     rig_look_after(10);
     rig_assert_journal("cut a3h1\nWEIR_CUT_BEGUN 3\nallow vdb a3h1\n");
 }
@@ -378,6 +455,10 @@ main(void)
         TEST(test_cuts_that_break_in_a_row_are_warned_of_once),
         TEST(test_news_is_heard_before_the_verdict),
         TEST(test_unsealed_disk_breaks_the_cut),
+        TEST(test_cut_that_is_taken_back_is_not_whole),
+        TEST(test_late_news_breaks_no_other_cut),
+        TEST(test_target_met_anew_holds_no_cut),
+        TEST(test_no_cut_before_all_is_ready),
         TEST(test_nothing_goes_on_while_the_state_cannot_be_kept),
         TEST(test_drain_waits_for_the_cut_that_has_it_all),
         TEST(test_store_at_rest_is_sealed_without_a_face),
