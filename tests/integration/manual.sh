@@ -43,6 +43,7 @@ done
 
 start_nbdkit far memory 64M
 new_store 16M "$(uri far)"
+"$WEIR" set "$STORE" on-cut=true
 mount_store
 drain_store
 "$tests_dir/tools/qmp" "$STORE/control.sock" query-commands |
