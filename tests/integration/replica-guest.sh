@@ -7,6 +7,7 @@
 # file whose fsync had returned before the cut. The same load streamed with
 # policy=none leaves far sides that fail this: the judge can see. At last the
 # steps of contrib/docs/restore.md: a new store from the copy, and a guest on it.
+# The long tier has 500 fires, and the one with policy=none.
 #
 # The times of the fsyncs are those of lines on the guest's console as they
 # arrive here, so no earlier than the truth. A seed as argument repeats the
@@ -19,7 +20,7 @@ new_dir
 guest=${WEIR_GUEST_DIR:-$T/guest}
 seed=${1:-$RANDOM}
 RANDOM=$seed
-rounds=4
+rounds=1
 is_long && rounds=500
 
 # Where each file system lies in the disk, MiB.
@@ -257,4 +258,6 @@ for ((round = 1; round <= rounds; round++)); do
     one_fire "$round"
 done
 test_restore
-test_judge_sees
+if is_long; then
+    test_judge_sees
+fi
