@@ -120,6 +120,15 @@ create(World *world)
     g_free(address);
 }
 
+/* Nobody makes cuts here: what is dirty is streamed. */
+static void
+stream(Served *served)
+{
+    for (unsigned i = 0; i < served->store->n_disks; i++) {
+        relay_set_cut(served->relay, served->store->disks[i]->name, false);
+    }
+}
+
 void
 world_init(World *world, const struct WorldConfig *config)
 {
@@ -152,7 +161,8 @@ world_init(World *world, const struct WorldConfig *config)
     world->served = (Served){.io = &world->io.io,
                              .path = world->path,
                              .deadline_us = DEADLINE_US,
-                             .keeper_us = KEEPER_US};
+                             .keeper_us = KEEPER_US,
+                             .prepare = stream};
     served_init(&world->served);
     g_free(root);
     g_free(socket);
