@@ -320,6 +320,8 @@ step_sending(Cuts *cuts, int64_t now_us)
     if (cuts->state == CUTS_SENDING && unsettled) {
         degrade(cuts, unsettled, -ECANCELED);
     } else if (cuts->state == CUTS_SENDING) {
+        /* Before the state is saved: on a full disk theirs is the room. */
+        cuts_end_all_aside(cuts);
         cuts->state = CUTS_WHOLE;
     }
 }
@@ -368,7 +370,6 @@ step_whole(Cuts *cuts, int64_t now_us)
     if (!keep_whole(cuts)) {
         return;
     }
-    cuts_end_all_aside(cuts);
     cuts->is_degraded = false;
     cuts->whole++;
     data = cuts_number_object(cuts->number);

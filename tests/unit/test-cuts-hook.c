@@ -75,7 +75,7 @@ test_hook_holds_the_next_cut_until_it_succeeds(void **state)
     cuts_look(rig->cuts);
     g_string_truncate(rig->journal, 0);
     rig_finish_cut();
-    rig_assert_journal("end vda a0h1\nend vdb a0h1\nWEIR_CUT_WHOLE 1\n");
+    rig_assert_journal("end vda a1h0\nend vdb a1h0\nWEIR_CUT_WHOLE 1\n");
     wait_for_hook();
     rig_assert_journal("WEIR_HOOK_FAILED 1\n");
     assert_string_equal(rig_figures().hook_error, "exit status 1: last word");
