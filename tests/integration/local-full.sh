@@ -25,7 +25,7 @@ run_full() { # TYPE SIZE [mkfs option…]
     rm -f "$T/vda.stamps" "$far"
     new_store 512M "$far"
     # How long a killed daemon's writes to the target are in doubt.
-    "$WEIR" set "$STORE" request-deadline=2
+    "$WEIR" set "$STORE" request-deadline=2 policy=none
     mount_store
     write_on 1500 -p 0 -b 262144-1048576 -t 12
     expect "$(failed writes)" -gt 0
