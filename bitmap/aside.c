@@ -337,10 +337,15 @@ aside_drop(Aside *aside, const void *buffer)
 static enum AsidePlace
 place_locked(const Aside *aside, uint64_t cluster)
 {
-    return !bitmap_get(aside->kept, cluster)                ? ASIDE_NONE
-           : bitmap_get(aside->zero, cluster)               ? ASIDE_ZERO
-           : find_locked(aside, cluster) < aside->n_buffers ? ASIDE_RAM
-                                                            : ASIDE_FILE;
+    if (!bitmap_get(aside->kept, cluster)) {
+        return ASIDE_NONE;
+    }
+    if (bitmap_get(aside->zero, cluster)) {
+        return ASIDE_ZERO;
+    }
+    return aside->n_holding && find_locked(aside, cluster) < aside->n_buffers
+               ? ASIDE_RAM
+               : ASIDE_FILE;
 }
 
 enum AsidePlace

@@ -40,6 +40,7 @@ struct CutHook {
     void (*done)(void *user, const char *words);
     void *user;
     struct Run *run; /* NULL: nothing is running */
+    char *command;   /* of the last run */
     guint failed_source;
     char *failed; /* why it could not be started; told from the main loop */
 };
@@ -201,6 +202,8 @@ cut_hook_run(CutHook *hook, const struct CutHookRun *order)
     struct Run *run;
 
     g_assert(!cut_hook_is_running(hook));
+    g_free(hook->command);
+    hook->command = g_strdup(order->command);
     if (!process) {
         hook->failed = g_strdup(error->message);
         hook->failed_source = g_idle_add(failed_cb, hook);
@@ -221,6 +224,12 @@ bool
 cut_hook_is_running(const CutHook *hook)
 {
     return hook->run || hook->failed_source;
+}
+
+bool
+cut_hook_is(const CutHook *hook, const char *command)
+{
+    return g_strcmp0(hook->command, command) == 0;
 }
 
 void
@@ -253,5 +262,6 @@ void
 cut_hook_free(CutHook *hook)
 {
     cut_hook_stop(hook);
+    g_free(hook->command);
     g_free(hook);
 }

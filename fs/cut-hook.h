@@ -34,6 +34,8 @@ void cut_hook_run(CutHook *hook, const struct CutHookRun *run);
 /* As cut_hook_free(): `done` does not follow. */
 void cut_hook_stop(CutHook *hook);
 bool cut_hook_is_running(const CutHook *hook);
+/* Is @command, which may be NULL, the one that was run last? */
+bool cut_hook_is(const CutHook *hook, const char *command);
 
 /* "2026-11-23T01:02:03Z" */
 char *cut_time_text(int64_t wall_us);

@@ -56,9 +56,12 @@ cuts_step_hook(Cuts *cuts, int64_t now_us)
     const Store *store = cuts->config.store;
     g_autofree char *names = NULL;
 
-    if (cut_hook_is_running(cuts->hook)) {
+    /* One that hangs is in nobody's way once the user has another, or none. */
+    if (cut_hook_is_running(cuts->hook) &&
+        cut_hook_is(cuts->hook, store->settings.on_cut)) {
         return;
     }
+    cut_hook_stop(cuts->hook);
     if (!store->settings.on_cut) {
         clear_failures(cuts);
         cuts->state = CUTS_REST;

@@ -18,14 +18,16 @@
  *   BROKEN    all of it is at the targets   given up; the next one is
  *                                           due at once               REST
  *   WHOLE                                   "holds N" durable         HOOK
+ *             ... cannot be had             (no room) N is free again REST
  *             ... and there is no hook                                REST
  *   HOOK      it is time                    the command is run
  *             it failed                     later again: 1 s .. 60 s  HOOK
  *             it succeeded                                            PINNED
  *   PINNED                                  "pinned N" durable        REST
  *
- * A state that cannot be made durable keeps its step from being taken; it is
- * tried again at the next look. So no byte of N is sent before "advancing" is
+ * A state that cannot be made durable keeps its step from being taken: there is
+ * no cut, the one that was sent is none, no hook has succeeded; and again. What
+ * is dirty drains all the same on a host whose disk is full. So no byte of N is sent before "advancing" is
  * durable, "holds" follows the flush of all disks (a generation is retired
  * after it), and as the next cut begins in REST only, nothing is sent between
  * "holds" and the success of the hook (rule 15).
@@ -51,8 +53,8 @@
  */
 #include "cuts-private.h"
 
-#define AGAIN_US    (200 * 1000) /* after a cut that was not to be had */
-#define DISCARDS_US (50 * 1000)  /* while discards are under way */
+#define AGAIN_US    (200 * 1000) /* after a cut that was not to be had, or kept */
+#define DISCARDS_US (50 * 1000) /* while discards are under way */
 
 static const struct CutsOps real_ops = {
     .cut = face_cut,
@@ -366,8 +368,12 @@ step_whole(Cuts *cuts, int64_t now_us)
     g_autofree char *when = cut_time_text(cuts->cut.wall_us);
     JsonObject *data;
 
-    (void)now_us;
     if (!keep_whole(cuts)) {
+        /* Nobody was told of it: the next one takes its number, and brings what
+         * was written since. */
+        cuts->reserved = cuts->number;
+        cuts->again_us = now_us + AGAIN_US;
+        cuts->state = CUTS_REST;
         return;
     }
     cuts->is_degraded = false;

@@ -79,6 +79,7 @@ say_state(Daemon *daemon, enum StoreState state)
 void
 daemon_look(Daemon *daemon)
 {
+    store_look_at_room(daemon->store);
     status_gather(daemon->store, daemon->relay, daemon->face,
                   daemon->config->mountpoint, &daemon->input);
     if (daemon->cuts != NULL) {

@@ -14,7 +14,8 @@
  *
  * Buffers that fill up are written to the file of copies, the oldest first;
  * what was settled meanwhile is dropped instead. If a copy cannot be made - no
- * room, within buffer-size or on the host, or the old content cannot be read -
+ * room, within buffer-size or on the host (where it ends before a guest's write
+ * can meet that, is_tight), or the old content cannot be read -
  * then the cut cannot be whole any more: nothing more is kept, whoever waits
  * goes on, and the main thread is told (FACE_NOTE_DEGRADED). A later cut will
  * be whole (rule 18).
@@ -383,9 +384,27 @@ wants_spill(const FaceDisk *disk)
     return figures.free_buffers < figures.buffers / 2;
 }
 
+/* What is in the file has the room that the guest is about to need. */
+static void
+give_room(FaceDisk *disk)
+{
+    struct AsideFigures figures;
+
+    if (aside_is_on(disk->disk->aside)) {
+        aside_figures(disk->disk->aside, &figures);
+        if (figures.file_clusters) {
+            give_up(disk, -ENOSPC);
+        }
+    }
+}
+
 static void
 spill(FaceDisk *disk)
 {
+    if (atomic_load(&disk->face->config.store->is_tight)) {
+        give_room(disk);
+        return;
+    }
     for (unsigned i = 0; i < FACE_SPILLS && wants_spill(disk); i++) {
         struct ClusterRun owed;
         const void *buffer;

@@ -310,6 +310,17 @@ face_read(FaceReq *req)
  */
 
 static void
+stamp_time(Disk *disk)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    pthread_mutex_lock(&disk->attr_lock);
+    disk->attr.mtime = now;
+    pthread_mutex_unlock(&disk->attr_lock);
+}
+
+static void
 write_end(FaceReq *req, int error)
 {
     FaceDisk *disk = req->disk;
@@ -322,7 +333,7 @@ write_end(FaceReq *req, int error)
         face_reply_error(req, error);
         return;
     }
-    clock_gettime(CLOCK_REALTIME_COARSE, &disk->disk->attr.mtime);
+    stamp_time(disk->disk);
     req->face->count.written_bytes += req->len;
     face_reply_written(req, (uint32_t)req->len);
 }

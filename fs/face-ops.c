@@ -120,7 +120,9 @@ face_setattr(FaceReq *req)
         return;
     }
     req->disk = disk;
+    pthread_mutex_lock(&disk->disk->attr_lock);
     take_attr(&disk->disk->attr, &req->attr, req->set);
+    pthread_mutex_unlock(&disk->disk->attr_lock);
     face_ask(req, FACE_NOTE_ATTR);
 }
 

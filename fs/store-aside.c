@@ -18,19 +18,10 @@
 #define RAM_BYTES (16u << 20) /* of all disks */
 #define RAM_LEAST (1u << 20)  /* of one */
 
-static int
-size_file(Store *store, Disk *disk, uint64_t size_bytes)
-{
-    uint64_t cluster = UINT64_C(1) << disk->cluster_bits;
-
-    return store->io->ops->ftruncate(
-        store->io, disk->aside_fd, (size_bytes + cluster - 1) & ~(cluster - 1));
-}
-
 static void
 open_file(Store *store, Disk *disk)
 {
-    const int flags = O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
+    const int flags = O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
     StoreIo *io = store->io;
     int fd = io->ops->open(io, disk->dir_fd, STORE_COW, flags | O_DIRECT, 0600);
 
@@ -38,13 +29,8 @@ open_file(Store *store, Disk *disk)
         fd = io->ops->open(io, disk->dir_fd, STORE_COW, flags, 0600);
     }
     disk->aside_fd = fd;
-    if (fd < 0) {
-        return;
-    }
-    (void)io->ops->unlink(io, disk->dir_fd, STORE_COW, 0);
-    if (size_file(store, disk, disk->size_bytes)) {
-        io->ops->close(io, fd);
-        disk->aside_fd = -1;
+    if (fd >= 0) {
+        (void)io->ops->unlink(io, disk->dir_fd, STORE_COW, 0);
     }
 }
 
@@ -61,15 +47,4 @@ store_aside_open(Store *store, Disk *disk, GError **error)
     }
     open_file(store, disk);
     return TRUE;
-}
-
-int
-store_aside_grow(Store *store, Disk *disk, uint64_t size_bytes)
-{
-    int err = 0;
-
-    if (disk->aside_fd >= 0) {
-        err = size_file(store, disk, size_bytes);
-    }
-    return err || !disk->aside ? err : aside_grow(disk->aside, size_bytes);
 }

@@ -162,6 +162,7 @@ store_disk_free(StoreIo *io, Disk *disk)
         bitmap_free(disk->hot);
     }
     aside_free(disk->aside);
+    pthread_mutex_destroy(&disk->attr_lock);
     g_free(disk->target);
     g_free(disk);
 }
@@ -176,6 +177,7 @@ store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
     disk->id = conf->id;
     disk->cluster_bits = conf->cluster_bits;
     disk->dir_fd = disk->fd = disk->map_fd = disk->aside_fd = -1;
+    pthread_mutex_init(&disk->attr_lock, NULL);
     disk->attr.uid = (uid_t)-1;
     disk->attr.gid = (gid_t)-1;
     disk->target = g_strdup(conf->target);

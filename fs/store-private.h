@@ -115,7 +115,6 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 
 /* store-aside.c */
 gboolean store_aside_open(Store *store, Disk *disk, GError **error);
-int store_aside_grow(Store *store, Disk *disk, uint64_t size_bytes);
 
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);

@@ -23,6 +23,8 @@
 #define RESERVE_BYTES (1u << 20)
 #define AMPLE_BYTES   (1u << 24)
 #define LEAST_BYTES   (1u << 16)
+#define TIGHT_PART    16         /* of the file system ... */
+#define TIGHT_BYTES   (1u << 30) /* ... and no more than this */
 
 static bool
 has_room(const Store *store, uint64_t bytes)
@@ -86,5 +88,21 @@ store_make_room(Store *store)
 {
     if (!has_room(store, AMPLE_BYTES)) {
         (void)store_reserve_give(store);
+    }
+}
+
+/* Old content that a cut owes can be given up, a guest's write cannot: so it is
+ * to end before the room does (rule 18). */
+void
+store_look_at_room(Store *store)
+{
+    struct statvfs host;
+
+    if (!fstatvfs(store->dir_fd, &host)) {
+        uint64_t all = (uint64_t)host.f_blocks * host.f_frsize;
+        uint64_t free = (uint64_t)host.f_bavail * host.f_frsize;
+
+        atomic_store(&store->is_tight,
+                     free < MIN(all / TIGHT_PART, TIGHT_BYTES));
     }
 }

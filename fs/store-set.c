@@ -28,6 +28,42 @@ struct Setting {
                     GError **error);
 };
 
+/* What a setting may change. */
+struct Before {
+    struct StoreSettings settings;
+    struct {
+        enum TargetAccept accept;
+        bool is_alone;
+    } disks[STORE_DISKS_MAX];
+};
+
+static struct Before
+remember(const Store *store)
+{
+    struct Before before = {.settings = store->settings};
+
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        before.disks[i].accept = store->disks[i]->accept;
+        before.disks[i].is_alone = store->disks[i]->is_alone;
+    }
+    return before;
+}
+
+/* As it is now, in weir.conf; or, if that cannot be had, as it was. */
+static gboolean
+keep(Store *store, const struct Before *before, GError **error)
+{
+    if (store_save_conf(store, error)) {
+        return TRUE;
+    }
+    store->settings = before->settings;
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        store->disks[i]->accept = before->disks[i].accept;
+        store->disks[i]->is_alone = before->disks[i].is_alone;
+    }
+    return FALSE;
+}
+
 static gboolean
 bad_value(GError **error, const char *key, const char *value, const char *want)
 {
@@ -40,18 +76,14 @@ static gboolean
 set_bool(Store *store, bool *member, const char *key, const char *value,
          GError **error)
 {
-    bool before = *member;
+    struct Before before = remember(store);
     bool wanted;
 
     if (!conf_bool_parse(value, &wanted)) {
         return bad_value(error, key, value, "yes or no");
     }
     *member = wanted;
-    if (!store_save_conf(store, error)) {
-        *member = before;
-        return FALSE;
-    }
-    return TRUE;
+    return keep(store, &before, error);
 }
 
 static gboolean
@@ -73,7 +105,7 @@ static gboolean
 set_number(Store *store, unsigned *member, unsigned max, const char *value,
            GError **error)
 {
-    unsigned before = *member;
+    struct Before before = remember(store);
     uint64_t wanted;
 
     if (!conf_number_parse(value, 1, max, &wanted)) {
@@ -83,11 +115,7 @@ set_number(Store *store, unsigned *member, unsigned max, const char *value,
         return FALSE;
     }
     *member = (unsigned)wanted;
-    if (!store_save_conf(store, error)) {
-        *member = before;
-        return FALSE;
-    }
-    return TRUE;
+    return keep(store, &before, error);
 }
 
 static gboolean
@@ -110,16 +138,15 @@ set_deadline(Store *store, Disk *disk, const char *value, GError **error)
 static gboolean
 set_text(Store *store, char **member, const char *text, GError **error)
 {
-    char *before = *member;
+    struct Before before = remember(store);
+    char *old = *member;
+    char *new = g_strdup(text);
+    gboolean is_kept;
 
-    *member = g_strdup(text);
-    if (!store_save_conf(store, error)) {
-        g_free(*member);
-        *member = before;
-        return FALSE;
-    }
-    g_free(before);
-    return TRUE;
+    *member = new;
+    is_kept = keep(store, &before, error);
+    g_free(is_kept ? old : new);
+    return is_kept;
 }
 
 static gboolean
@@ -141,17 +168,13 @@ set_bwlimit(Store *store, Disk *disk, const char *value, GError **error)
 static gboolean
 set_policy(Store *store, Disk *disk, const char *value, GError **error)
 {
-    enum StorePolicy before = store->settings.policy;
+    struct Before before = remember(store);
 
     (void)disk;
     if (!conf_policy_parse(value, &store->settings.policy)) {
         return bad_value(error, "policy", value, "cut or none");
     }
-    if (!store_save_conf(store, error)) {
-        store->settings.policy = before;
-        return FALSE;
-    }
-    return TRUE;
+    return keep(store, &before, error);
 }
 
 static gboolean
@@ -165,7 +188,8 @@ set_interval(Store *store, Disk *disk, const char *value, GError **error)
 static gboolean
 set_buffer(Store *store, Disk *disk, const char *value, GError **error)
 {
-    uint64_t before = store->settings.buffer_bytes, bytes;
+    struct Before before = remember(store);
+    uint64_t bytes;
 
     (void)disk;
     if (!store_parse_size(value, &bytes)) {
@@ -173,11 +197,7 @@ set_buffer(Store *store, Disk *disk, const char *value, GError **error)
                          "a size such as 20G, or 0 for no limit");
     }
     store->settings.buffer_bytes = bytes;
-    if (!store_save_conf(store, error)) {
-        store->settings.buffer_bytes = before;
-        return FALSE;
-    }
-    return TRUE;
+    return keep(store, &before, error);
 }
 
 static gboolean
@@ -192,32 +212,25 @@ set_on_cut(Store *store, Disk *disk, const char *value, GError **error)
 static gboolean
 set_group(Store *store, Disk *disk, const char *value, GError **error)
 {
-    bool before[STORE_DISKS_MAX];
+    struct Before before = remember(store);
     bool is_grouped;
 
     if (!conf_bool_parse(value, &is_grouped)) {
         return bad_value(error, "group", value, "yes or no");
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
-        before[i] = store->disks[i]->is_alone;
         if (!disk || disk == store->disks[i]) {
             store->disks[i]->is_alone = !is_grouped;
         }
     }
-    if (!store_save_conf(store, error)) {
-        for (unsigned i = 0; i < store->n_disks; i++) {
-            store->disks[i]->is_alone = before[i];
-        }
-        return FALSE;
-    }
-    return TRUE;
+    return keep(store, &before, error);
 }
 
 /* For the disk, or for all of them. */
 static gboolean
 set_accept(Store *store, Disk *disk, const char *value, GError **error)
 {
-    enum TargetAccept before[STORE_DISKS_MAX];
+    struct Before before = remember(store);
     enum TargetAccept wanted;
 
     if (!conf_accept_parse(value, &wanted)) {
@@ -225,18 +238,11 @@ set_accept(Store *store, Disk *disk, const char *value, GError **error)
                          "overwrite, same or empty");
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
-        before[i] = store->disks[i]->accept;
         if (!disk || disk == store->disks[i]) {
             store->disks[i]->accept = wanted;
         }
     }
-    if (!store_save_conf(store, error)) {
-        for (unsigned i = 0; i < store->n_disks; i++) {
-            store->disks[i]->accept = before[i];
-        }
-        return FALSE;
-    }
-    return TRUE;
+    return keep(store, &before, error);
 }
 
 /* Before a target is changed while the store is served: were it changed back
@@ -446,7 +452,7 @@ store_resize_disk(Store *store, Disk *disk, uint64_t size_bytes, GError **error)
     }
     err = io->ops->fsync(io, disk->map_fd);
     err = err ? err : store_track_grow(store, disk, size_bytes);
-    err = err ? err : store_aside_grow(store, disk, size_bytes);
+    err = err || !disk->aside ? err : aside_grow(disk->aside, size_bytes);
     if (err) {
         store_set_errno(error, STORE_ERROR_FAILED, err,
                         "disk %s: its new size cannot be synced", disk->name);

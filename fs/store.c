@@ -184,8 +184,10 @@ write_state(Store *store, bool is_clean, GError **error)
             .sequence = atomic_load(&disk->checkpoint_sequence),
             .is_in_doubt = disk->all_in_doubt,
             .cut = disk->cut,
-            .attr = disk->attr,
         };
+        pthread_mutex_lock(&disk->attr_lock);
+        to->attr = disk->attr;
+        pthread_mutex_unlock(&disk->attr_lock);
         (void)store_raw_stamp(disk->map_fd, &to->raw);
     }
     err = store_put_state(store->io, store->dir_fd, &state);

@@ -34,6 +34,7 @@
 #include "zero-list.h"
 
 #include <glib.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
 
@@ -82,8 +83,9 @@ typedef struct Disk {
 
     /* changed by the fs thread (resize), read by any */
     _Atomic uint64_t size_bytes;
-    /* fs thread once the face runs; main copies it while saving, with the fs
-     * thread waiting for the answer */
+    /* Once the face runs the fs thread alone changes it, with the lock held, and
+     * may read it without; main copies it with the lock held, at any time. */
+    pthread_mutex_t attr_lock;
     struct DiskAttr attr;
     atomic_bool is_frozen; /* a local sync failed: no more writes (rule 20) */
     /* On the zero list (rule 25), which the fs thread changes: they read as zero,
@@ -154,6 +156,7 @@ typedef struct Store {
     bool is_read_only;         /* STORE_OPEN_READ */
     bool was_clean;            /* before this opening */
     bool is_served;            /* marked unclean on disk: a daemon is at work */
+    atomic_bool is_tight;      /* the host's room is about to end */
     GMutex checkpoint_lock;    /* one checkpoint at a time, on any thread */
     _Atomic uint64_t sequence; /* of the last checkpoint that was begun */
     _Atomic uint64_t checkpoints; /* made in this run */
@@ -189,6 +192,8 @@ Store *store_open(StoreIo *io, const char *path, unsigned flags,
                   GError **error);
 /* Before a serve makes its sockets, on a file system that may be full. */
 void store_make_room(Store *store);
+/* While it is served, now and then: sets is_tight. */
+void store_look_at_room(Store *store);
 /* Before the first guest write or upload: the state says "unclean" until
  * store_close_clean(). Disks with a target are tracked from here on, unless
  * their metadata cannot be written, which is said and costs a comparison of

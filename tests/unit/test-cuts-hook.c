@@ -162,6 +162,32 @@ test_hook_may_say_much_and_leave_somebody_behind(void **state)
     close(fd); /* and the child ends */
 }
 
+/* It would hold up every cut to come. */
+static void
+test_hook_that_hangs_can_be_taken_away(void **state)
+{
+    (void)state;
+    rig_set(NULL, "on-cut", "tail -f /dev/null");
+    cuts_look(rig->cuts);
+    rig_finish_cut();
+    assert_true(rig_figures().is_hook_running);
+    rig_set(NULL, "on-cut", "exit 0");
+    cuts_look(rig->cuts);
+    wait_for_hook();
+    assert_int_equal(rig_kept().pinned, 1);
+    rig_set(NULL, "on-cut", "tail -f /dev/null");
+    rig_dirty(0);
+    rig_look_after(10);
+    rig_send(0);
+    cuts_look(rig->cuts);
+    assert_true(rig_figures().is_hook_running);
+    rig_set(NULL, "on-cut", "none");
+    cuts_look(rig->cuts);
+    assert_false(rig_figures().is_hook_running);
+    assert_int_equal(rig_figures().state, CUTS_REST);
+    assert_int_equal(rig_kept().pinned, 1);
+}
+
 /* A process of the hook's own, too: until nobody holds the FIFO any more. */
 static void
 test_hook_ends_with_the_daemon(void **state)
@@ -282,6 +308,7 @@ main(void)
         TEST(test_hook_holds_the_next_cut_until_it_succeeds),
         TEST(test_hook_is_tried_again_within_a_minute),
         TEST(test_hook_may_say_much_and_leave_somebody_behind),
+        TEST(test_hook_that_hangs_can_be_taken_away),
         TEST(test_hook_ends_with_the_daemon),
         TEST(test_abandoned_number_is_skipped),
         TEST(test_hook_that_was_owed_runs_first),

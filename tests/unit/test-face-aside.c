@@ -345,6 +345,38 @@ test_no_file_degrades_when_memory_ends(void **state)
     aside_rig_free(rig);
 }
 
+/* What is in the file is given up before a guest's write meets the end of the
+ * room; memory may still be used. */
+static void
+test_tight_host_degrades(void **state)
+{
+    struct AsideRig *rig = aside_rig_new(4);
+
+    (void)state;
+    aside_rig_write(rig, 0, 16 * CLUSTER, 1);
+    aside_rig_cut(rig);
+    for (unsigned i = 0; i < 8; i++) {
+        aside_rig_write(rig, i * CLUSTER, 4096, 2);
+    }
+    aside_rig_assert_whole(rig);
+    atomic_store(&rig->session.store.is_tight, true);
+    aside_rig_write(rig, 8 * CLUSTER, 4096, 2);
+    aside_rig_await_degraded(rig, 1);
+    aside_rig_end_cut(rig);
+
+    rig->session.degraded = 0;
+    aside_rig_write(rig, 0, 16 * CLUSTER, 3);
+    aside_rig_cut(rig);
+    for (unsigned i = 0; i < 4; i++) {
+        aside_rig_write(rig, i * CLUSTER, 4096, 4);
+    }
+    aside_rig_assert_whole(rig);
+    aside_rig_write(rig, 4 * CLUSTER, 4096, 4);
+    aside_rig_await_degraded(rig, 1);
+    atomic_store(&rig->session.store.is_tight, false);
+    aside_rig_free(rig);
+}
+
 static void
 test_unreadable_content_degrades(void **state)
 {
@@ -410,6 +442,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_full_file_degrades),
         cmocka_unit_test(test_no_file_degrades_when_memory_ends),
         cmocka_unit_test(test_unreadable_content_degrades),
+        cmocka_unit_test(test_tight_host_degrades),
         cmocka_unit_test(test_buffer_size_is_kept_to),
     };
 
