@@ -55,7 +55,7 @@ int bitmap_file_load(StoreIo *io, int dirfd, struct BitmapFile *file,
  *
  *   offset  size
  *        0     4  magic "WBMP"
- *        4     1  type: 1 header, 2 table, 3 bits
+ *        4     1  type: 1 header, 2 table, 3 bits (4: point-file.h)
  *        5     1  number of the sector in its page, 0 .. 7
  *        6     2  zero
  *        8     8  page: header: slot; table: group; bits: page of the bitmap
@@ -100,6 +100,7 @@ enum BitmapFileType {
     BITMAP_FILE_HEADER = 1,
     BITMAP_FILE_TABLE = 2,
     BITMAP_FILE_BITS = 3,
+    BITMAP_FILE_POINT = 4, /* point-file.h */
 };
 
 /* State of a page of bits in the table. */

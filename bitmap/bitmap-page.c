@@ -60,13 +60,11 @@ bitmap_file_is_sound(const struct BitmapFileSector *sector,
     return !memcmp(sum, sector->checksum, sizeof(sum));
 }
 
-int
-bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
-                     struct BitmapFilePage *page, enum BitmapFileType type,
-                     uint64_t number, uint64_t sequence, const uint8_t uuid[16])
+void
+bitmap_file_seal_page(struct BitmapFilePage *page, enum BitmapFileType type,
+                      uint64_t number, uint64_t sequence,
+                      const uint8_t uuid[16])
 {
-    ssize_t n;
-
     for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
         struct BitmapFileSector *sector = &page->sectors[i];
 
@@ -78,6 +76,16 @@ bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
         sector->sequence = htole64(sequence);
         bitmap_file_checksum(sector, uuid, sector->checksum);
     }
+}
+
+int
+bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
+                     struct BitmapFilePage *page, enum BitmapFileType type,
+                     uint64_t number, uint64_t sequence, const uint8_t uuid[16])
+{
+    ssize_t n;
+
+    bitmap_file_seal_page(page, type, number, sequence, uuid);
     n = io->ops->pwrite(io, fd, page, sizeof(*page), at);
     if (n < 0) {
         return (int)n;

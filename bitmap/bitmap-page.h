@@ -32,7 +32,11 @@ int bitmap_file_put_header(StoreIo *io, int fd, unsigned slot,
                            uint64_t sequence,
                            const struct BitmapFileHeader *header);
 
-/* A page of eight sectors, in host byte order but for the payload. */
+/* A page of eight sectors, in host byte order but for the payload: what they
+ * say of themselves; and written as well. */
+void bitmap_file_seal_page(struct BitmapFilePage *page,
+                           enum BitmapFileType type, uint64_t number,
+                           uint64_t sequence, const uint8_t uuid[16]);
 int bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
                          struct BitmapFilePage *page, enum BitmapFileType type,
                          uint64_t number, uint64_t sequence,

@@ -104,6 +104,11 @@ take_note(Daemon *daemon, FaceNote *note)
             cuts_degraded(daemon->cuts, note->disk, note->seq, note->error);
         }
         break;
+    case FACE_NOTE_SNAPSHOT_CREATE:
+    case FACE_NOTE_SNAPSHOT_DELETE:
+    case FACE_NOTE_SNAPSHOT_INFO:
+        note->error = -EOPNOTSUPP;
+        break;
     case FACE_NOTE_ENDED:
         if (daemon->is_handing_over) {
             handover_finish(daemon);

@@ -29,6 +29,10 @@ enum FaceNoteKind {
     FACE_NOTE_DEGRADED, /* disk, error, seq: old content could not be kept aside,
                            so the cut under way cannot be whole; answered */
     FACE_NOTE_FROZEN, /* disk: a sync failed, writes are refused; not answered*/
+    /* Of .snapshots in the mount; each answered with error 0 or -errno. */
+    FACE_NOTE_SNAPSHOT_CREATE, /* text: its name, the face's buffer */
+    FACE_NOTE_SNAPSHOT_DELETE, /* seq: its id */
+    FACE_NOTE_SNAPSHOT_INFO,   /* seq: its id; wants info.json: text, len */
 };
 
 /* From the fs thread to the main thread, and back with face_answer(). */
@@ -39,7 +43,7 @@ typedef struct FaceNote {
     char *text; /* answer: malloc'd, the face frees it. LOG: static buffer */
     size_t len;
     int error;
-    uint64_t seq; /* the generation that was cut */
+    uint64_t seq; /* the generation that was cut, or the snapshot's id */
 } FaceNote;
 
 /* How requests get here from the kernel. */
@@ -92,8 +96,27 @@ struct FaceCut {
     unsigned n_disks;
     uint64_t seq[STORE_DISKS_MAX];
     int64_t wall_us;
+    /* 0, or the id of a live snapshot: what is brought is not the present but
+     * that. All that was overwritten since it is sealed, and dirty again beside;
+     * nothing is kept aside, since the snapshot has it; wall_us is not set. */
+    uint64_t snapshot;
 };
 bool face_cut(Face *face, struct FaceCut *cut);
+/* The instant of a snapshot of all disks, as that of a cut: it may be called
+ * while a cut is under way, and while discards are, which are in it. From here
+ * on what it needs is kept, durably, before it is overwritten. Waits until it
+ * can be relied on: what was acknowledged before the instant, or in flight then,
+ * is durable. 0 or -errno; points[i], by Disk.index, are in the disks' chains in
+ * any case, and on error to be taken out as those of one that was deleted. */
+struct FaceSnapshot {
+    Point *points[STORE_DISKS_MAX];
+    int64_t wall_us;                  /* set */
+    uint64_t blocks[STORE_DISKS_MAX]; /* set: allocated then, of 512 bytes */
+};
+int face_snapshot(Face *face, struct FaceSnapshot *snapshot);
+/* Run @work(user) on the fs thread between two requests; returns when it is
+ * done. For what only the writer of a disk's Points may do. */
+void face_between(Face *face, void (*work)(void *user), void *user);
 /* It is over, whole or given up: nothing is kept aside any more. Returns at
  * once. */
 void face_cut_end(Face *face, Disk *disk);

@@ -29,6 +29,7 @@
 
 #include "bitmap/aside.h"
 #include "bitmap/disk-map.h"
+#include "bitmap/points.h"
 #include "bitmap/store-io.h"
 #include "relay/relay.h"
 #include "zero-list.h"
@@ -72,8 +73,9 @@ typedef struct Disk {
     int map_fd; /* disk.raw, read and write, page cache: lseek, odd fallocate */
     uint32_t offset_align, mem_align; /* of O_DIRECT on fd */
     DiskMap *map;
-    Aside *aside; /* what a cut owes, see bitmap/aside.h */
-    int aside_fd; /* its file, which has no name; -1: none */
+    Aside *aside;   /* what a cut owes, see bitmap/aside.h */
+    int aside_fd;   /* its file, which has no name; -1: none */
+    Points *points; /* of its snapshots, see snapshot.h */
     /* The store's own. `dirty` holds this run's past; `intent` says what is
      * hot, which is in hot until the map takes it. */
     bool has_checkpoint;
@@ -141,6 +143,8 @@ struct StoreCuts {
                            the targets are what `holds` says */
     uint64_t pinned;    /* the last one whose hook has succeeded; 0: none */
     int64_t pinned_us;
+    uint64_t past; /* ids of snapshots up to this one are as old as `holds`, or
+                      older: none of them is brought to the targets any more */
 };
 
 typedef struct Store {
@@ -169,6 +173,8 @@ typedef struct Store {
     uint64_t epoch, epoch_before;
     uint64_t saved_epoch, saved_before; /* the state's on disk; store.c's own */
     struct StoreCuts cuts;              /* main thread; of cuts.h */
+    struct SnapshotList *snapshots;     /* see snapshot.h */
+    uint64_t last_snapshot;             /* largest id that was ever given */
 } Store;
 
 /* What files are written with last, before store_close_clean(). */

@@ -70,6 +70,12 @@ take_note(FakeSession *session, FaceNote *note)
         session->degraded++;
         face_answer(session->face, note);
         break;
+    case FACE_NOTE_SNAPSHOT_CREATE:
+    case FACE_NOTE_SNAPSHOT_DELETE:
+    case FACE_NOTE_SNAPSHOT_INFO:
+        note->error = -EOPNOTSUPP;
+        face_answer(session->face, note);
+        break;
     case FACE_NOTE_FROZEN:
         session->frozen++;
         break;

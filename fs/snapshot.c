@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * snapshot.c - which snapshots there are
+ *
+ * The main thread changes the list; the fs thread answers look-ups in the mount
+ * from it. Whoever asks gets a copy: what it was told may be deleted a moment
+ * later, and then the points say so (bitmap/points.h).
+ */
+#include "snapshot.h"
+
+#include <string.h>
+
+struct SnapshotList {
+    GMutex lock;
+    GPtrArray *all; /* Snapshot, by id; guarded by lock */
+};
+
+const struct SnapshotDisk *
+snapshot_disk(const Snapshot *snapshot, unsigned disk_id)
+{
+    for (unsigned i = 0; i < snapshot->n_disks; i++) {
+        if (snapshot->disks[i].id == disk_id) {
+            return &snapshot->disks[i];
+        }
+    }
+    return NULL;
+}
+
+SnapshotList *
+snapshot_list_new(void)
+{
+    SnapshotList *list = g_new0(SnapshotList, 1);
+
+    g_mutex_init(&list->lock);
+    list->all = g_ptr_array_new_with_free_func(g_free);
+    return list;
+}
+
+void
+snapshot_list_free(SnapshotList *list)
+{
+    if (list != NULL) {
+        g_ptr_array_unref(list->all);
+        g_mutex_clear(&list->lock);
+        g_free(list);
+    }
+}
+
+/* Where the first one of at least @id is. */
+static guint
+place_locked(const SnapshotList *list, uint64_t id)
+{
+    guint at = list->all->len;
+
+    while (at > 0) {
+        const Snapshot *snapshot = g_ptr_array_index(list->all, at - 1);
+
+        if (snapshot->id < id) {
+            break;
+        }
+        at--;
+    }
+    return at;
+}
+
+static const Snapshot *
+get_locked(const SnapshotList *list, uint64_t id)
+{
+    guint at = place_locked(list, id);
+    const Snapshot *snapshot =
+        at < list->all->len ? g_ptr_array_index(list->all, at) : NULL;
+
+    return snapshot != NULL && snapshot->id == id ? snapshot : NULL;
+}
+
+void
+snapshot_list_put(SnapshotList *list, const Snapshot *snapshot)
+{
+    guint at;
+
+    g_mutex_lock(&list->lock);
+    at = place_locked(list, snapshot->id);
+    if (get_locked(list, snapshot->id) != NULL) {
+        g_ptr_array_remove_index(list->all, at);
+    }
+    g_ptr_array_insert(list->all, (gint)at,
+                       g_memdup2(snapshot, sizeof(*snapshot)));
+    g_mutex_unlock(&list->lock);
+}
+
+void
+snapshot_list_remove(SnapshotList *list, uint64_t id)
+{
+    g_mutex_lock(&list->lock);
+    if (get_locked(list, id) != NULL) {
+        g_ptr_array_remove_index(list->all, place_locked(list, id));
+    }
+    g_mutex_unlock(&list->lock);
+}
+
+unsigned
+snapshot_list_count(SnapshotList *list)
+{
+    unsigned count;
+
+    g_mutex_lock(&list->lock);
+    count = list->all->len;
+    g_mutex_unlock(&list->lock);
+    return count;
+}
+
+/* The lock is held; it is given back. */
+static bool
+give(SnapshotList *list, const Snapshot *found, Snapshot *snapshot)
+{
+    if (found != NULL && snapshot != NULL) {
+        *snapshot = *found;
+    }
+    g_mutex_unlock(&list->lock);
+    return found != NULL;
+}
+
+bool
+snapshot_list_at(SnapshotList *list, unsigned index, Snapshot *snapshot)
+{
+    g_mutex_lock(&list->lock);
+    return give(list,
+                index < list->all->len ? g_ptr_array_index(list->all, index)
+                                       : NULL,
+                snapshot);
+}
+
+bool
+snapshot_list_get(SnapshotList *list, uint64_t id, Snapshot *snapshot)
+{
+    g_mutex_lock(&list->lock);
+    return give(list, get_locked(list, id), snapshot);
+}
+
+bool
+snapshot_list_find(SnapshotList *list, const char *name, Snapshot *snapshot)
+{
+    const Snapshot *found = NULL;
+
+    g_mutex_lock(&list->lock);
+    for (guint i = 0; i < list->all->len && found == NULL; i++) {
+        const Snapshot *one = g_ptr_array_index(list->all, i);
+
+        found = strcmp(one->name, name) == 0 ? one : NULL;
+    }
+    return give(list, found, snapshot);
+}
+
+static bool
+find_last(SnapshotList *list, bool is_uploaded, Snapshot *snapshot)
+{
+    const Snapshot *found = NULL;
+
+    g_mutex_lock(&list->lock);
+    for (guint i = list->all->len; i > 0 && found == NULL; i--) {
+        const Snapshot *one = g_ptr_array_index(list->all, i - 1);
+
+        found = !is_uploaded || one->cut > 0 ? one : NULL;
+    }
+    return give(list, found, snapshot);
+}
+
+bool
+snapshot_list_latest(SnapshotList *list, Snapshot *snapshot)
+{
+    return find_last(list, false, snapshot);
+}
+
+bool
+snapshot_list_uploaded(SnapshotList *list, Snapshot *snapshot)
+{
+    return find_last(list, true, snapshot);
+}

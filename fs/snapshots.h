@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * snapshots.h - snapshots while the store is served
+ *
+ * Purpose: makes them when somebody asks or the schedule says so, between the
+ *          hooks that freeze and thaw the guest; deletes them, and what the
+ *          schedule has too many of; gives back the room of those that were.
+ * Threads: main. Creating waits for the fs thread and the local disk, never for
+ *          a hook or a target. A thread of its own, here inside, gives room
+ *          back.
+ * Units:   microseconds: monotonic for decisions, wall clock to show.
+ * Errors:  to whoever asked, as a GError of STORE_ERROR; those of the schedule
+ *          are warned of, and shown.
+ */
+#pragma once
+
+#include "face.h"
+#include "snapshot.h"
+
+#include <json-glib/json-glib.h>
+
+typedef struct Snapshots Snapshots;
+
+/* What they need of the face and the clock. */
+struct SnapshotsOps {
+    int (*snapshot)(Face *face, struct FaceSnapshot *snapshot);
+    void (*between)(Face *face, void (*work)(void *user), void *user);
+    int64_t (*now_us)(void);  /* monotonic */
+    int64_t (*wall_us)(void); /* wall clock */
+};
+
+struct SnapshotsConfig {
+    const struct SnapshotsOps *ops; /* NULL: the real ones */
+    Store *store;
+    Face *face; /* NULL: nobody writes */
+    /* Is it being brought to the targets? Then its points stay as they are, and
+     * snapshots_look() is called when that is over. */
+    bool (*is_held)(void *user, uint64_t id);
+    /* For every client of the control socket; takes @data. */
+    void (*event)(void *user, const char *name, JsonObject *data);
+    void *user;
+};
+
+Snapshots *snapshots_new(const struct SnapshotsConfig *config);
+void snapshots_free(Snapshots *snapshots); /* whoever waits gets an error */
+
+/* Time went on, a setting changed, an upload is over. */
+void snapshots_look(Snapshots *snapshots);
+
+/* @name NULL: that of the present time. @done is called once, maybe from
+ * within: with the snapshot, or with what was wrong. One at a time; others wait
+ * for their turn. */
+typedef void (*SnapshotsDone)(void *user, const Snapshot *snapshot,
+                              const GError *error);
+void snapshots_create(Snapshots *snapshots, const char *name,
+                      const char *reason, SnapshotsDone done, void *user);
+/* When it returns nobody sees it any more; its room comes back by and by. */
+gboolean snapshots_delete(Snapshots *snapshots, const char *name,
+                          GError **error);
+
+/* As `weir snapshot list --json` and status.json show one; and all of them. */
+JsonObject *snapshot_json(Store *store, const Snapshot *snapshot);
+JsonArray *snapshots_json(Store *store);
