@@ -93,26 +93,29 @@ bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
     return (size_t)n == sizeof(*page) ? 0 : -EIO;
 }
 
-void
+unsigned
 bitmap_file_get_page(StoreIo *io, int fd, uint64_t at, void *page)
 {
     const size_t len = sizeof(struct BitmapFileSector);
+    unsigned unread = 0;
     ssize_t n;
 
     memset(page, 0, BITMAP_FILE_PAGE);
     n = io->ops->pread(io, fd, page, BITMAP_FILE_PAGE, at);
     if (n >= 0) {
-        return;
+        return 0;
     }
     /* One bad sector fails the page; the others are still to be had. */
     for (size_t i = 0; i < BITMAP_FILE_PAGE; i += len) {
         char *sector = (char *)page + i;
 
         n = io->ops->pread(io, fd, sector, len, at + i);
-        if (n != (ssize_t)len) {
+        if (n < 0) {
             memset(sector, 0, len);
+            unread |= 1u << i / len;
         }
     }
+    return unread;
 }
 
 int

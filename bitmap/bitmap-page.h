@@ -42,8 +42,8 @@ int bitmap_file_put_page(StoreIo *io, int fd, uint64_t at,
                          uint64_t number, uint64_t sequence,
                          const uint8_t uuid[16]);
 /* BITMAP_FILE_PAGE bytes of sectors. What is not there reads as zeroes: no
- * sector of it will be sound. */
-void bitmap_file_get_page(StoreIo *io, int fd, uint64_t at, void *page);
+ * sector of it will be sound. Returns a bit for each that cannot be read. */
+unsigned bitmap_file_get_page(StoreIo *io, int fd, uint64_t at, void *page);
 /* Of a sector of 512 bytes, whose last 16 are for the checksum. */
 void bitmap_file_checksum(const void *sector, const uint8_t uuid[16],
                           uint8_t sum[16]);

@@ -5,7 +5,8 @@
  * A sector that is not sound was damaged by something else than a loss of
  * power. It may have had any of its bits: whether the disk or the data file has
  * the old content of its clusters nobody knows, and to guess would show a
- * snapshot that never was.
+ * snapshot that never was. When its page is written again it is written
+ * unsound: what nobody knows now nobody will know later.
  */
 #include "point-file.h"
 
@@ -44,11 +45,14 @@ point_page_set(struct BitmapFilePage *page, uint64_t number,
 
     end = end > first ? end - first : 0;
     end = end < POINT_FILE_PAGE_BITS ? end : POINT_FILE_PAGE_BITS;
-    for (uint64_t bit = from; bit < end; bit++) {
-        uint64_t w = bit / 64;
+    while (from < end) {
+        uint64_t w = from / 64;
+        uint64_t stop = end < (w + 1) * 64 ? end : (w + 1) * 64;
+        uint64_t bits = UINT64_MAX >> (64 - (stop - from));
 
         page->sectors[w / BITMAP_FILE_WORDS].words[w % BITMAP_FILE_WORDS] |=
-            htole64(UINT64_C(1) << (bit & 63));
+            htole64(bits << (from & 63));
+        from = stop;
     }
 }
 
@@ -59,12 +63,31 @@ sequence_of(const struct PointMark *mark)
     return (uint64_t)mark->disk << POINT_ID_BITS | mark->id;
 }
 
+/* The clusters of a sector, as far as the disk has them. */
+static struct ClusterRun
+run_of(uint64_t number, unsigned index, uint64_t clusters)
+{
+    uint64_t first = number * POINT_FILE_PAGE_BITS + index * SECTOR_BITS;
+    uint64_t left;
+
+    first = first < clusters ? first : clusters;
+    left = clusters - first;
+    return (struct ClusterRun){first, left < SECTOR_BITS ? left : SECTOR_BITS};
+}
+
 void
 point_page_seal(struct BitmapFilePage *page, uint64_t number,
-                const struct PointMark *mark)
+                const struct PointMark *mark, const Bitmap *unsure)
 {
     bitmap_file_seal_page(page, BITMAP_FILE_POINT, number, sequence_of(mark),
                           mark->uuid);
+    for (unsigned i = 0; bitmap_count(unsure) && i < BITMAP_FILE_SECTORS; i++) {
+        struct ClusterRun run = run_of(number, i, bitmap_clusters(unsure));
+
+        if (run.count && bitmap_count_run(unsure, run)) {
+            page->sectors[i].checksum[0] ^= 0xff;
+        }
+    }
 }
 
 static void
@@ -72,30 +95,40 @@ load_sector(const struct BitmapFileSector *sector, uint64_t number,
             unsigned index, const struct PointMark *mark, Bitmap *kept,
             Bitmap *unsure)
 {
-    uint64_t first = number * POINT_FILE_PAGE_BITS + index * SECTOR_BITS;
-    uint64_t clusters = bitmap_clusters(kept);
+    struct ClusterRun run = run_of(number, index, bitmap_clusters(kept));
     uint64_t words[BITMAP_FILE_WORDS];
-    size_t count;
+    size_t count = (size_t)((run.count + 63) / 64);
 
-    if (first >= clusters || !memcmp(sector, &nothing, sizeof(nothing))) {
+    if (!run.count || !memcmp(sector, &nothing, sizeof(nothing))) {
         return;
     }
     if (!bitmap_file_is_sound(sector, BITMAP_FILE_POINT, number, index,
                               mark->uuid) ||
         le64toh(sector->sequence) != sequence_of(mark)) {
-        uint64_t left = clusters - first;
-
-        bitmap_set_run(unsure, (struct ClusterRun){first, left < SECTOR_BITS
-                                                              ? left
-                                                              : SECTOR_BITS});
+        bitmap_set_run(unsure, run);
         return;
     }
-    count = (size_t)((clusters - first + 63) / 64);
-    count = count < BITMAP_FILE_WORDS ? count : BITMAP_FILE_WORDS;
     for (size_t i = 0; i < count; i++) {
         words[i] = le64toh(sector->words[i]);
     }
-    bitmap_load_words(kept, first / 64, words, count);
+    bitmap_load_words(kept, run.first / 64, words, count);
+}
+
+static void
+load_page(StoreIo *io, int fd, uint64_t number, const struct PointMark *mark,
+          Bitmap *kept, Bitmap *unsure)
+{
+    struct BitmapFilePage page;
+    unsigned unread =
+        bitmap_file_get_page(io, fd, number * BITMAP_FILE_PAGE, &page);
+
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        if (unread & 1u << i) {
+            bitmap_set_run(unsure, run_of(number, i, bitmap_clusters(kept)));
+        } else {
+            load_sector(&page.sectors[i], number, i, mark, kept, unsure);
+        }
+    }
 }
 
 int
@@ -103,7 +136,6 @@ point_file_load(StoreIo *io, int fd, const struct PointMark *mark, Bitmap *kept,
                 Bitmap *unsure)
 {
     uint64_t pages = point_file_page_of(bitmap_clusters(kept) - 1) + 1;
-    struct BitmapFilePage page;
     off_t at = 0;
 
     for (;;) {
@@ -118,10 +150,7 @@ point_file_load(StoreIo *io, int fd, const struct PointMark *mark, Bitmap *kept,
         if (number >= pages) {
             return 0;
         }
-        bitmap_file_get_page(io, fd, number * BITMAP_FILE_PAGE, &page);
-        for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
-            load_sector(&page.sectors[i], number, i, mark, kept, unsure);
-        }
+        load_page(io, fd, number, mark, kept, unsure);
         at = (off_t)((number + 1) * BITMAP_FILE_PAGE);
     }
 }

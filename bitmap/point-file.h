@@ -48,13 +48,14 @@ point_file_page_of(uint64_t cluster)
     return cluster / POINT_FILE_PAGE_BITS;
 }
 
-/* Page @number as @kept has it; bits beside those; what it says of itself. */
+/* Page @number as @kept has it; bits beside those; what it says of itself. A
+ * sector of which something is @unsure is sealed so that it stays that. */
 void point_page_fill(struct BitmapFilePage *page, uint64_t number,
                      const Bitmap *kept);
 void point_page_set(struct BitmapFilePage *page, uint64_t number,
                     struct ClusterRun run);
 void point_page_seal(struct BitmapFilePage *page, uint64_t number,
-                     const struct PointMark *mark);
+                     const struct PointMark *mark, const Bitmap *unsure);
 
 /* Read back what is in the file at @fd into two bitmaps of the size that the
  * disk had then, both all clear. 0 or -errno: it cannot be read at all, and
