@@ -16,27 +16,24 @@
  * A snapshot that is deleted leaves its point to the next older live one, call
  * it O, which resolves to it in whatever no point from O on, and before this
  * one, has. All else in it is useless, and stays so: when O is deleted in its
- * turn its point stays in the chain as far as an older one needs that.
+ * turn its point stays in the chain as far as an older one needs that. So who
+ * looks for what is (not) needed may let go of the lock on the way.
+ *
+ * What is unsure is in nobody's way here: a point that may have a cluster ends
+ * the search of a reader, and of a write, but an older copy is not thrown away
+ * for it. The file may be readable another time.
+ *
+ * The lock is in the way of guest writes. Under it each bitmap of the chain is
+ * searched once, by its summaries, or LOOK_WORDS words are looked at.
  */
 #include "points.h"
 
-#include <errno.h>
+#include "points-private.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
-struct Point {
-    /* set at creation */
-    uint64_t id;
-    uint64_t size_bytes;
-    int map_fd, data_fd;
-    /* before it is added its maker's, then guarded by Points.lock; only the
-     * writer changes them */
-    Bitmap *kept, *unsure;
-    Point *older, *younger;
-    bool is_live;
-    /* guarded by Points.lock */
-    unsigned users; /* of its data file */
-};
+#define LOOK_WORDS 1024 /* of 64 clusters, at a time */
 
 struct Points {
     pthread_mutex_t lock;
@@ -59,74 +56,6 @@ unlock(Points *points)
     int r = pthread_mutex_unlock(&points->lock);
 
     assert(r == 0);
-}
-
-Point *
-point_new(uint64_t id, uint64_t size_bytes, unsigned cluster_bits, int map_fd,
-          int data_fd)
-{
-    Point *point = calloc(1, sizeof(*point));
-
-    if (!point) {
-        return NULL;
-    }
-    point->id = id;
-    point->size_bytes = size_bytes;
-    point->map_fd = map_fd;
-    point->data_fd = data_fd;
-    point->kept = bitmap_new(size_bytes, cluster_bits);
-    point->unsure = bitmap_new(size_bytes, cluster_bits);
-    if (!point->kept || !point->unsure) {
-        point_free(point);
-        return NULL;
-    }
-    return point;
-}
-
-void
-point_free(Point *point)
-{
-    if (point) {
-        bitmap_free(point->kept);
-        bitmap_free(point->unsure);
-        free(point);
-    }
-}
-
-Bitmap *
-point_kept(Point *point)
-{
-    return point->kept;
-}
-
-Bitmap *
-point_unsure(Point *point)
-{
-    return point->unsure;
-}
-
-uint64_t
-point_id(const Point *point)
-{
-    return point->id;
-}
-
-uint64_t
-point_size_bytes(const Point *point)
-{
-    return point->size_bytes;
-}
-
-int
-point_map_fd(const Point *point)
-{
-    return point->map_fd;
-}
-
-int
-point_data_fd(const Point *point)
-{
-    return point->data_fd;
 }
 
 Points *
@@ -204,106 +133,77 @@ points_set_live(Points *points, uint64_t id, bool is_live)
     lock(points);
     point = find_locked(points, id);
     if (point) {
+        assert(point->is_live || !is_live);
         point->is_live = is_live;
         choose_locked(points);
     }
     unlock(points);
 }
 
-/* The next live one that is older, or NULL. */
-static Point *
-heir_of(const Point *point)
-{
-    Point *older = point->older;
+/*
+ * Bitmaps of a part of the chain. They are of the size that the disk had then.
+ */
+struct Chain {
+    const Point *first, *last; /* without the last; NULL: all younger ones */
+};
 
-    while (older && !older->is_live) {
-        older = older->older;
-    }
-    return older;
+static uint64_t
+word_of(const Bitmap *map, uint64_t w)
+{
+    return bitmap_count(map) && w << 6 < bitmap_clusters(map)
+               ? bitmap_word(map, w)
+               : 0;
 }
 
-/* Both bitmaps are of the size that the disk had then. */
+static uint64_t
+next_of(const Bitmap *map, uint64_t from)
+{
+    return bitmap_count(map) ? bitmap_next_dirty(map, from) : UINT64_MAX;
+}
+
 static bool
 has(const Bitmap *map, uint64_t cluster)
 {
-    return cluster < bitmap_clusters(map) && bitmap_get(map, cluster);
+    return (word_of(map, cluster >> 6) >> (cluster & 63)) & 1;
 }
 
-static bool
-point_has(const Point *point, uint64_t cluster)
-{
-    return has(point->kept, cluster) || has(point->unsure, cluster);
-}
-
-/* First cluster from @from on that @point says something of, or UINT64_MAX. */
 static uint64_t
-next_in(const Point *point, uint64_t from)
+min(uint64_t a, uint64_t b)
 {
-    uint64_t kept = UINT64_MAX, unsure = UINT64_MAX;
-
-    if (from < bitmap_clusters(point->kept)) {
-        kept = bitmap_next_dirty(point->kept, from);
-        unsure = bitmap_next_dirty(point->unsure, from);
-    }
-    return kept < unsure ? kept : unsure;
+    return a < b ? a : b;
 }
 
-/* First cluster from @from on that it says nothing of; @from is one of it. */
+/* First cluster within [@from, @end) that one of them has, or may have; or
+ * @end. */
 static uint64_t
-next_not_in(const Point *point, uint64_t from)
+next_in_chain(struct Chain chain, uint64_t from, uint64_t end)
 {
-    uint64_t clusters = bitmap_clusters(point->kept);
-
-    while (from < clusters && point_has(point, from)) {
-        from = bitmap_get(point->kept, from)
-                   ? bitmap_next_clean(point->kept, from)
-                   : bitmap_next_clean(point->unsure, from);
+    for (const Point *p = chain.first; p != chain.last && from < end;
+         p = p->younger) {
+        end = min(end, next_of(p->kept, from));
+        end = min(end, next_of(p->unsure, from));
     }
-    return from < clusters ? from : clusters;
+    return end;
 }
 
-/*
- * Of the points from @first up to @last, not included (NULL: all younger ones):
- * the first cluster from @from on that one of them has, or @end; and behind the
- * first run of them, as one of them has it.
- */
+/* ... that none of them has; or @end. Cost: words. */
 static uint64_t
-next_in_chain(const Point *first, const Point *last, uint64_t from,
-              uint64_t end, uint64_t *behind)
+next_not_in_chain(struct Chain chain, uint64_t from, uint64_t end)
 {
-    const Point *found = NULL;
-    uint64_t at = end;
-
-    for (const Point *p = first; p != last; p = p->younger) {
-        uint64_t next = next_in(p, from);
-
-        if (next < at) {
-            at = next;
-            found = p;
-        }
-    }
-    *behind = found ? next_not_in(found, at) : end;
-    *behind = *behind < end ? *behind : end;
-    return at;
-}
-
-/* The first run within [@from, @end) that none of them has. */
-static bool
-next_not_in_chain(const Point *first, const Point *last, uint64_t from,
-                  uint64_t end, struct ClusterRun *run)
-{
-    uint64_t behind;
-
     while (from < end) {
-        uint64_t next = next_in_chain(first, last, from, end, &behind);
+        uint64_t w = from >> 6;
+        uint64_t lacks = UINT64_MAX << (from & 63);
 
-        if (next > from) {
-            *run = (struct ClusterRun){from, next - from};
-            return true;
+        for (const Point *p = chain.first; p != chain.last && lacks;
+             p = p->younger) {
+            lacks &= ~(word_of(p->kept, w) | word_of(p->unsure, w));
         }
-        from = behind;
+        if (lacks) {
+            return min(end, (w << 6) + (unsigned)__builtin_ctzll(lacks));
+        }
+        from = (w + 1) << 6;
     }
-    return false;
+    return end;
 }
 
 /*
@@ -315,19 +215,23 @@ points_youngest(const Points *points)
     return points->copied_to;
 }
 
+static bool
+next_missing(const Point *point, uint64_t from, uint64_t end,
+             struct ClusterRun *run)
+{
+    struct Chain chain = {point, NULL};
+
+    end = min(end, bitmap_clusters(point->kept));
+    from = next_not_in_chain(chain, from, end);
+    *run = (struct ClusterRun){from, next_in_chain(chain, from, end) - from};
+    return from < end;
+}
+
 bool
 points_next_missing(const Points *points, uint64_t from, uint64_t end,
                     struct ClusterRun *run)
 {
-    const Point *point = points->copied_to;
-    uint64_t clusters;
-
-    if (!point) {
-        return false;
-    }
-    clusters = bitmap_clusters(point->kept);
-    return next_not_in_chain(point, NULL, from, end < clusters ? end : clusters,
-                             run);
+    return points->copied_to && next_missing(points->copied_to, from, end, run);
 }
 
 void
@@ -341,11 +245,9 @@ points_keep(Points *points, Point *point, struct ClusterRun run)
 void
 points_keep_missing(Points *points, Point *point, struct ClusterRun run)
 {
-    uint64_t clusters = bitmap_clusters(point->kept);
     uint64_t end = run.first + run.count;
 
-    end = end < clusters ? end : clusters;
-    while (next_not_in_chain(point, NULL, run.first, end, &run)) {
+    while (next_missing(point, run.first, end, &run)) {
         points_keep(points, point, run);
         run.first += run.count;
     }
@@ -379,29 +281,28 @@ static enum PointsPlace
 find_in_chain(const Point *first, uint64_t cluster, uint64_t max, Point **found,
               uint64_t *count)
 {
+    uint64_t end = cluster + min(max, UINT64_MAX - cluster);
     const Point *p = first;
-    uint64_t end = cluster + max, behind;
+    bool is_unsure = false;
 
-    *found = NULL;
-    while (p && !point_has(p, cluster)) {
+    while (p && !(is_unsure = has(p->unsure, cluster)) &&
+           !has(p->kept, cluster)) {
         p = p->younger;
     }
-    if (!p) {
-        *count = next_in_chain(first, NULL, cluster, end, &behind) - cluster;
-        return POINTS_DISK;
+    /* As far as none before it does, and it says the same. */
+    end = next_in_chain((struct Chain){first, p}, cluster, end);
+    if (is_unsure) {
+        end = min(end, bitmap_next_clean(p->unsure, cluster));
+    } else if (p) {
+        end = min(end, bitmap_next_clean(p->kept, cluster));
+        end = min(end, next_of(p->unsure, cluster));
     }
-    /* As far as it has them, and none before it does. */
-    behind = next_not_in(p, cluster);
-    end = behind < end ? behind : end;
-    *count = next_in_chain(first, p, cluster, end, &behind) - cluster;
-    if (has(p->unsure, cluster)) {
-        *count = 1;
-        return POINTS_UNSURE;
+    if (p) {
+        end = min(end, bitmap_clusters(p->kept));
     }
-    behind = bitmap_next_dirty(p->unsure, cluster);
-    *count = behind - cluster < *count ? behind - cluster : *count;
-    *found = (Point *)p;
-    return POINTS_FILE;
+    *count = end - cluster;
+    *found = is_unsure ? NULL : (Point *)p;
+    return is_unsure ? POINTS_UNSURE : p ? POINTS_FILE : POINTS_DISK;
 }
 
 enum PointsPlace
@@ -464,94 +365,153 @@ bool
 points_next_changed(Points *points, uint64_t a, uint64_t b, uint64_t from,
                     uint64_t end, struct ClusterRun *run)
 {
-    const Point *first, *last;
+    struct Chain chain;
     uint64_t at = end, behind = end;
 
     lock(points);
-    first = find_locked(points, a);
-    last = b ? find_locked(points, b) : NULL;
-    if (first && (last || !b)) {
-        at = next_in_chain(first, last, from, end, &behind);
-        /* Others may go on where it ends. */
-        for (uint64_t next = behind, to; next == behind && next < end;
-             behind = to) {
-            next = next_in_chain(first, last, behind, end, &to);
-            to = next == behind ? to : behind;
-        }
+    chain.first = find_locked(points, a);
+    chain.last = b ? find_locked(points, b) : NULL;
+    if (chain.first && (chain.last || !b)) {
+        at = next_in_chain(chain, from, end);
+        behind = min(end, at + min(LOOK_WORDS << 6, UINT64_MAX - at));
+        behind = next_not_in_chain(chain, at, behind);
     }
     unlock(points);
     *run = (struct ClusterRun){at, behind - at};
     return at < end;
 }
 
-/* First run in @point that nobody (@is_useless) or somebody resolves to. */
-static bool
-next_locked(const Point *point, bool is_useless, uint64_t from, uint64_t end,
-            struct ClusterRun *run)
+/*
+ * What a point is still good for
+ */
+struct Look {
+    const Point *point;
+    bool is_needed; /* look for what is needed; or for what is not */
+    unsigned budget;
+    /* Who resolves to it first, NULL: nobody; of the clusters up to this. */
+    const Point *heir;
+    uint64_t heir_end;
+};
+
+/* The next older one that is live and has such a cluster. */
+static void
+choose_heir(struct Look *look, uint64_t cluster)
 {
-    const Point *heir = heir_of(point);
+    const Point *p = look->point->older;
 
-    while (bitmap_next_run(point->kept, from, UINT64_MAX, run)) {
-        uint64_t stop = run->first + run->count;
-        uint64_t first, behind;
+    while (p && (!p->is_live || cluster >= bitmap_clusters(p->kept))) {
+        p = p->older;
+    }
+    look->heir = p;
+    look->heir_end = p ? bitmap_clusters(p->kept) : UINT64_MAX;
+}
 
-        stop = stop < end ? stop : end;
-        if (run->first >= stop) {
+/* Those looked for in the word of @cluster, from there up to *@end. */
+static uint64_t
+look_at(struct Look *look, uint64_t cluster, uint64_t *end)
+{
+    const Point *point = look->point;
+    uint64_t w = cluster >> 6, covered, bits;
+
+    if (cluster >= look->heir_end) {
+        choose_heir(look, cluster);
+    }
+    *end = min((w + 1) << 6, look->heir_end);
+    covered = look->heir ? 0 : UINT64_MAX;
+    for (const Point *p = look->heir; p && p != point; p = p->younger) {
+        covered |= word_of(p->kept, w);
+        look->budget -= look->budget > 0;
+    }
+    look->budget -= look->budget > 0;
+    bits = word_of(point->kept, w);
+    if (look->is_needed) {
+        bits = (bits | word_of(point->unsure, w)) & ~covered;
+    } else {
+        bits &= covered;
+    }
+    return bits & (UINT64_MAX << (cluster & 63)) &
+           (UINT64_MAX >> (63 - ((*end - 1) & 63)));
+}
+
+/* The first run of @bits, of word @w. */
+static struct ClusterRun
+run_of(uint64_t w, uint64_t bits)
+{
+    unsigned first = (unsigned)__builtin_ctzll(bits);
+    uint64_t rest = ~(bits >> first);
+
+    return (struct ClusterRun){(w << 6) + first,
+                               rest ? (unsigned)__builtin_ctzll(rest) : 64};
+}
+
+/* The first run from *@from on; or false, and there is none up to there. */
+static bool
+look_locked(struct Look *look, uint64_t *from, struct ClusterRun *run)
+{
+    struct Chain self = {look->point, look->point->younger};
+    uint64_t bits = 0;
+
+    while (!bits) {
+        *from = next_in_chain(self, *from, UINT64_MAX);
+        if (!look->budget || *from == UINT64_MAX) {
             return false;
         }
-        if (!heir) {
-            run->count = stop - run->first;
-            return is_useless;
-        }
-        if (!is_useless) {
-            if (next_not_in_chain(heir, point, run->first, stop, run)) {
-                return true;
-            }
-        } else {
-            first = next_in_chain(heir, point, run->first, stop, &behind);
-            if (first < stop) {
-                *run = (struct ClusterRun){first, behind - first};
-                return true;
-            }
-        }
-        from = stop;
+        bits = look_at(look, *from, from);
+        *run = bits ? run_of((*from - 1) >> 6, bits) : *run;
     }
-    return false;
+    while (run->first + run->count == *from && look->budget) {
+        uint64_t at = *from;
+
+        bits = look_at(look, at, from);
+        if (!((bits >> (at & 63)) & 1)) {
+            break;
+        }
+        run->count += run_of(at >> 6, bits).count;
+    }
+    return true;
+}
+
+/* In one that is not live. It is found anew after each time the lock was let
+ * go. */
+static bool
+look_for(Points *points, uint64_t id, bool is_needed, uint64_t from,
+         uint64_t end, struct ClusterRun *run)
+{
+    bool is_found = false;
+
+    while (!is_found && from < end) {
+        struct Look look = {.is_needed = is_needed, .budget = LOOK_WORDS};
+
+        lock(points);
+        look.point = find_locked(points, id);
+        if (look.point && !look.point->is_live) {
+            is_found = look_locked(&look, &from, run);
+        } else {
+            from = end;
+        }
+        unlock(points);
+    }
+    return is_found;
 }
 
 bool
 points_next_useless(Points *points, uint64_t id, uint64_t from, uint64_t end,
                     struct ClusterRun *run)
 {
-    const Point *point;
-    bool is_found = false;
-
-    lock(points);
-    point = find_locked(points, id);
-    if (point && !point->is_live && from < bitmap_clusters(point->kept)) {
-        is_found = next_locked(point, true, from, end, run);
+    if (!look_for(points, id, false, from, end, run) || run->first >= end) {
+        return false;
     }
-    unlock(points);
-    return is_found;
+    run->count = min(run->count, end - run->first);
+    return true;
 }
 
 bool
 points_is_needed(Points *points, uint64_t id)
 {
-    const Point *point;
     struct ClusterRun run;
-    bool is_needed = false;
 
-    lock(points);
-    point = find_locked(points, id);
-    if (point) {
-        /* Of what is not known the heir must not be told otherwise. */
-        is_needed = point->is_live ||
-                    (heir_of(point) && bitmap_count(point->unsure)) ||
-                    next_locked(point, false, 0, UINT64_MAX, &run);
-    }
-    unlock(points);
-    return is_needed;
+    return points_is_live(points, id) ||
+           look_for(points, id, true, 0, UINT64_MAX, &run);
 }
 
 bool

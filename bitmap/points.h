@@ -46,7 +46,7 @@ void points_free(Points *points); /* and what was added */
 /* The youngest one; live: a snapshot that somebody may read. */
 void points_add(Points *points, Point *point);
 /* Not live: nothing is kept for it any more, and it is there only as far as
- * older ones resolve to it. */
+ * older ones resolve to it. That is for good. */
 void points_set_live(Points *points, uint64_t id, bool is_live);
 /* Nobody resolves to it any more, and nobody reads there: NULL while somebody
  * does. Else the caller's. */
@@ -73,7 +73,9 @@ enum PointsPlace {
     POINTS_GONE,   /* there is no such snapshot (any more) */
 };
 /* Where snapshot @id has @cluster, and how many of @max from there on are alike
- * (of the same point, if it is a file). */
+ * (of the same point, if it is a file). What is read from a file counts if the
+ * snapshot is live after that as well: its place may have been given back.
+ * Beyond the size of then nothing is promised. */
 enum PointsPlace points_find(Points *points, uint64_t id, uint64_t cluster,
                              uint64_t max, Point **point, uint64_t *count);
 void points_done(Points *points, Point *point);
@@ -81,16 +83,19 @@ void points_done(Points *points, Point *point);
 bool points_is_live(Points *points, uint64_t id);
 unsigned points_count(Points *points); /* live or not */
 
-/* First run within [@from, @end) that was overwritten between the snapshots @a
- * and @b, @a < @b; @b 0: now. False: none. */
+/* First run within [@from, @end) that was, or may have been, overwritten between
+ * the snapshots @a and @b, @a < @b; @b 0: now. It may go on behind its end.
+ * False: none; nor if there is no such snapshot. @a is live. */
 bool points_next_changed(Points *points, uint64_t a, uint64_t b, uint64_t from,
                          uint64_t end, struct ClusterRun *run);
 
 /* Of a point that is not live: first run within [@from, @end) that it keeps and
- * no snapshot resolves to; its place in the file can be given back. */
+ * no snapshot resolves to; its place in the file can be given back. It may go on
+ * behind its end. Not useless: what is only covered by something unsure. */
 bool points_next_useless(Points *points, uint64_t id, uint64_t from,
                          uint64_t end, struct ClusterRun *run);
-/* Does some live snapshot resolve to something in it? A live one: yes. */
+/* Does some live snapshot resolve to something in it, or is it not known what
+ * it has? A live one: yes. */
 bool points_is_needed(Points *points, uint64_t id);
 
 struct PointFigures {
