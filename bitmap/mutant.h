@@ -43,6 +43,11 @@ enum WeirMutant {
     MUTANT_CUT_ZEROES,        /* ... whether or not its zeroes are punched */
     MUTANT_SEND_UNALLOWED,    /* a cut is sent as soon as it is sealed */
     MUTANT_FORGET_UNSEALED,   /* what is taken back is not dirty again */
+    MUTANT_SNAP_NO_COPY,      /* what a snapshot needs is overwritten */
+    MUTANT_SNAP_UNSYNCED,     /* ... once its copy is written, not synced */
+    MUTANT_SNAP_NO_ZEROES,    /* discards under way are not in a snapshot */
+    MUTANT_SNAP_NO_DRAIN,     /* writes in flight may come in later */
+    MUTANT_SNAP_NO_PIN,       /* a snapshot is read while it is overwritten */
 };
 
 #ifndef WEIR_MUTANT

@@ -118,7 +118,8 @@ static void
 load_page(StoreIo *io, int fd, uint64_t number, const struct PointMark *mark,
           Bitmap *kept, Bitmap *unsure)
 {
-    struct BitmapFilePage page;
+    /* The file may have been opened for direct I/O. */
+    _Alignas(BITMAP_FILE_PAGE) struct BitmapFilePage page;
     unsigned unread =
         bitmap_file_get_page(io, fd, number * BITMAP_FILE_PAGE, &page);
 

@@ -243,14 +243,11 @@ points_keep(Points *points, Point *point, struct ClusterRun run)
 }
 
 void
-points_keep_missing(Points *points, Point *point, struct ClusterRun run)
+points_use(Points *points, Point *point)
 {
-    uint64_t end = run.first + run.count;
-
-    while (next_missing(point, run.first, end, &run)) {
-        points_keep(points, point, run);
-        run.first += run.count;
-    }
+    lock(points);
+    point->users++;
+    unlock(points);
 }
 
 Point *
@@ -523,6 +520,7 @@ points_figures(Points *points, uint64_t id, struct PointFigures *figures)
     point = find_locked(points, id);
     if (point) {
         *figures = (struct PointFigures){
+            .size_bytes = point->size_bytes,
             .kept_clusters = bitmap_count(point->kept),
             .unsure_clusters = bitmap_count(point->unsure),
             .is_live = point->is_live,

@@ -60,8 +60,9 @@ bool points_next_missing(const Points *points, uint64_t from, uint64_t end,
                          struct ClusterRun *run);
 /* It has them, durably: may they be overwritten. */
 void points_keep(Points *points, Point *point, struct ClusterRun run);
-/* The same for those of @run that it has not. */
-void points_keep_missing(Points *points, Point *point, struct ClusterRun run);
+
+/* For the writer: it is at work in the point's files, until points_done(). */
+void points_use(Points *points, Point *point);
 
 /*
  * Any thread
@@ -99,6 +100,7 @@ bool points_next_useless(Points *points, uint64_t id, uint64_t from,
 bool points_is_needed(Points *points, uint64_t id);
 
 struct PointFigures {
+    uint64_t size_bytes;    /* of the disk, then */
     uint64_t kept_clusters; /* those of zeroes, too */
     uint64_t unsure_clusters;
     bool is_live;

@@ -1,37 +1,38 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Copy before write: what a cut still owes is kept aside before the guest
- * overwrites it (bitmap/aside.h has the copies).
+ * Copy before write: what a cut still owes, and what a snapshot needs, is kept
+ * before the guest overwrites it (bitmap/aside.h, bitmap/points.h).
  *
- *   writer meets clusters that are owed and not kept -> waits, holding nothing
+ *   writer meets clusters that are needed and not kept -> waits, holding nothing
  *   each of them: a buffer -> RANGE_ASIDE, which waits for writes in flight ->
- *       read -> kept -> given back
+ *       read -> into the snapshot's files (face-points.c) -> kept -> given back
  *   all of its clusters are kept, or settled meanwhile -> it tries again
  *
- * So the writer pays one local read, not the target's time. What was in flight
- * when the cut was made is finished before the copy is read: it may be in the
- * cut or not, but never half of the time (rule 12).
+ * So the writer pays one local read, and for a snapshot two local syncs, never
+ * the target's time. What was in flight at the instant is finished before the
+ * copy is read: it may be in or not, but never half of the time (rule 12).
  *
- * Buffers that fill up are written to the file of copies, the oldest first;
- * what was settled meanwhile is dropped instead. If a copy cannot be made - no
- * room, within buffer-size or on the host (where it ends before a guest's write
- * can meet that, is_tight), or the old content cannot be read -
- * then the cut cannot be whole any more: nothing more is kept, whoever waits
- * goes on, and the main thread is told (FACE_NOTE_DEGRADED). A later cut will
- * be whole (rule 18).
+ * Copies for a cut stay in their buffers, or go to a file (face-spill.c). If one
+ * cannot be made - no room, within buffer-size or on the host (where it ends
+ * before a guest's write can meet that, is_tight), or the old content cannot be
+ * read - then the cut cannot be whole any more: nothing more is kept for it,
+ * whoever waits goes on, and the main thread is told (FACE_NOTE_DEGRADED). A
+ * later cut will be whole (rule 18).
  *
- * When a cut ends its copies in the file are punched, before the next one
- * writes there; until then it has the buffers only.
+ * A snapshot is never given up. Who overwrites what it needs while there is no
+ * room waits for some, full-wait at most, and gets ENOSPC then; what cannot be
+ * read cannot be overwritten (EIO) as long as a snapshot needs it.
  */
 #include "face-wire.h"
+#include "snapshot.h"
 
 #include <errno.h>
-#include <linux/falloc.h>
 #include <string.h>
 
 #include "bitmap/mutant.h"
 
-#define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+#define RETRY_US    (100 * 1000) /* who has no room, not before */
+#define ROOM_AGE_US (100 * 1000) /* how old the figure of the host may be */
 
 static uint64_t
 cluster_bytes(const FaceDisk *disk)
@@ -43,22 +44,53 @@ cluster_bytes(const FaceDisk *disk)
  * What is needed
  */
 
-/* First cluster from @from on that is owed and not kept. */
+/* First cluster within [@from, @end) that a cut owes and that is not kept, or
+ * @end. */
+static uint64_t
+next_owed(const FaceDisk *disk, uint64_t from, uint64_t end)
+{
+    struct ClusterRun owed, missing;
+
+    if (!aside_is_on(disk->disk->aside) || mutant(MUTANT_NO_ASIDE)) {
+        return end;
+    }
+    while (disk_map_next_owed(disk->disk->map, from, end, &owed)) {
+        if (aside_next_missing(disk->disk->aside, owed.first,
+                               owed.first + owed.count, &missing)) {
+            return missing.first;
+        }
+        from = owed.first + owed.count;
+    }
+    return end;
+}
+
+/* ... that a snapshot needs, or @end. */
+static uint64_t
+next_missing(const FaceDisk *disk, uint64_t from, uint64_t end)
+{
+    const Points *points = disk->disk->points;
+    struct ClusterRun missing;
+
+    return points && !mutant(MUTANT_SNAP_NO_COPY) &&
+                   points_next_missing(points, from, end, &missing)
+               ? missing.first
+               : end;
+}
+
 static bool
 next_needed(const FaceDisk *disk, uint64_t from, uint64_t end,
             uint64_t *cluster)
 {
-    struct ClusterRun owed, missing;
+    *cluster = next_missing(disk, from, next_owed(disk, from, end));
+    return *cluster < end;
+}
 
-    while (disk_map_next_owed(disk->disk->map, from, end, &owed)) {
-        if (aside_next_missing(disk->disk->aside, owed.first,
-                               owed.first + owed.count, &missing)) {
-            *cluster = missing.first;
-            return true;
-        }
-        from = owed.first + owed.count;
-    }
-    return false;
+static bool
+is_needed(const FaceDisk *disk, uint64_t cluster)
+{
+    uint64_t at;
+
+    return next_needed(disk, cluster, cluster + 1, &at);
 }
 
 static struct ClusterRun
@@ -73,44 +105,12 @@ face_aside_needs(const FaceDisk *disk, uint64_t offset, uint64_t len)
     struct ClusterRun run = run_of(disk, offset, len);
     uint64_t cluster;
 
-    return aside_is_on(disk->disk->aside) && !mutant(MUTANT_NO_ASIDE) &&
-           next_needed(disk, run.first, run.first + run.count, &cluster);
+    return next_needed(disk, run.first, run.first + run.count, &cluster);
 }
 
 /*
  * The end of a cut
  */
-
-static void
-file_emptied(FaceIo *io, int res)
-{
-    FaceAside *aside = (FaceAside *)((char *)io - offsetof(FaceAside, empty));
-
-    (void)res; /* copies that nobody reads: they are overwritten */
-    aside->is_emptying = false;
-}
-
-/* Writes of old copies that are still under way must not meet new ones. */
-static void
-empty_file(FaceDisk *disk)
-{
-    FaceAside *aside = &disk->aside;
-
-    /* Who brings a cut that was given up to the target still reads there. */
-    if (!aside->is_old || aside->n_spilling || aside->is_emptying ||
-        (!aside_is_on(disk->disk->aside) &&
-         disk_map_sealed_seq(disk->disk->map))) {
-        return;
-    }
-    aside->is_old = false;
-    aside->is_emptying = true;
-    aside->empty.store = (StoreReq){.op = STORE_FALLOCATE,
-                                    .fd = disk->disk->aside_fd,
-                                    .mode = PUNCH,
-                                    .len = disk->disk->size_bytes};
-    face_submit(disk->face, &aside->empty, file_emptied);
-}
-
 static void
 end_cut(FaceDisk *disk)
 {
@@ -123,7 +123,7 @@ end_cut(FaceDisk *disk)
     disk->aside.is_old |= figures.file_clusters || disk->aside.n_spilling;
     disk->aside.life++;
     aside_end(disk->disk->aside);
-    empty_file(disk);
+    face_spill_empty(disk);
 }
 
 static void
@@ -136,8 +136,8 @@ tell(FaceDisk *disk)
 }
 
 /* A copy could not be made. */
-static void
-give_up(FaceDisk *disk, int error)
+void
+face_aside_give_up(FaceDisk *disk, int error)
 {
     if (aside_is_on(disk->disk->aside)) {
         disk->aside.error = error;
@@ -150,6 +150,18 @@ give_up(FaceDisk *disk, int error)
  * Copies
  */
 
+static uint64_t
+point_bytes(Face *face)
+{
+    int64_t now_us = face_now_us();
+
+    if (now_us >= face->point_bytes_us + ROOM_AGE_US) {
+        face->point_bytes = store_snapshots_bytes(face->config.store);
+        face->point_bytes_us = now_us;
+    }
+    return face->point_bytes;
+}
+
 /* Is there room for one more copy, within buffer-size? */
 static bool
 has_room(Face *face, uint64_t bytes)
@@ -157,11 +169,37 @@ has_room(Face *face, uint64_t bytes)
     uint64_t limit = face->config.store->settings.buffer_bytes;
     struct AsideFigures figures;
 
-    for (unsigned i = 0; limit && i < face->n_disks; i++) {
+    if (!limit) {
+        return true;
+    }
+    bytes += point_bytes(face);
+    for (unsigned i = 0; i < face->n_disks; i++) {
         aside_figures(face->disks[i].disk->aside, &figures);
         bytes += figures.kept_clusters * cluster_bytes(&face->disks[i]);
     }
-    return !limit || bytes <= limit;
+    return bytes <= limit;
+}
+
+/* Whoever overwrites @cluster must wait for room, or cannot. */
+static void
+refuse(FaceDisk *disk, uint64_t cluster, int error)
+{
+    int64_t now_us = face_now_us();
+
+    disk->aside.retry_us = now_us + RETRY_US;
+    for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
+        struct ClusterRun run = run_of(disk, wait->offset, wait->len);
+
+        if (cluster < run.first || cluster >= run.first + run.count) {
+            continue;
+        }
+        if (error != -ENOSPC && error != -EDQUOT) {
+            wait->error = error;
+        } else if (!wait->starved_us) {
+            wait->starved_us = now_us;
+            disk->face->count.starved++;
+        }
+    }
 }
 
 static void
@@ -203,53 +241,89 @@ copy_rest(FaceAsideOp *op)
     face_submit(op->disk->face, &op->io, copy_read);
 }
 
+void
+face_aside_finish(FaceAsideOp *op, int error)
+{
+    FaceDisk *disk = op->disk;
+    Aside *aside = disk->disk->aside;
+    bool is_kept = op->is_for_cut && op->life == disk->aside.life;
+
+    disk->face->count.aside_clusters += is_kept;
+    if (is_kept && !op->is_zero) {
+        aside_put(aside, op->cluster, op->buffer);
+    } else {
+        aside_give(aside, op->buffer);
+        if (is_kept) {
+            aside_put_zeroes(aside, (struct ClusterRun){op->cluster, 1});
+        }
+    }
+    if (op->point) {
+        points_done(disk->disk->points, op->point);
+    }
+    if (error) {
+        refuse(disk, op->cluster, error);
+    }
+    copy_end(op);
+}
+
+/* The old content is not to be had. */
+static void
+copy_failed(FaceAsideOp *op, int error)
+{
+    FaceDisk *disk = op->disk;
+
+    if (op->is_for_cut && op->life == disk->aside.life) {
+        op->is_for_cut = false;
+        face_aside_give_up(disk, error);
+    }
+    face_aside_finish(op, op->point ? error : 0);
+}
+
 static void
 copy_read(FaceIo *io, int res)
 {
     FaceAsideOp *op = (FaceAsideOp *)((char *)io - offsetof(FaceAsideOp, io));
-    FaceDisk *disk = op->disk;
-    Aside *aside = disk->disk->aside;
-    uint64_t len = cluster_bytes(disk);
+    uint64_t len = cluster_bytes(op->disk);
 
     if (res > 0 && op->done + (unsigned)res < bytes_of(op)) {
         op->done += (unsigned)res;
         copy_rest(op);
         return;
     }
-    res = res == 0 ? -EIO : res; /* the file ended too early */
-    if (res < 0 || op->life != disk->aside.life) {
-        aside_give(aside, op->buffer);
-        if (res < 0 && op->life == disk->aside.life) {
-            give_up(disk, res);
-        }
-    } else {
-        memset((unsigned char *)op->buffer + bytes_of(op), 0,
-               len - bytes_of(op));
-        disk->face->count.aside_clusters++;
-        if (is_all_zero(op->buffer, len)) {
-            aside_give(aside, op->buffer);
-            aside_put_zeroes(aside, (struct ClusterRun){op->cluster, 1});
-        } else {
-            aside_put(aside, op->cluster, op->buffer);
-        }
+    if (res <= 0) {
+        copy_failed(op, res ? res : -EIO); /* the file ended too early */
+        return;
     }
-    copy_end(op);
+    memset((unsigned char *)op->buffer + bytes_of(op), 0, len - bytes_of(op));
+    op->is_zero = is_all_zero(op->buffer, len);
+    if (op->point) {
+        face_points_keep(op);
+    } else {
+        face_aside_finish(op, 0);
+    }
 }
 
 void
 face_aside_granted(FaceAsideOp *op)
 {
     FaceDisk *disk = op->disk;
-    uint64_t needed;
+    uint64_t end = op->cluster + 1;
 
-    if (op->life != disk->aside.life ||
-        !next_needed(disk, op->cluster, op->cluster + 1, &needed)) {
-        aside_give(disk->disk->aside, op->buffer);
-        copy_end(op);
-        return;
-    }
+    op->is_for_cut =
+        op->life == disk->aside.life && next_owed(disk, op->cluster, end) < end;
+    op->is_zero = false;
     op->done = 0;
-    copy_rest(op);
+    op->point = NULL;
+    if (next_missing(disk, op->cluster, end) < end) {
+        op->point = points_youngest(disk->disk->points);
+        points_use(disk->disk->points, op->point);
+        disk->face->point_bytes += cluster_bytes(disk); /* until it is seen */
+    }
+    if (op->is_for_cut || op->point) {
+        copy_rest(op);
+    } else {
+        face_aside_finish(op, 0);
+    }
 }
 
 static void
@@ -302,127 +376,56 @@ op_for(FaceAside *aside, uint64_t cluster, bool *is_full)
     return free_one;
 }
 
+/* Room for a copy of @cluster: a cut makes it before a snapshot goes without. */
+static bool
+make_room(FaceDisk *disk, uint64_t cluster)
+{
+    uint64_t bytes = cluster_bytes(disk);
+
+    if (has_room(disk->face, bytes)) {
+        return true;
+    }
+    face_aside_give_up(disk, -ENOSPC);
+    if (next_missing(disk, cluster, cluster + 1) > cluster ||
+        has_room(disk->face, bytes)) {
+        return true;
+    }
+    refuse(disk, cluster, -ENOSPC);
+    return false;
+}
+
 /* Copies of what @wait needs; false: nothing more can be begun now. */
 static bool
 copy_for(FaceDisk *disk, const FaceAsideWait *wait)
 {
     struct ClusterRun run = run_of(disk, wait->offset, wait->len);
-    uint64_t end = run.first + run.count, at = run.first;
+    uint64_t end = run.first + run.count;
     bool is_full = false;
 
-    while (aside_is_on(disk->disk->aside) && next_needed(disk, at, end, &at)) {
+    for (uint64_t at = run.first; next_needed(disk, at, end, &at); at++) {
         FaceAsideOp *op = op_for(&disk->aside, at, &is_full);
+        void *buffer;
 
         if (is_full) {
             return false;
         }
-        if (op) {
-            void *buffer;
-
-            if (!has_room(disk->face, cluster_bytes(disk))) {
-                give_up(disk, -ENOSPC);
-                break;
-            }
-            buffer = aside_take(disk->disk->aside);
-            if (!buffer) {
-                disk->face->count.aside_waits++;
-                return false;
-            }
-            copy_begin(disk, op, at, buffer);
-        }
-        at++;
-    }
-    return true;
-}
-
-/*
- * Buffers to the file
- */
-
-static void
-spilled(FaceIo *io, int res)
-{
-    struct FaceSpill *spill =
-        (struct FaceSpill *)((char *)io - offsetof(struct FaceSpill, io));
-    FaceDisk *disk = spill->disk;
-    bool is_written = res == (int)cluster_bytes(disk);
-
-    spill->disk = NULL;
-    disk->aside.n_spilling--;
-    aside_spilled(disk->disk->aside, spill->buffer, is_written);
-    if (!is_written && spill->life == disk->aside.life) {
-        give_up(disk, res < 0 ? res : -ENOSPC);
-    }
-}
-
-static void
-spill_one(FaceDisk *disk, struct FaceSpill *spill, const void *buffer,
-          uint64_t cluster)
-{
-    spill->disk = disk;
-    spill->buffer = buffer;
-    spill->life = disk->aside.life;
-    spill->io.store = (StoreReq){.op = STORE_WRITE,
-                                 .fd = disk->disk->aside_fd,
-                                 .buf = (void *)buffer,
-                                 .offset = cluster << disk->disk->cluster_bits,
-                                 .len = cluster_bytes(disk)};
-    disk->aside.n_spilling++;
-    face_submit(disk->face, &spill->io, spilled);
-}
-
-static bool
-wants_spill(const FaceDisk *disk)
-{
-    struct AsideFigures figures;
-
-    if (!aside_is_on(disk->disk->aside) || disk->aside.is_old ||
-        disk->aside.is_emptying || disk->disk->aside_fd < 0) {
-        return false;
-    }
-    aside_figures(disk->disk->aside, &figures);
-    return figures.free_buffers < figures.buffers / 2;
-}
-
-/* What is in the file has the room that the guest is about to need. */
-static void
-give_room(FaceDisk *disk)
-{
-    struct AsideFigures figures;
-
-    if (aside_is_on(disk->disk->aside)) {
-        aside_figures(disk->disk->aside, &figures);
-        if (figures.file_clusters) {
-            give_up(disk, -ENOSPC);
-        }
-    }
-}
-
-static void
-spill(FaceDisk *disk)
-{
-    if (atomic_load(&disk->face->config.store->is_tight)) {
-        give_room(disk);
-        return;
-    }
-    for (unsigned i = 0; i < FACE_SPILLS && wants_spill(disk); i++) {
-        struct ClusterRun owed;
-        const void *buffer;
-        uint64_t cluster;
-
-        if (disk->aside.spills[i].disk) {
+        if (!op) {
             continue;
         }
-        buffer = aside_spill(disk->disk->aside, &cluster);
+        if (!make_room(disk, at)) {
+            return true;
+        }
+        if (!is_needed(disk, at)) {
+            continue; /* a cut was given up for it */
+        }
+        buffer = aside_take(disk->disk->aside);
         if (!buffer) {
-            break;
+            disk->face->count.aside_waits++;
+            return false;
         }
-        if (disk_map_next_owed(disk->disk->map, cluster, cluster + 1, &owed)) {
-            spill_one(disk, &disk->aside.spills[i], buffer, cluster);
-        } else {
-            aside_drop(disk->disk->aside, buffer);
-        }
+        copy_begin(disk, op, at, buffer);
     }
+    return true;
 }
 
 /* Buffers are short, and none will be free by itself. */
@@ -440,13 +443,32 @@ is_stuck(const FaceDisk *disk)
 
 void
 face_aside_wait(FaceDisk *disk, FaceAsideWait *wait, uint64_t offset,
-                uint64_t len, void (*go_on)(FaceAsideWait *))
+                uint64_t len, void (*go_on)(FaceAsideWait *, int error))
 {
     FaceAside *aside = &disk->aside;
 
     *wait = (FaceAsideWait){.offset = offset, .len = len, .go_on = go_on};
     *(aside->waiting ? &aside->waiting_tail->next : &aside->waiting) = wait;
     aside->waiting_tail = wait;
+}
+
+/* Does it go on now, or end? */
+static bool
+is_ready(FaceDisk *disk, FaceAsideWait *wait, int64_t now_us)
+{
+    int64_t most_us =
+        disk->face->config.store->settings.full_wait_s * INT64_C(1000000);
+
+    if (!face_aside_needs(disk, wait->offset, wait->len)) {
+        wait->error = 0;
+        return true;
+    }
+    if (!wait->error && wait->starved_us &&
+        now_us >= wait->starved_us + most_us) {
+        wait->error = -ENOSPC;
+        disk->face->count.refused++;
+    }
+    return wait->error;
 }
 
 /* Whoever needs nothing any more goes on; the others stay, in their order. */
@@ -456,56 +478,80 @@ release(FaceDisk *disk)
     FaceAside *aside = &disk->aside;
     FaceAsideWait *wait = aside->waiting, *next, *ready = NULL;
     FaceAsideWait **ready_end = &ready, **end = &aside->waiting;
+    int64_t now_us = wait ? face_now_us() : 0;
 
     aside->waiting_tail = NULL;
     for (; wait; wait = next) {
         next = wait->next;
         wait->next = NULL;
-        if (face_aside_needs(disk, wait->offset, wait->len)) {
-            *end = aside->waiting_tail = wait;
-            end = &wait->next;
-        } else {
+        if (is_ready(disk, wait, now_us)) {
+            disk->face->count.starved -= wait->starved_us != 0;
             *ready_end = wait;
             ready_end = &wait->next;
+        } else {
+            *end = aside->waiting_tail = wait;
+            end = &wait->next;
         }
     }
     *end = NULL;
     for (wait = ready; wait; wait = next) {
         next = wait->next;
-        wait->go_on(wait);
+        wait->go_on(wait, wait->error);
     }
+}
+
+/* Is there somebody for whom something can be done now? Who has no room is
+ * tried again by and by. */
+static bool
+is_wanted(const FaceDisk *disk)
+{
+    for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
+        if (!wait->starved_us) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* False: somebody needs a buffer, or an op, and there is none. */
 static bool
 begin_copies(FaceDisk *disk)
 {
+    bool is_retry =
+        disk->aside.waiting && face_now_us() >= disk->aside.retry_us;
+
     for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
-        if (!copy_for(disk, wait)) {
+        if ((!wait->starved_us || is_retry) && !copy_for(disk, wait)) {
             return false;
         }
     }
     return true;
 }
 
+bool
+face_aside_is_starving(const FaceDisk *disk)
+{
+    return disk->aside.waiting && is_stuck(disk);
+}
+
 void
 face_aside_run(FaceDisk *disk)
 {
-    FaceAside *aside = &disk->aside;
     bool is_served;
 
-    empty_file(disk);
+    face_spill_empty(disk);
     do {
         release(disk);
-        spill(disk);
+        face_spill_run(disk);
         is_served = begin_copies(disk);
-        spill(disk);
+        face_points_run(disk);
+        face_spill_run(disk);
         if (!is_served && is_stuck(disk)) {
-            give_up(disk, -ENOBUFS);
+            face_aside_give_up(disk, -ENOBUFS);
         }
         /* What they need may have been settled meanwhile: with nothing under
          * way nobody would look again. */
-    } while (aside->waiting && is_stuck(disk));
+    } while (is_wanted(disk) && is_stuck(disk));
     tell(disk);
 }
 
@@ -534,5 +580,5 @@ void
 face_aside_end(FaceDisk *disk)
 {
     end_cut(disk);
-    empty_file(disk);
+    face_spill_empty(disk);
 }

@@ -20,6 +20,7 @@
 
 #include "bitmap/disk-map.h"
 #include "bitmap/intent.h"
+#include "bitmap/point-file.h"
 #include "face.h"
 #include "zero-list.h"
 
@@ -98,6 +99,7 @@ struct fuse_in_header;
 struct FaceQuiesce;
 struct FaceCool;
 typedef struct FaceCutMsg FaceCutMsg;
+typedef struct FaceInstant FaceInstant;
 
 /* What a slot's requests come through, and go back. */
 struct FaceWay {
@@ -125,12 +127,16 @@ struct FaceHeatWait {
     void (*go_on)(FaceHeatWait *wait, int error);
 };
 
-/* Somebody who overwrites what a cut may owe, see face-aside.c. */
+/* Somebody who overwrites what a cut may owe or a snapshot needs, see
+ * face-aside.c. */
 typedef struct FaceAsideWait FaceAsideWait;
 struct FaceAsideWait {
     FaceAsideWait *next;
     uint64_t offset, len; /* bytes to be written */
-    void (*go_on)(FaceAsideWait *wait);
+    int error;            /* -errno: it cannot be kept */
+    int64_t starved_us;   /* since when there is no room for it; 0: there is */
+    /* 0: it is kept, or no longer needed. Else -errno: not to be written. */
+    void (*go_on)(FaceAsideWait *wait, int error);
 };
 
 struct FaceReq {
@@ -170,10 +176,17 @@ struct FaceReq {
     uint64_t io_len, io_done;
     struct ZeroRange overlay[FACE_OVERLAYS]; /* reads as zero (rule 25) */
     unsigned n_overlay;
-    bool is_writer; /* counted in disk->writers */
+    bool is_writer;  /* counted in disk->writers */
+    bool is_holding; /* counted in disk->holding[epoch] */
+    unsigned epoch;
+    int64_t (*seek)(FaceReq *req); /* on the seeker's thread */
     int64_t seek_result;
     struct ZeroRange edge[2]; /* parts of clusters to punch at once */
     unsigned n_edge;
+
+    /* Of a snapshot's file: which, and where the part is that is being read. */
+    uint64_t snapshot, other; /* other: only what differs from it; 0: all */
+    Point *point;             /* in whose file; NULL: on the disk */
 };
 
 /* The disk's intent file. At most one write of a page is in flight. */
@@ -212,6 +225,10 @@ typedef struct FaceAsideOp {
     void *buffer;
     uint64_t done; /* bytes of it that are read */
     unsigned life; /* of the cut that it is for */
+    bool is_for_cut;
+    bool is_zero;             /* what was read */
+    Point *point;             /* that it is for, too, or NULL; in use */
+    struct FaceAsideOp *next; /* of FacePoints */
 } FaceAsideOp;
 struct FaceSpill {
     FaceIo io;
@@ -229,8 +246,29 @@ typedef struct FaceAside {
     bool is_old;   /* the file has copies of an earlier cut ... */
     bool is_emptying;
     FaceIo empty;
-    int error; /* why it was given up, until the main thread is told */
+    int error;        /* why it was given up, until the main thread is told */
+    int64_t retry_us; /* who is starved is not tried again before */
 } FaceAside;
+
+/* Copies on their way into the files of a point, see face-points.c. */
+typedef struct FacePoints {
+    FaceAsideOp *written;    /* data is in its file; the next commit's */
+    FaceAsideOp *committing; /* the one under way has these, of one point ... */
+    Point *point;            /* ... which is in use; NULL: none is under way */
+    uint64_t next_page;
+    unsigned n_pages; /* that were written and not synced */
+    int error;        /* first one, -errno */
+    FaceIo io;
+    struct BitmapFilePage *page;
+} FacePoints;
+
+/* What an instant still waits for on a disk, see face-instant.c. */
+enum FaceInstantStep {
+    FACE_INSTANT_NONE,
+    FACE_INSTANT_DRAIN,
+    FACE_INSTANT_SYNC,
+    FACE_INSTANT_DONE,
+};
 
 /* A disk as the face serves it. */
 struct FaceDisk {
@@ -273,6 +311,14 @@ struct FaceDisk {
 
     FaceHeat heat;
     FaceAside aside;
+    FacePoints points;
+
+    /* Writes that hold their range, by the parity of the instants before they
+     * got it: what was in flight at the last one is holding[!epoch]. */
+    unsigned epoch;
+    unsigned holding[2];
+    enum FaceInstantStep instant_step;
+    FaceIo instant_io;
 
     /* Resizing: writers wait at the gate until the ones inside are out. */
     unsigned writers;
@@ -292,6 +338,9 @@ enum FaceMsgKind {
     FACE_MSG_ASIDE_GRANTED, /* a FaceAsideOp's hold */
     FACE_MSG_CUT,           /* a FaceCutMsg */
     FACE_MSG_CUT_END,       /* a FaceCutEnd; freed */
+    FACE_MSG_BETWEEN,       /* a FaceBetween */
+    FACE_MSG_INSTANT,       /* a FaceInstant */
+    FACE_MSG_SNAP_PINNED,   /* a FaceReq's hold, of a snapshot's reader */
     FACE_MSG_LEAVE,
     FACE_MSG_STOP,
 };
@@ -320,6 +369,8 @@ struct FaceCounters {
     _Atomic uint64_t rmw_requests, inflight, errors;
     _Atomic uint64_t intent_writes;
     _Atomic uint64_t aside_clusters, aside_waits;
+    _Atomic uint64_t point_clusters, point_commits;
+    _Atomic uint64_t starved, refused;
 };
 
 struct Face {
@@ -348,9 +399,13 @@ struct Face {
                              the session, or face_leave() asked */
     bool is_leaving; /* ... the latter: somebody else punches the rest */
     InboxMsg leave_msg;
-    FaceCutMsg *cut;      /* to be made, see face-cut.c */
-    bool is_stopping;     /* face_free() asked */
-    unsigned io_inflight; /* storage requests in the ring */
+    FaceCutMsg *cut;        /* to be made, see face-cut.c */
+    FaceInstant *instant;   /* under way, see face-instant.c */
+    bool is_timing;         /* a timer is in the ring */
+    uint64_t point_bytes;   /* room that points have on the host ... */
+    int64_t point_bytes_us; /* ... looked at then */
+    bool is_stopping;       /* face_free() asked */
+    unsigned io_inflight;   /* storage requests in the ring */
     FaceReq slots[FACE_SLOTS];
     FaceReq *free_slots;
     unsigned n_free;
@@ -380,6 +435,22 @@ struct FaceCutMsg {
     Face *face;
     struct FaceCut *cut;
     bool is_made, is_done; /* guarded by face->lock */
+};
+
+struct FaceBetween {
+    InboxMsg msg;
+    Face *face;
+    void (*work)(void *user);
+    void *user;
+    bool is_done; /* guarded by face->lock */
+};
+
+struct FaceInstant {
+    InboxMsg msg;
+    Face *face;
+    struct FaceSnapshot *snapshot;
+    int error;    /* first one, -errno */
+    bool is_done; /* guarded by face->lock */
 };
 
 struct FaceCutEnd {
@@ -461,7 +532,10 @@ void face_setattr(FaceReq *req);
 void face_statfs(FaceReq *req);
 void face_ioctl(FaceReq *req);
 void face_lseek(FaceReq *req);
-void face_sought(FaceReq *req);
+/* @seek runs on a helper thread that may block (rule 24), and its result is
+ * req->seek_result when @sought runs. */
+void face_seek(FaceReq *req, int64_t (*seek)(FaceReq *req),
+               void (*sought)(FaceReq *req));
 int face_seeker_start(Face *face);
 void face_seeker_stop(Face *face);
 
@@ -501,15 +575,49 @@ void face_heat_take_cool(struct FaceCool *cool);
 /* face-aside.c */
 /* Does a cut still need what is in these bytes? */
 bool face_aside_needs(const FaceDisk *disk, uint64_t offset, uint64_t len);
-/* @go_on runs when that is kept, or is no longer needed; not from here. Until
- * then the caller holds nothing of the disk's map. */
+/* @go_on runs when that is kept, or is no longer needed, or cannot be; not from
+ * here. Until then the caller holds nothing of the disk's map. */
 void face_aside_wait(FaceDisk *disk, FaceAsideWait *wait, uint64_t offset,
-                     uint64_t len, void (*go_on)(FaceAsideWait *));
+                     uint64_t len, void (*go_on)(FaceAsideWait *, int error));
 void face_aside_run(FaceDisk *disk); /* after each batch */
 void face_aside_granted(FaceAsideOp *op);
 void face_aside_begin(FaceDisk *disk, uint64_t seq); /* what was sealed */
 void face_aside_end(FaceDisk *disk);
 bool face_aside_is_idle(const FaceDisk *disk);
+/* A copy is where it should be, or (-errno) not in its point's files. */
+void face_aside_finish(FaceAsideOp *op, int error);
+/* Somebody waits for room, and nothing else tells when there is some. */
+bool face_aside_is_starving(const FaceDisk *disk);
+
+/* The cut cannot be whole any more; nothing is kept for it. */
+void face_aside_give_up(FaceDisk *disk, int error);
+
+/* face-spill.c */
+void face_spill_run(FaceDisk *disk);
+void face_spill_empty(FaceDisk *disk); /* after a cut, when nobody is there */
+
+/* face-points.c */
+void face_points_open(FaceDisk *disk);
+void face_points_close(FaceDisk *disk);
+/* What op->buffer has is to be kept by op->point; face_aside_finish() follows. */
+void face_points_keep(FaceAsideOp *op);
+void face_points_run(FaceDisk *disk); /* after each batch */
+
+/* face-instant.c */
+void face_instant_take(FaceInstant *instant);
+void face_instant_run(Face *face); /* after each batch */
+void face_between_take(struct FaceBetween *between);
+
+/* face-snap.c: what is in a snapshot's files */
+void face_snap_read(FaceReq *req);
+void face_snap_lseek(FaceReq *req);
+void face_snap_pinned(FaceReq *req);
+
+/* face-snapnode.c */
+/* Is @node a snapshot's file of a disk? Of which snapshot; @other: only what
+ * differs from that one, 0: all. */
+bool face_snap_of(Face *face, uint64_t node, FaceDisk **disk, uint64_t *id,
+                  uint64_t *other);
 
 /* face-cut.c */
 void face_cut_run(Face *face); /* after each batch */

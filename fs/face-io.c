@@ -7,8 +7,8 @@
  *           are overlaid with zeroes as of the time of submission.
  *
  *   WRITE   gate -> clusters on the zero list are punched first -> wait for
- *           what a cut owes there to be kept aside (face-aside.c), and for
- *           cold extents to be hot -> take the range and mark it dirty (rule
+ *           what a cut owes or a snapshot needs there to be kept
+ *           (face-aside.c), and for cold extents to be hot -> take the range and mark it dirty (rule
  *           1) -> write -> mark again and give the range back, in one step
  *           -> reply.
  *
@@ -48,12 +48,10 @@ hold_granted(RangeHold *hold)
 
 static void hold_take(FaceReq *req);
 
-/* The extents that it found cold are hot now, or cannot be. */
+/* What it waited for is done, or cannot be. */
 static void
-hold_heated(FaceHeatWait *wait, int error)
+hold_again(FaceReq *req, int error)
 {
-    FaceReq *req = (FaceReq *)((char *)wait - offsetof(FaceReq, heat));
-
     if (req->disk->disk->is_frozen) {
         error = -EIO;
     }
@@ -66,6 +64,13 @@ hold_heated(FaceHeatWait *wait, int error)
     hold_take(req);
 }
 
+/* The extents that it found cold are hot now. */
+static void
+hold_heated(FaceHeatWait *wait, int error)
+{
+    hold_again((FaceReq *)((char *)wait - offsetof(FaceReq, heat)), error);
+}
+
 static void
 hold_heat(FaceReq *req)
 {
@@ -73,11 +78,11 @@ hold_heat(FaceReq *req)
                    hold_heated);
 }
 
-/* What a cut owes there is kept, or the cut given up. */
+/* What a cut owes there, or a snapshot needs, is kept. */
 static void
-hold_kept(FaceAsideWait *wait)
+hold_kept(FaceAsideWait *wait, int error)
 {
-    hold_take((FaceReq *)((char *)wait - offsetof(FaceReq, aside)));
+    hold_again((FaceReq *)((char *)wait - offsetof(FaceReq, aside)), error);
 }
 
 static bool
@@ -91,6 +96,16 @@ hold_keeps(FaceReq *req)
     return true;
 }
 
+/* It is ours: an instant after this one finds it in flight. */
+static void
+hold_begun(FaceReq *req)
+{
+    req->is_holding = true;
+    req->epoch = req->disk->epoch;
+    req->disk->holding[req->epoch]++;
+    req->go_on(req);
+}
+
 static void
 hold_take(FaceReq *req)
 {
@@ -100,7 +115,7 @@ hold_take(FaceReq *req)
     switch (disk_map_begin(req->disk->disk->map, &req->hold, face_now_us())) {
     case DISK_MAP_BEGUN:
         req->face->config.dirtied(req->face->config.user);
-        req->go_on(req);
+        hold_begun(req);
         break;
     case DISK_MAP_PARKED:
         break;
@@ -118,7 +133,7 @@ face_hold_granted(FaceReq *req)
         disk_map_is_hot(disk->disk->map, req->hold.offset, req->hold.len);
 
     if (is_hot && !face_aside_needs(disk, req->hold.offset, req->hold.len)) {
-        req->go_on(req);
+        hold_begun(req);
     } else {
         face_hold_end(req);
         hold_take(req);
@@ -138,6 +153,10 @@ face_hold(FaceReq *req, enum RangeKind kind, uint64_t offset, uint64_t len,
 void
 face_hold_end(FaceReq *req)
 {
+    if (req->is_holding) {
+        req->is_holding = false;
+        req->disk->holding[req->epoch]--;
+    }
     disk_map_end(req->disk->disk->map, &req->hold, face_now_us());
     req->face->config.dirtied(req->face->config.user);
 }

@@ -170,9 +170,27 @@ face_ioctl(FaceReq *req)
     }
 }
 
+void
+face_seek(FaceReq *req, int64_t (*seek)(FaceReq *), void (*sought)(FaceReq *))
+{
+    req->seek = seek;
+    req->go_on = sought;
+    inbox_post(&req->face->seeks, &req->msg);
+}
+
 /*
  * lseek: what is allocated, less what is zeroed and not punched yet
  */
+static void sought(FaceReq *req);
+
+static int64_t
+seek_disk(FaceReq *req)
+{
+    StoreIo *io = req->face->config.store->io;
+
+    return io->ops->lseek(io, req->disk->disk->map_fd, (off_t)req->offset,
+                          req->mode);
+}
 
 void
 face_lseek(FaceReq *req)
@@ -186,12 +204,12 @@ face_lseek(FaceReq *req)
         face_reply_error(req, ENXIO);
         return;
     }
-    inbox_post(&req->face->seeks, &req->msg);
+    face_seek(req, seek_disk, sought);
 }
 
 /* Back from the helper thread. */
-void
-face_sought(FaceReq *req)
+static void
+sought(FaceReq *req)
 {
     uint64_t size = req->disk->disk->size_bytes;
     struct ZeroRange zero;
@@ -216,7 +234,7 @@ face_sought(FaceReq *req)
         zero_list_first(&req->disk->zeroes, at, size - at, &zero);
         req->offset = at = zero.offset + zero.len;
         if (at < size) {
-            inbox_post(&req->face->seeks, &req->msg);
+            face_seek(req, seek_disk, sought);
             return;
         }
     }
@@ -239,10 +257,8 @@ seek_all(Face *face, InboxMsg *msg)
             is_running = false;
         } else {
             FaceReq *req = (FaceReq *)msg;
-            StoreIo *io = face->config.store->io;
 
-            req->seek_result = io->ops->lseek(io, req->disk->disk->map_fd,
-                                              (off_t)req->offset, req->mode);
+            req->seek_result = req->seek(req);
             req->msg.kind = FACE_MSG_SOUGHT;
             inbox_post(&face->inbox, &req->msg);
         }

@@ -217,13 +217,10 @@ slice_punched(FaceIo *io, int res)
 
 static void slice_take(FaceDisk *disk);
 
-/* The slice's extents are hot now, or cannot be: then it stays on the list. */
+/* What the slice waited for is done, or cannot be: then it stays on the list. */
 static void
-slice_heated(FaceHeatWait *wait, int error)
+slice_again(FaceDisk *disk, int error)
 {
-    FaceDisk *disk =
-        (FaceDisk *)((char *)wait - offsetof(FaceDisk, punch_heat));
-
     if (error) {
         say_failed(disk, error);
         disk->is_punching = false;
@@ -231,6 +228,14 @@ slice_heated(FaceHeatWait *wait, int error)
         return;
     }
     slice_take(disk);
+}
+
+/* Its extents are hot now. */
+static void
+slice_heated(FaceHeatWait *wait, int error)
+{
+    slice_again((FaceDisk *)((char *)wait - offsetof(FaceDisk, punch_heat)),
+                error);
 }
 
 /* All of the range that the slice is of: the other slices come next. */
@@ -312,11 +317,12 @@ face_zero_run(FaceDisk *disk)
     slice_take(disk);
 }
 
-/* What a cut owes of it is kept, or the cut given up. */
+/* What a cut owes of it, or a snapshot needs, is kept. */
 static void
-slice_kept(FaceAsideWait *wait)
+slice_kept(FaceAsideWait *wait, int error)
 {
-    slice_take((FaceDisk *)((char *)wait - offsetof(FaceDisk, punch_aside)));
+    slice_again((FaceDisk *)((char *)wait - offsetof(FaceDisk, punch_aside)),
+                error);
 }
 
 static void

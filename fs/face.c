@@ -40,8 +40,8 @@
 
 #define RING_ENTRIES 512
 
-/* user_data of the two polls; everything else is a FaceIo. */
-static char poll_fuse, poll_inbox;
+/* user_data of the two polls and the timer; everything else is a FaceIo. */
+static char poll_fuse, poll_inbox, timer;
 
 int64_t
 face_now_us(void)
@@ -104,6 +104,25 @@ arm_polls(Face *face)
         io_uring_prep_poll_add(sqe, face->inbox.event_fd, POLLIN);
         io_uring_sqe_set_data(sqe, &poll_inbox);
         face->is_inboxed = true;
+    }
+}
+
+/* Who waits for room is not told when there is some. */
+static void
+arm_timer(Face *face)
+{
+    static struct __kernel_timespec period = {.tv_nsec = 50 * 1000 * 1000};
+    bool is_needed = false;
+
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        is_needed = is_needed || face_aside_is_starving(&face->disks[i]);
+    }
+    if (is_needed && !face->is_timing) {
+        struct io_uring_sqe *sqe = face_get_sqe(face);
+
+        io_uring_prep_timeout(sqe, &period, 0, 0);
+        io_uring_sqe_set_data(sqe, &timer);
+        face->is_timing = true;
     }
 }
 
@@ -191,7 +210,7 @@ take_message(Face *face, InboxMsg *msg)
             (FaceDisk *)((char *)msg - offsetof(FaceDisk, punch_msg)));
         break;
     case FACE_MSG_SOUGHT:
-        face_sought((FaceReq *)msg);
+        ((FaceReq *)msg)->go_on((FaceReq *)msg);
         break;
     case FACE_MSG_ANSWER:
         face_note_answered(face, (FaceNote *)msg);
@@ -219,6 +238,15 @@ take_message(Face *face, InboxMsg *msg)
     case FACE_MSG_CUT_END:
         face_aside_end(((struct FaceCutEnd *)msg)->disk);
         g_free(msg);
+        break;
+    case FACE_MSG_BETWEEN:
+        face_between_take((struct FaceBetween *)msg);
+        break;
+    case FACE_MSG_INSTANT:
+        face_instant_take((FaceInstant *)msg);
+        break;
+    case FACE_MSG_SNAP_PINNED:
+        face_snap_pinned((FaceReq *)msg);
         break;
     case FACE_MSG_LEAVE:
         face->is_ended = face->is_leaving = true;
@@ -258,6 +286,8 @@ take_completions(Face *face)
         io_uring_cqe_seen(&face->ring, cqe);
         if (data == &poll_fuse) {
             face->is_polling = false;
+        } else if (data == &timer) {
+            face->is_timing = false;
         } else if (data == &poll_inbox) {
             face->is_inboxed = false;
             take_messages(face);
@@ -277,7 +307,7 @@ take_completions(Face *face)
 static bool
 is_at_rest(const Face *face)
 {
-    if (face->io_inflight || busy_slots(face)) {
+    if (face->io_inflight || busy_slots(face) || face->instant) {
         return false;
     }
     for (unsigned i = 0; i < face->n_disks; i++) {
@@ -307,6 +337,7 @@ serve(Face *face)
             face_heat_run(&face->disks[i]);
         }
         face_cut_run(face);
+        face_instant_run(face);
         if (taken == FACE_BATCH || face->is_stopping) {
             io_uring_submit(&face->ring);
             continue;
@@ -317,6 +348,7 @@ serve(Face *face)
         }
         /* All that was asked is taken: start it and sleep, in one call. */
         arm_polls(face);
+        arm_timer(face);
         io_uring_submit_and_wait(&face->ring, 1);
     }
 }
@@ -391,6 +423,7 @@ init_disks(Face *face)
         disk->face = face;
         disk->disk = store->disks[face->n_disks++];
         face_zero_open(disk);
+        face_points_open(disk);
     }
 }
 
@@ -480,6 +513,7 @@ face_free(Face *face)
     for (unsigned i = 0; i < face->n_disks; i++) {
         face_zero_close(&face->disks[i]);
         face_heat_close(&face->disks[i]);
+        face_points_close(&face->disks[i]);
     }
     face_texts_free(face);
     munmap(face->buffers, (size_t)FACE_SLOTS * FACE_BUFFER);

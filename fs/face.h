@@ -102,12 +102,12 @@ struct FaceCut {
     uint64_t snapshot;
 };
 bool face_cut(Face *face, struct FaceCut *cut);
-/* The instant of a snapshot of all disks, as that of a cut: it may be called
- * while a cut is under way, and while discards are, which are in it. From here
- * on what it needs is kept, durably, before it is overwritten. Waits until it
- * can be relied on: what was acknowledged before the instant, or in flight then,
- * is durable. 0 or -errno; points[i], by Disk.index, are in the disks' chains in
- * any case, and on error to be taken out as those of one that was deleted. */
+/* The instant of a snapshot of all disks, as that of a cut; it may be called
+ * while one is under way. From here on what it needs is kept, durably, before it
+ * is overwritten. Waits until it can be relied on: what was acknowledged before
+ * the instant, or in flight then, is durable. 0; -EAGAIN: discards are under
+ * way, and nothing was done; -EIO: points[i], by Disk.index, are in the disks'
+ * chains, and to be taken out as those of one that was deleted. */
 struct FaceSnapshot {
     Point *points[STORE_DISKS_MAX];
     int64_t wall_us;                  /* set */

@@ -131,6 +131,7 @@ struct StoreSettings {
     bool insecure;
     bool accept_unflushed;         /* target-unflushed=yes */
     _Atomic uint64_t buffer_bytes; /* for old content, all disks; 0: none */
+    _Atomic unsigned full_wait_s;  /* for room, before a write gets ENOSPC */
     unsigned request_deadline_s;   /* 15; quarantine is four times that */
 };
 

@@ -305,21 +305,12 @@ do_write(struct Model *m)
 {
     struct ClusterRun all = some_run(m), run;
     uint64_t end = all.first + all.count;
-    bool at_once = seed_below(&m->seed, 4) == 0;
 
     for (uint64_t c = all.first;
-         points_next_missing(m->points, c, end, &run) && !at_once;
+         points_next_missing(m->points, c, end, &run);
          c = run.first + run.count) {
         copy(m, run);
         points_keep(m->points, points_youngest(m->points), run);
-    }
-    if (at_once && points_youngest(m->points)) {
-        for (uint64_t c = all.first; c < end; c++) {
-            if (is_missing(m, c)) {
-                copy(m, (struct ClusterRun){c, 1});
-            }
-        }
-        points_keep_missing(m->points, points_youngest(m->points), all);
     }
     for (uint64_t c = all.first; c < end; c++) {
         assert_false(is_missing(m, c));
