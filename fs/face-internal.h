@@ -179,9 +179,10 @@ struct FaceReq {
     bool is_writer;  /* counted in disk->writers */
     bool is_holding; /* counted in disk->holding[epoch] */
     unsigned epoch;
-    int64_t (*seek)(FaceReq *req); /* on the seeker's thread */
     int64_t seek_result;
-    struct ZeroRange edge[2]; /* parts of clusters to punch at once */
+    bool (*help)(FaceReq *req);   /* the helper's: a slice of it; is it done? */
+    void (*helped)(FaceReq *req); /* it is, on the fs thread */
+    struct ZeroRange edge[2];     /* parts of clusters to punch at once */
     unsigned n_edge;
 
     /* Of a snapshot's file: which, and where the part is that is being read. */
@@ -330,7 +331,7 @@ struct FaceDisk {
 enum FaceMsgKind {
     FACE_MSG_GRANTED,       /* a FaceReq's hold */
     FACE_MSG_PUNCH_GRANTED, /* a FaceDisk's punch_hold */
-    FACE_MSG_SOUGHT,        /* a FaceReq back from the seeker */
+    FACE_MSG_HELPED,        /* a FaceReq back from the helper */
     FACE_MSG_ANSWER,        /* a FaceNote */
     FACE_MSG_QUIESCE,       /* a FaceQuiesce */
     FACE_MSG_COOL,          /* a FaceCool */
@@ -379,14 +380,14 @@ struct Face {
     FaceDisk *disks;
     unsigned n_disks;
     unsigned char *buffers;
-    pthread_t thread, seeker;
+    pthread_t thread, helper;
     bool is_started;
 
     /* any thread */
     Inbox inbox;
     InboxMsg hurry_msg;
     atomic_bool is_hurried; /* hurry_msg is in the inbox */
-    Inbox seeks; /* to the helper thread that may block in lseek (rule 24) */
+    Inbox helps;            /* to the helper thread */
     struct FaceCounters count;
 
     /* fs thread */
@@ -532,12 +533,14 @@ void face_setattr(FaceReq *req);
 void face_statfs(FaceReq *req);
 void face_ioctl(FaceReq *req);
 void face_lseek(FaceReq *req);
-/* @seek runs on a helper thread that may block (rule 24), and its result is
- * req->seek_result when @sought runs. */
-void face_seek(FaceReq *req, int64_t (*seek)(FaceReq *req),
-               void (*sought)(FaceReq *req));
-int face_seeker_start(Face *face);
-void face_seeker_stop(Face *face);
+
+/* face-helper.c: what blocks, or takes long */
+int face_helper_start(Face *face);
+void face_helper_stop(Face *face);
+/* @help runs on the helper thread until it says that it is done, others' turns
+ * in between; then @helped. */
+void face_help(FaceReq *req, bool (*help)(FaceReq *),
+               void (*helped)(FaceReq *));
 
 /* face-text.c: generated files */
 void face_open(FaceReq *req);

@@ -5,7 +5,7 @@
  * Most are answered from memory at once. Two go elsewhere and come back:
  * a change of attributes waits until the main thread has saved it in the
  * store's state, and lseek, which the kernel has no asynchronous form of,
- * goes to a helper thread (the seeker). Neither holds up anything else.
+ * goes to the helper thread. Neither holds up anything else.
  *
  * What libvirt, QEMU and file managers do here, and what they must get:
  * chown and chmod work and are kept (libvirtd changes the owner when a VM
@@ -17,7 +17,6 @@
 #include "face-wire.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -170,41 +169,18 @@ face_ioctl(FaceReq *req)
     }
 }
 
-void
-face_seek(FaceReq *req, int64_t (*seek)(FaceReq *), void (*sought)(FaceReq *))
-{
-    req->seek = seek;
-    req->go_on = sought;
-    inbox_post(&req->face->seeks, &req->msg);
-}
-
 /*
  * lseek: what is allocated, less what is zeroed and not punched yet
  */
-static void sought(FaceReq *req);
 
-static int64_t
-seek_disk(FaceReq *req)
+static bool
+seek(FaceReq *req)
 {
     StoreIo *io = req->face->config.store->io;
 
-    return io->ops->lseek(io, req->disk->disk->map_fd, (off_t)req->offset,
-                          req->mode);
-}
-
-void
-face_lseek(FaceReq *req)
-{
-    req->disk = face_disk_of(req->face, req->node);
-    if (!req->disk || (req->mode != SEEK_DATA && req->mode != SEEK_HOLE)) {
-        face_reply_error(req, EINVAL);
-        return;
-    }
-    if (req->offset >= req->disk->disk->size_bytes) {
-        face_reply_error(req, ENXIO);
-        return;
-    }
-    face_seek(req, seek_disk, sought);
+    req->seek_result = io->ops->lseek(io, req->disk->disk->map_fd,
+                                      (off_t)req->offset, req->mode);
+    return true;
 }
 
 /* Back from the helper thread. */
@@ -234,7 +210,7 @@ sought(FaceReq *req)
         zero_list_first(&req->disk->zeroes, at, size - at, &zero);
         req->offset = at = zero.offset + zero.len;
         if (at < size) {
-            face_seek(req, seek_disk, sought);
+            face_help(req, seek, sought);
             return;
         }
     }
@@ -245,53 +221,17 @@ sought(FaceReq *req)
     }
 }
 
-static bool
-seek_all(Face *face, InboxMsg *msg)
-{
-    bool is_running = true;
-
-    while (msg) {
-        InboxMsg *next = msg->next;
-
-        if (msg->kind == FACE_MSG_STOP) {
-            is_running = false;
-        } else {
-            FaceReq *req = (FaceReq *)msg;
-
-            req->seek_result = req->seek(req);
-            req->msg.kind = FACE_MSG_SOUGHT;
-            inbox_post(&face->inbox, &req->msg);
-        }
-        msg = next;
-    }
-    return is_running;
-}
-
-static void *
-seeker_run(void *opaque)
-{
-    Face *face = opaque;
-    struct pollfd wait = {face->seeks.event_fd, POLLIN, 0};
-    bool is_running = true;
-
-    while (is_running) {
-        poll(&wait, 1, -1);
-        is_running = seek_all(face, inbox_take(&face->seeks));
-    }
-    return NULL;
-}
-
-int
-face_seeker_start(Face *face)
-{
-    return -pthread_create(&face->seeker, NULL, seeker_run, face);
-}
-
 void
-face_seeker_stop(Face *face)
+face_lseek(FaceReq *req)
 {
-    InboxMsg stop = {.kind = FACE_MSG_STOP};
-
-    inbox_post(&face->seeks, &stop);
-    pthread_join(face->seeker, NULL);
+    req->disk = face_disk_of(req->face, req->node);
+    if (!req->disk || (req->mode != SEEK_DATA && req->mode != SEEK_HOLE)) {
+        face_reply_error(req, EINVAL);
+        return;
+    }
+    if (req->offset >= req->disk->disk->size_bytes) {
+        face_reply_error(req, ENXIO);
+        return;
+    }
+    face_help(req, seek, sought);
 }

@@ -14,7 +14,7 @@
  * A file that shows only what differs from another snapshot reads as zeroes
  * elsewhere, and has its data where something differs, zero or not.
  *
- * Seeking asks the file systems, on the seeker's thread, which can be late: a
+ * Seeking asks the file systems, on the helper's thread, which can be late: a
  * copy that was made meanwhile is seen afterwards, and it is asked again.
  */
 #include "face-wire.h"
@@ -258,7 +258,7 @@ face_snap_read(FaceReq *req)
 }
 
 /*
- * Seeking, on the seeker's thread
+ * Seeking, on the helper's thread
  */
 
 /* What the file system says of [@at, @end) of @fd: the first data or hole in it,
@@ -313,41 +313,50 @@ seek_in(FaceReq *req, uint64_t at, uint64_t *end)
     return MIN(found, (int64_t)*end);
 }
 
-static int64_t
+/* A part at a time. */
+static bool
 seek_snapshot(FaceReq *req)
 {
-    uint64_t at = req->offset, size = req->len, end;
+    uint64_t at = req->offset + req->io_done, size = req->len, end = size;
+    int64_t found;
 
-    while (at < size) {
-        int64_t found;
-
-        end = size;
-        found = seek_in(req, at, &end);
-        if (found < 0 || (uint64_t)found < end) {
-            return found;
-        }
-        at = end;
+    if (at >= size) {
+        req->seek_result = req->mode == SEEK_DATA ? -ENXIO : (int64_t)size;
+        return true;
     }
-    return req->mode == SEEK_DATA ? -ENXIO : (int64_t)size;
+    found = seek_in(req, at, &end);
+    if (found < 0 || (uint64_t)found < end) {
+        req->seek_result = found;
+        return true;
+    }
+    req->io_done = end - req->offset;
+    return false;
 }
 
-static int64_t
+/* A run at a time: where it ends another one may begin. */
+static bool
 seek_differences(FaceReq *req)
 {
     uint64_t a = MIN(req->snapshot, req->other);
     uint64_t b = MAX(req->snapshot, req->other);
     unsigned bits = req->disk->disk->cluster_bits;
-    uint64_t size = req->len, from = req->offset >> bits;
+    uint64_t size = req->len, at = req->offset + req->io_done;
     struct ClusterRun run;
-    bool is_found = points_next_changed(req->disk->disk->points, a, b, from,
-                                        clusters_for(size, bits), &run);
+    bool is_found = at < size && points_next_changed(
+                                     req->disk->disk->points, a, b, at >> bits,
+                                     clusters_for(size, bits), &run);
 
     if (req->mode == SEEK_DATA) {
-        return is_found ? (int64_t)MAX(run.first << bits, req->offset) : -ENXIO;
+        req->seek_result =
+            is_found ? (int64_t)MAX(run.first << bits, at) : -ENXIO;
+        return true;
     }
-    return is_found && run.first == from
-               ? (int64_t)MIN((run.first + run.count) << bits, size)
-               : (int64_t)req->offset;
+    if (!is_found || run.first > at >> bits) {
+        req->seek_result = (int64_t)MIN(at, size);
+        return true;
+    }
+    req->io_done = ((run.first + run.count) << bits) - req->offset;
+    return false;
 }
 
 static void
@@ -373,6 +382,7 @@ face_snap_lseek(FaceReq *req)
         face_reply_error(req, ENXIO);
     } else {
         req->len = size;
-        face_seek(req, req->other ? seek_differences : seek_snapshot, sought);
+        req->io_done = 0;
+        face_help(req, req->other ? seek_differences : seek_snapshot, sought);
     }
 }

@@ -209,8 +209,8 @@ take_message(Face *face, InboxMsg *msg)
         face_zero_granted(
             (FaceDisk *)((char *)msg - offsetof(FaceDisk, punch_msg)));
         break;
-    case FACE_MSG_SOUGHT:
-        ((FaceReq *)msg)->go_on((FaceReq *)msg);
+    case FACE_MSG_HELPED:
+        ((FaceReq *)msg)->helped((FaceReq *)msg);
         break;
     case FACE_MSG_ANSWER:
         face_note_answered(face, (FaceNote *)msg);
@@ -445,7 +445,7 @@ face_new(const struct FaceConfig *config)
                     FACE_CUT_NOTES * config->store->n_disks;
     face->notes = g_new0(struct FaceSlotNote, face->n_notes);
     if ((res = inbox_init(&face->inbox)) < 0 ||
-        (res = inbox_init(&face->seeks)) < 0) {
+        (res = inbox_init(&face->helps)) < 0) {
         g_error("eventfd: %s", g_strerror(-res));
     }
     init_disks(face);
@@ -471,11 +471,11 @@ face_start(Face *face, GError **error)
 
     fcntl(face->config.fuse_fd, F_SETFL, flags | O_NONBLOCK);
     res = open_heat(face);
-    res = res < 0 ? res : face_seeker_start(face);
+    res = res < 0 ? res : face_helper_start(face);
     if (res == 0) {
         res = -pthread_create(&face->thread, NULL, face_run, face);
         if (res < 0) {
-            face_seeker_stop(face);
+            face_helper_stop(face);
         }
     }
     if (res == 0) {
@@ -487,7 +487,7 @@ face_start(Face *face, GError **error)
         pthread_mutex_unlock(&face->lock);
         if (res < 0) {
             pthread_join(face->thread, NULL);
-            face_seeker_stop(face);
+            face_helper_stop(face);
         }
     }
     if (res < 0) {
@@ -508,7 +508,7 @@ face_free(Face *face)
     if (face->is_started) {
         inbox_post(&face->inbox, &stop);
         pthread_join(face->thread, NULL);
-        face_seeker_stop(face);
+        face_helper_stop(face);
     }
     for (unsigned i = 0; i < face->n_disks; i++) {
         face_zero_close(&face->disks[i]);
@@ -520,7 +520,7 @@ face_free(Face *face)
     face_uring_free(face);
     g_free(face->notes);
     inbox_deinit(&face->inbox);
-    inbox_deinit(&face->seeks);
+    inbox_deinit(&face->helps);
     pthread_mutex_destroy(&face->lock);
     pthread_cond_destroy(&face->cond);
     g_free(face->disks);
