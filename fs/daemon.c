@@ -285,6 +285,7 @@ build_face(Daemon *daemon, GError **error)
         .gid = config->options.gid,
         .mode = config->options.mode,
         .read_only = config->options.is_read_only,
+        .shows_snapshots = config->options.shows_snapshots,
         .notify = daemon_face_note,
         .dirtied = daemon_dirtied,
         .user = daemon,

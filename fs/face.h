@@ -63,6 +63,7 @@ struct FaceConfig {
     gid_t gid;
     mode_t mode; /* permission bits shown until somebody chmods: 0600 */
     bool read_only;
+    bool shows_snapshots; /* .snapshots is listed in the root */
     enum FaceTransport transport;
     void (*notify)(void *user, FaceNote *note);
     void (*dirtied)(void *user); /* or read: the guest is at work */

@@ -71,6 +71,25 @@ parse_number(const char *word, const char *value, unsigned base, guint64 max,
     return FALSE;
 }
 
+/* One of @names, by its place among them. */
+static gboolean
+parse_choice(const char *word, const char *value, const char *const *names,
+             unsigned *choice, GError **error)
+{
+    g_autofree char *all = NULL;
+
+    for (unsigned i = 0; value != NULL && names[i] != NULL; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            *choice = i;
+            return TRUE;
+        }
+    }
+    all = g_strjoinv(" or ", (char **)names);
+    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE, "option %s: wants %s",
+                word, all);
+    return FALSE;
+}
+
 static gboolean
 parse_transport(struct MountOptions *options, const char *value, GError **error)
 {
@@ -78,17 +97,24 @@ parse_transport(struct MountOptions *options, const char *value, GError **error)
         [FACE_TRANSPORT_DEV] = "dev",
         [FACE_TRANSPORT_URING] = "uring",
         [FACE_TRANSPORT_AUTO] = "auto",
+        NULL,
     };
+    unsigned choice = options->transport;
+    gboolean ok = parse_choice("transport", value, names, &choice, error);
 
-    for (unsigned i = 0; value != NULL && i < G_N_ELEMENTS(names); i++) {
-        if (strcmp(value, names[i]) == 0) {
-            options->transport = (enum FaceTransport)i;
-            return TRUE;
-        }
-    }
-    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
-                "option transport: wants dev, uring or auto");
-    return FALSE;
+    options->transport = (enum FaceTransport)choice;
+    return ok;
+}
+
+static gboolean
+parse_snapdir(struct MountOptions *options, const char *value, GError **error)
+{
+    static const char *const names[] = {"hidden", "visible", NULL};
+    unsigned choice = options->shows_snapshots;
+    gboolean ok = parse_choice("snapdir", value, names, &choice, error);
+
+    options->shows_snapshots = choice;
+    return ok;
 }
 
 static gboolean
@@ -120,6 +146,9 @@ parse_word(struct MountOptions *options, const char *word, const char *value,
     if (strcmp(word, "transport") == 0) {
         return parse_transport(options, value, error);
     }
+    if (strcmp(word, "snapdir") == 0) {
+        return parse_snapdir(options, value, error);
+    }
     if (strcmp(word, "allow_other") == 0 && value == NULL) {
         options->allow_other = true;
         return TRUE;
@@ -138,7 +167,7 @@ parse_word(struct MountOptions *options, const char *word, const char *value,
     }
     g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
                 "option %s: unknown; try allow_other, uid=, gid=, mode=, ro, "
-                "transport=",
+                "snapdir=, transport=",
                 word);
     return FALSE;
 }

@@ -22,6 +22,7 @@
 struct MountOptions {
     bool allow_other;
     bool is_read_only;
+    bool shows_snapshots;
     uid_t uid;
     gid_t gid;
     mode_t mode;

@@ -50,14 +50,15 @@ static void
 test_mount_options_are_ours_or_fstabs(void **state)
 {
     struct MountOptions options;
-    static const char *const bad[] = {"bogus",          "uid",
-                                      "uid=",           "uid=root",
-                                      "uid=-1",         "gid=9x",
-                                      "mode=8",         "mode=1777",
-                                      "ro=1",           "allow_other=yes",
-                                      "nofail=1",       "uid=4294967295",
-                                      "snapdir=hidden", "transport",
-                                      "transport=",     "transport=none"};
+    static const char *const bad[] = {"bogus",      "uid",
+                                      "uid=",       "uid=root",
+                                      "uid=-1",     "gid=9x",
+                                      "mode=8",     "mode=1777",
+                                      "ro=1",       "allow_other=yes",
+                                      "nofail=1",   "uid=4294967295",
+                                      "snapdir=no", "transport",
+                                      "transport=", "transport=none",
+                                      "snapdir"};
 
     (void)state;
     mount_options_init(&options);
@@ -82,6 +83,11 @@ test_mount_options_are_ours_or_fstabs(void **state)
     assert_int_equal(options.transport, FACE_TRANSPORT_AUTO);
     assert_true(mount_options_parse(&options, "transport=dev", NULL));
     assert_int_equal(options.transport, FACE_TRANSPORT_DEV);
+    assert_false(options.shows_snapshots);
+    assert_true(mount_options_parse(&options, "snapdir=visible", NULL));
+    assert_true(options.shows_snapshots);
+    assert_true(mount_options_parse(&options, "snapdir=hidden", NULL));
+    assert_false(options.shows_snapshots);
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) error = NULL;
 
