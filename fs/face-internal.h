@@ -21,6 +21,7 @@
 #include "bitmap/disk-map.h"
 #include "bitmap/intent.h"
 #include "bitmap/point-file.h"
+#include "face-node.h"
 #include "face.h"
 #include "zero-list.h"
 
@@ -57,25 +58,11 @@ enum FaceOp {
     FACE_OPENDIR,
     FACE_RELEASEDIR,
     FACE_FSYNCDIR,
+    FACE_READLINK,
+    FACE_MKDIR,
+    FACE_RMDIR,
+    FACE_FORBIDDEN, /* other changes of names */
     FACE_OPS
-};
-
-/* Node kinds; with the disk's id they make the inode number (rule 35). */
-enum FaceKind {
-    FACE_KIND_ROOT = 0,
-    FACE_KIND_DISK = 1,
-    FACE_KIND_WEIR = 2, /* .weir */
-    FACE_KIND_STATUS = 3,
-    FACE_KIND_METRICS = 4,
-};
-
-struct FaceAttr {
-    uint64_t ino, size_bytes, blocks;
-    mode_t mode;
-    uid_t uid;
-    gid_t gid;
-    unsigned nlink;
-    struct timespec atime, mtime;
 };
 
 /* What SETATTR may change; FACE_SET_* say which members count. */
@@ -91,8 +78,6 @@ enum {
     FACE_SET_BY_HANDLE = 256, /* through an open file */
 };
 
-typedef struct FaceReq FaceReq;
-typedef struct FaceDisk FaceDisk;
 typedef struct FaceIo FaceIo;
 struct FaceUring;
 struct fuse_in_header;
@@ -155,11 +140,11 @@ struct FaceReq {
     uint64_t offset;
     uint64_t len;
     uint64_t fh;
-    int mode;         /* fallocate's mode, lseek's whence, ioctl's none */
+    int mode;         /* fallocate's mode, lseek's whence, open's flags */
     uint32_t command; /* ioctl */
     unsigned set;     /* FACE_SET_* */
     struct FaceAttr attr;
-    const char *name;    /* LOOKUP: NUL-terminated, in the buffer */
+    const char *name;    /* of an entry: NUL-terminated, in the buffer */
     unsigned char *data; /* WRITE: the payload; READ: room for the answer */
 
     /* How it goes on. */
@@ -180,6 +165,8 @@ struct FaceReq {
     bool is_holding; /* counted in disk->holding[epoch] */
     unsigned epoch;
     int64_t seek_result;
+    uint64_t shown;               /* the node whose attributes are the answer */
+    uint64_t measure;             /* ... what had to be asked for them */
     bool (*help)(FaceReq *req);   /* the helper's: a slice of it; is it done? */
     void (*helped)(FaceReq *req); /* it is, on the fs thread */
     struct ZeroRange edge[2];     /* parts of clusters to punch at once */
@@ -490,8 +477,10 @@ void face_dispatch(FaceReq *req);
 void face_log(Face *face, const char *format, ...) G_GNUC_PRINTF(2, 3);
 /* A local sync failed: no more writes to this disk (rule 20). */
 void face_freeze(FaceDisk *disk, int error);
-/* Ask the main thread; the request is called back by face_answered(). */
-void face_ask(FaceReq *req, enum FaceNoteKind kind);
+/* Ask the main thread, about the snapshot @seq or @name; the request is called
+ * back by face_answered(). */
+void face_ask(FaceReq *req, enum FaceNoteKind kind, uint64_t seq,
+              const char *name);
 void face_note_answered(Face *face, FaceNote *note);
 void face_note_ended(Face *face, int error);
 /* False: there is no note now. */
@@ -517,16 +506,10 @@ void face_uring_start(Face *face, bool is_agreed);
 /* A completion whose user_data is @data: was it an entry's? */
 bool face_uring_completed(Face *face, uint64_t data, int res);
 
-/* face-node.c */
-uint64_t face_node_ino(enum FaceKind kind, unsigned disk_id);
-enum FaceKind face_node_kind(uint64_t ino);
-unsigned face_node_disk_id(uint64_t ino);
-bool face_node_attr(Face *face, uint64_t ino, struct FaceAttr *attr);
-/* The child of @dir by name; 0 if there is none. */
-uint64_t face_node_child(Face *face, uint64_t dir, const char *name);
-void face_readdir(FaceReq *req);
-
 /* face-ops.c: everything that is no data */
+/* Answer with the attributes of @ino; with what had to be asked for them. */
+void face_show(FaceReq *req, uint64_t ino);
+void face_show_measured(FaceReq *req, uint64_t measure);
 void face_lookup(FaceReq *req);
 void face_getattr(FaceReq *req);
 void face_setattr(FaceReq *req);
@@ -612,15 +595,7 @@ void face_instant_run(Face *face); /* after each batch */
 void face_between_take(struct FaceBetween *between);
 
 /* face-snap.c: what is in a snapshot's files */
-void face_snap_read(FaceReq *req);
-void face_snap_lseek(FaceReq *req);
 void face_snap_pinned(FaceReq *req);
-
-/* face-snapnode.c */
-/* Is @node a snapshot's file of a disk? Of which snapshot; @other: only what
- * differs from that one, 0: all. */
-bool face_snap_of(Face *face, uint64_t node, FaceDisk **disk, uint64_t *id,
-                  uint64_t *other);
 
 /* face-cut.c */
 void face_cut_run(Face *face); /* after each batch */

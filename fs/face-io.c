@@ -297,6 +297,10 @@ note_overlay(FaceReq *req)
 void
 face_read(FaceReq *req)
 {
+    if (face_node_is_snap_file(req->node)) {
+        face_snap_read(req);
+        return;
+    }
     req->disk = face_disk_of(req->face, req->node);
     if (!req->disk) {
         face_text_read(req);

@@ -30,7 +30,7 @@ take_note(Face *face, enum FaceNoteKind kind)
 }
 
 void
-face_ask(FaceReq *req, enum FaceNoteKind kind)
+face_ask(FaceReq *req, enum FaceNoteKind kind, uint64_t seq, const char *name)
 {
     Face *face = req->face;
     struct FaceSlotNote *slot = take_note(face, kind);
@@ -40,6 +40,8 @@ face_ask(FaceReq *req, enum FaceNoteKind kind)
     assert(slot);
     slot->req = req;
     slot->note.disk = req->disk ? req->disk->disk : NULL;
+    slot->note.seq = seq;
+    slot->note.text = (char *)name;
     face->config.notify(face->config.user, &slot->note);
 }
 
@@ -84,6 +86,9 @@ face_note_answered(Face *face, FaceNote *note)
     struct FaceSlotNote *slot = (struct FaceSlotNote *)note;
 
     if (slot->req) {
+        if (note->kind == FACE_NOTE_SNAPSHOT_CREATE) {
+            note->text = NULL; /* in the request's own buffer */
+        }
         face_answered(slot->req, note);
         free(note->text);
     }

@@ -2,10 +2,11 @@
 /*
  * Requests that move no data: names, attributes, statfs, ioctl, lseek.
  *
- * Most are answered from memory at once. Two go elsewhere and come back:
+ * Most are answered from memory at once. Some go elsewhere and come back:
  * a change of attributes waits until the main thread has saved it in the
  * store's state, and lseek, which the kernel has no asynchronous form of,
- * goes to the helper thread. Neither holds up anything else.
+ * goes to the helper thread; so do some attributes of what is in a snapshot
+ * (face-snapnode.c). None holds up anything else.
  *
  * What libvirt, QEMU and file managers do here, and what they must get:
  * chown and chmod work and are kept (libvirtd changes the owner when a VM
@@ -34,36 +35,56 @@ struct DioInfo {
     uint32_t mem, min_io, max_io;
 };
 
-static unsigned
-attr_seconds(uint64_t ino)
+void
+face_show_measured(FaceReq *req, uint64_t measure)
 {
-    return face_node_kind(ino) == FACE_KIND_DISK ? ATTR_DISK_S : 0;
+    enum FaceKind kind = face_node_kind(req->shown);
+    bool is_disk = kind == FACE_KIND_DISK;
+    struct FaceAttr attr;
+
+    if (!face_node_attr(req->face, req->shown, &attr)) {
+        face_reply_error(req, ENOENT);
+        return;
+    }
+    if (kind == FACE_KIND_SNAP_INFO) {
+        attr.size_bytes = measure;
+    }
+    if (kind == FACE_KIND_SNAP_INFO || kind == FACE_KIND_CHANGED_DISK) {
+        attr.blocks = (measure + 511) / 512;
+    }
+    if (req->op == FACE_LOOKUP || req->op == FACE_MKDIR) {
+        face_reply_entry(req, &attr, is_disk ? ENTRY_DISK_S : 0,
+                         is_disk ? ATTR_DISK_S : 0);
+    } else {
+        face_reply_attr(req, &attr, is_disk ? ATTR_DISK_S : 0);
+    }
+}
+
+void
+face_show(FaceReq *req, uint64_t ino)
+{
+    req->shown = ino;
+    if (!face_snap_measure(req)) {
+        face_show_measured(req, 0);
+    }
 }
 
 void
 face_lookup(FaceReq *req)
 {
-    uint64_t ino = face_node_child(req->face, req->node, req->name);
-    struct FaceAttr attr;
+    uint64_t ino = face_dir_child(req->face, req->node, req->name);
 
-    if (!ino || !face_node_attr(req->face, ino, &attr)) {
+    if (ino) {
+        face_show(req, ino);
+    } else {
         face_reply_error(req, ENOENT);
-        return;
     }
-    bool is_disk = face_node_kind(ino) == FACE_KIND_DISK;
-    face_reply_entry(req, &attr, is_disk ? ENTRY_DISK_S : 0, attr_seconds(ino));
 }
 
 void
 face_getattr(FaceReq *req)
 {
-    struct FaceAttr attr;
-
-    if (!face_node_attr(req->face, req->node, &attr)) {
-        face_reply_error(req, ENOENT);
-        return;
-    }
-    face_reply_attr(req, &attr, attr_seconds(req->node));
+    face_show(req, req->node);
 }
 
 static bool
@@ -102,7 +123,7 @@ face_setattr(FaceReq *req)
     FaceDisk *disk = face_disk_of(req->face, req->node);
 
     if (!disk) {
-        face_reply_error(req, EPERM);
+        face_forbidden(req);
         return;
     }
     if ((req->set & FACE_SET_SIZE) && !size_is_harmless(req, disk->disk)) {
@@ -122,7 +143,7 @@ face_setattr(FaceReq *req)
     pthread_mutex_lock(&disk->disk->attr_lock);
     take_attr(&disk->disk->attr, &req->attr, req->set);
     pthread_mutex_unlock(&disk->disk->attr_lock);
-    face_ask(req, FACE_NOTE_ATTR);
+    face_ask(req, FACE_NOTE_ATTR, 0, NULL);
 }
 
 /* The buffer: what the disks hold locally, and what the host has room for. */
@@ -160,7 +181,8 @@ face_ioctl(FaceReq *req)
 {
     const struct DioInfo info = {512, 512, FACE_MAX_WRITE};
 
-    if (req->command != DIOINFO || !face_disk_of(req->face, req->node)) {
+    if (req->command != DIOINFO || (!face_disk_of(req->face, req->node) &&
+                                    !face_node_is_snap_file(req->node))) {
         face_reply_error(req, ENOTTY);
     } else if (req->len < sizeof(info)) {
         face_reply_error(req, EINVAL);
@@ -224,6 +246,10 @@ sought(FaceReq *req)
 void
 face_lseek(FaceReq *req)
 {
+    if (face_node_is_snap_file(req->node)) {
+        face_snap_lseek(req);
+        return;
+    }
     req->disk = face_disk_of(req->face, req->node);
     if (!req->disk || (req->mode != SEEK_DATA && req->mode != SEEK_HOLE)) {
         face_reply_error(req, EINVAL);

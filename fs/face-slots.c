@@ -66,22 +66,24 @@ reply_done(FaceReq *req)
 static void
 open_dir(FaceReq *req)
 {
-    face_reply_open(req, 0, false);
+    face_reply_open(req, 0, FACE_OPENED_TEXT);
 }
 
 void
 face_dispatch(FaceReq *req)
 {
     static void (*const handlers[FACE_OPS])(FaceReq *) = {
-        [FACE_LOOKUP] = face_lookup,   [FACE_GETATTR] = face_getattr,
-        [FACE_SETATTR] = face_setattr, [FACE_OPEN] = face_open,
-        [FACE_RELEASE] = face_release, [FACE_READ] = face_read,
-        [FACE_WRITE] = face_write,     [FACE_FLUSH] = reply_done,
-        [FACE_FSYNC] = face_fsync,     [FACE_FALLOCATE] = face_fallocate,
-        [FACE_LSEEK] = face_lseek,     [FACE_STATFS] = face_statfs,
-        [FACE_READDIR] = face_readdir, [FACE_IOCTL] = face_ioctl,
-        [FACE_OPENDIR] = open_dir,     [FACE_RELEASEDIR] = reply_done,
-        [FACE_FSYNCDIR] = reply_done,
+        [FACE_LOOKUP] = face_lookup,       [FACE_GETATTR] = face_getattr,
+        [FACE_SETATTR] = face_setattr,     [FACE_OPEN] = face_open,
+        [FACE_RELEASE] = face_release,     [FACE_READ] = face_read,
+        [FACE_WRITE] = face_write,         [FACE_FLUSH] = reply_done,
+        [FACE_FSYNC] = face_fsync,         [FACE_FALLOCATE] = face_fallocate,
+        [FACE_LSEEK] = face_lseek,         [FACE_STATFS] = face_statfs,
+        [FACE_READDIR] = face_readdir,     [FACE_IOCTL] = face_ioctl,
+        [FACE_OPENDIR] = open_dir,         [FACE_RELEASEDIR] = reply_done,
+        [FACE_FSYNCDIR] = reply_done,      [FACE_READLINK] = face_readlink,
+        [FACE_MKDIR] = face_mkdir,         [FACE_RMDIR] = face_rmdir,
+        [FACE_FORBIDDEN] = face_forbidden,
     };
 
     handlers[req->op](req);

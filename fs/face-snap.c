@@ -162,23 +162,21 @@ pin(FaceReq *req, uint64_t len)
 static bool
 differs(FaceReq *req, struct ClusterRun *rest)
 {
-    uint64_t a = MIN(req->snapshot, req->other);
-    uint64_t b = MAX(req->snapshot, req->other);
-    uint64_t end = rest->first + rest->count;
+    struct FaceChange change;
     struct ClusterRun run;
 
     if (!req->other) {
         return true;
     }
-    if (!points_next_changed(req->disk->disk->points, a, b, rest->first, end,
-                             &run)) {
+    if (!face_change_of(req->face, req->node, &change) ||
+        !face_change_next(&change, rest->first, &run)) {
         return false;
     }
     if (run.first > rest->first) {
-        rest->count = run.first - rest->first;
+        rest->count = MIN(rest->count, run.first - rest->first);
         return false;
     }
-    rest->count = run.count;
+    rest->count = MIN(rest->count, run.count);
     return true;
 }
 
@@ -337,14 +335,13 @@ seek_snapshot(FaceReq *req)
 static bool
 seek_differences(FaceReq *req)
 {
-    uint64_t a = MIN(req->snapshot, req->other);
-    uint64_t b = MAX(req->snapshot, req->other);
     unsigned bits = req->disk->disk->cluster_bits;
     uint64_t size = req->len, at = req->offset + req->io_done;
+    struct FaceChange change;
     struct ClusterRun run;
-    bool is_found = at < size && points_next_changed(
-                                     req->disk->disk->points, a, b, at >> bits,
-                                     clusters_for(size, bits), &run);
+    bool is_found = at < size &&
+                    face_change_of(req->face, req->node, &change) &&
+                    face_change_next(&change, at >> bits, &run);
 
     if (req->mode == SEEK_DATA) {
         req->seek_result =

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Generated files: MNT/.weir/status.json and metrics.
+ * Generated files: MNT/.weir/status.json and metrics, and each snapshot's
+ * info.json. Opening and closing of all others, too.
  *
  * The main thread makes the text, when the file is opened; the open request
  * waits for it and nothing else does. The text belongs to the handle, so that
@@ -12,21 +13,29 @@
 #include "face-wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
-static enum FaceNoteKind
-note_kind(uint64_t node)
+static void
+ask_text(FaceReq *req)
 {
-    return face_node_kind(node) == FACE_KIND_METRICS ? FACE_NOTE_METRICS
-                                                     : FACE_NOTE_STATUS;
+    static const enum FaceNoteKind notes[FACE_KINDS] = {
+        [FACE_KIND_STATUS] = FACE_NOTE_STATUS,
+        [FACE_KIND_METRICS] = FACE_NOTE_METRICS,
+        [FACE_KIND_SNAP_INFO] = FACE_NOTE_SNAPSHOT_INFO,
+    };
+
+    face_ask(req, notes[face_node_kind(req->node)],
+             face_node_snapshot(req->node), NULL);
 }
 
 static bool
 is_text(uint64_t node)
 {
     return node == face_node_ino(FACE_KIND_STATUS, 0) ||
-           node == face_node_ino(FACE_KIND_METRICS, 0);
+           node == face_node_ino(FACE_KIND_METRICS, 0) ||
+           face_node_kind(node) == FACE_KIND_SNAP_INFO;
 }
 
 static struct FaceText *
@@ -65,12 +74,19 @@ place_for_text(Face *face)
 void
 face_open(FaceReq *req)
 {
+    bool is_snapshot = face_node_snapshot(req->node) != 0;
+    struct FaceAttr attr;
+
     if (face_disk_of(req->face, req->node)) {
-        face_reply_open(req, 0, true);
-    } else if (is_text(req->node)) {
-        face_ask(req, note_kind(req->node));
-    } else {
+        face_reply_open(req, 0, FACE_OPENED_DISK);
+    } else if (!face_node_attr(req->face, req->node, &attr)) {
         face_reply_error(req, ENOENT);
+    } else if (is_snapshot && (req->mode & O_ACCMODE) != O_RDONLY) {
+        face_reply_error(req, EROFS);
+    } else if (face_node_is_snap_file(req->node)) {
+        face_reply_open(req, 0, FACE_OPENED_SNAPSHOT);
+    } else {
+        ask_text(req);
     }
 }
 
@@ -105,39 +121,50 @@ face_text_read(FaceReq *req)
     } else if (req->offset > 0) {
         face_reply_error(req, EIO);
     } else {
-        face_ask(req, note_kind(req->node));
+        ask_text(req);
     }
 }
 
-/* The main thread's answer: a text, or the word that attributes are kept. */
-void
-face_answered(FaceReq *req, FaceNote *note)
+/* A text that was asked for. */
+static void
+take_text(FaceReq *req, FaceNote *note)
 {
     Face *face = req->face;
-
-    if (note->kind == FACE_NOTE_ATTR) {
-        if (note->error) {
-            face_reply_error(req, -note->error);
-        } else {
-            face_getattr(req);
-        }
-        return;
-    }
-    if (note->error || !note->text) {
-        face_reply_error(req, note->error ? -note->error : EIO);
-        return;
-    }
     struct FaceText *text = place_for_text(face);
 
     text->fh = req->op == FACE_OPEN ? ++face->next_fh : req->fh;
     text->text = note->text;
     text->len = note->len;
     note->text = NULL;
-    face->last_text_len[note->kind == FACE_NOTE_METRICS] = text->len;
+    if (note->kind != FACE_NOTE_SNAPSHOT_INFO) {
+        face->last_text_len[note->kind == FACE_NOTE_METRICS] = text->len;
+    }
     if (req->op == FACE_OPEN) {
-        face_reply_open(req, text->fh, false);
+        face_reply_open(req, text->fh, FACE_OPENED_TEXT);
     } else {
         reply_part(req, text);
+    }
+}
+
+/* The main thread's answer: a text, or the word that something is done. */
+void
+face_answered(FaceReq *req, FaceNote *note)
+{
+    bool is_snapshot = note->kind == FACE_NOTE_SNAPSHOT_CREATE ||
+                       note->kind == FACE_NOTE_SNAPSHOT_DELETE;
+
+    if (is_snapshot) {
+        face_snap_answered(req, -note->error);
+    } else if (note->error) {
+        face_reply_error(req, -note->error);
+    } else if (note->kind == FACE_NOTE_ATTR) {
+        face_getattr(req);
+    } else if (!note->text) {
+        face_reply_error(req, EIO);
+    } else if (req->op == FACE_OPEN || req->op == FACE_READ) {
+        take_text(req, note);
+    } else {
+        face_show_measured(req, note->len);
     }
 }
 

@@ -213,13 +213,15 @@ take(FaceReq *req)
     const struct fuse_in_header *in = (const void *)header->in_out;
     size_t payload = header->ring_ent_in_out.payload_sz;
     size_t rest = in->len - sizeof(*in);
-    bool has_head = rest > payload;
+    size_t head = rest > payload ? rest - payload : 0;
+    unsigned char *arg = req->buffer + FACE_BLOCK_MAX - head;
 
+    /* In one piece, as a read has them. */
+    assert(head <= sizeof(header->op_in));
+    memcpy(arg, header->op_in, head);
     req->face->uring->n_busy++;
     req->commit_id = header->ring_ent_in_out.commit_id;
-    face_take(req, in,
-              has_head ? header->op_in : (char *)req->buffer + FACE_BLOCK_MAX,
-              rest);
+    face_take(req, in, arg, rest);
 }
 
 bool

@@ -10,7 +10,8 @@
  * function takes them apart. Opcodes that are not in the table get ENOSYS,
  * which the kernel remembers where that makes sense (ACCESS, xattrs, STATX,
  * POLL). Locks are left out on purpose: without GETLK and SETLK the kernel
- * keeps QEMU's OFD locks itself. Names cannot be made or removed here: EPERM.
+ * keeps QEMU's OFD locks itself. What changes names is not taken apart, but for
+ * mkdir and rmdir: it is forbidden everywhere.
  */
 #include "face-wire.h"
 
@@ -42,11 +43,30 @@ decode_nothing(FaceReq *req, const void *arg, size_t len)
     return true;
 }
 
+/* All of the rest is one name. */
 static bool
 decode_name(FaceReq *req, const void *arg, size_t len)
 {
     req->name = arg;
-    return memchr(arg, 0, len) != NULL;
+    return len > 0 && memchr(arg, 0, len) == (const char *)arg + len - 1;
+}
+
+static bool
+decode_mkdir(FaceReq *req, const void *arg, size_t len)
+{
+    const struct fuse_mkdir_in *in = arg;
+
+    return decode_name(req, in + 1, len - sizeof(*in));
+}
+
+static bool
+decode_open(FaceReq *req, const void *arg, size_t len)
+{
+    const struct fuse_open_in *in = arg;
+
+    (void)len;
+    req->mode = (int)in->flags;
+    return true;
 }
 
 static bool
@@ -161,7 +181,17 @@ static const struct {
     [FUSE_GETATTR] = {decode_nothing, 0, FACE_GETATTR},
     [FUSE_SETATTR] = {decode_setattr, sizeof(struct fuse_setattr_in),
                       FACE_SETATTR},
-    [FUSE_OPEN] = {decode_nothing, sizeof(struct fuse_open_in), FACE_OPEN},
+    [FUSE_READLINK] = {decode_nothing, 0, FACE_READLINK},
+    [FUSE_MKDIR] = {decode_mkdir, sizeof(struct fuse_mkdir_in), FACE_MKDIR},
+    [FUSE_RMDIR] = {decode_name, 1, FACE_RMDIR},
+    [FUSE_CREATE] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_MKNOD] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_UNLINK] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_RENAME] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_RENAME2] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_LINK] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_SYMLINK] = {decode_nothing, 0, FACE_FORBIDDEN},
+    [FUSE_OPEN] = {decode_open, sizeof(struct fuse_open_in), FACE_OPEN},
     [FUSE_READ] = {decode_read, sizeof(struct fuse_read_in), FACE_READ},
     [FUSE_WRITE] = {decode_write, sizeof(struct fuse_write_in), FACE_WRITE},
     [FUSE_STATFS] = {decode_nothing, 0, FACE_STATFS},
@@ -240,17 +270,6 @@ answer_other(FaceReq *req, uint32_t opcode, const void *arg, size_t len)
     case FUSE_DESTROY:
         face_reply_error(req, 0);
         return FACE_DESTROYED;
-    case FUSE_CREATE:
-    case FUSE_MKNOD:
-    case FUSE_MKDIR:
-    case FUSE_UNLINK:
-    case FUSE_RMDIR:
-    case FUSE_RENAME:
-    case FUSE_RENAME2:
-    case FUSE_LINK:
-    case FUSE_SYMLINK:
-        face_reply_error(req, EPERM);
-        return FACE_ANSWERED;
     default:
         face_reply_error(req, ENOSYS);
         return FACE_ANSWERED;
@@ -347,13 +366,14 @@ face_reply_attr(FaceReq *req, const struct FaceAttr *attr, unsigned attr_s)
 }
 
 void
-face_reply_open(FaceReq *req, uint64_t fh, bool is_disk)
+face_reply_open(FaceReq *req, uint64_t fh, enum FaceOpened how)
 {
-    struct fuse_open_out out = {
-        .fh = fh,
-        .open_flags =
-            FOPEN_DIRECT_IO | (is_disk ? FOPEN_PARALLEL_DIRECT_WRITES : 0),
+    static const uint32_t flags[] = {
+        [FACE_OPENED_TEXT] = FOPEN_DIRECT_IO,
+        [FACE_OPENED_DISK] = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES,
+        [FACE_OPENED_SNAPSHOT] = FOPEN_KEEP_CACHE,
     };
+    struct fuse_open_out out = {.fh = fh, .open_flags = flags[how]};
 
     req->way->send(req, 0, &out, sizeof(out), NULL, 0);
 }
@@ -393,13 +413,13 @@ face_reply_ioctl(FaceReq *req, const void *data, size_t len)
 
 bool
 face_wire_dirent(unsigned char *buf, size_t *used, size_t room, uint64_t ino,
-                 const char *name, bool is_dir, uint64_t next_offset)
+                 const char *name, mode_t type, uint64_t next_offset)
 {
     struct fuse_dirent entry = {
         .ino = ino,
         .off = next_offset,
         .namelen = (uint32_t)strlen(name),
-        .type = is_dir ? S_IFDIR >> 12 : S_IFREG >> 12,
+        .type = (type & S_IFMT) >> 12,
     };
     size_t bytes = FUSE_NAME_OFFSET + entry.namelen;
     size_t padded = FUSE_DIRENT_ALIGN(bytes);

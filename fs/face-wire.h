@@ -26,8 +26,8 @@ enum FaceDecoded {
     FACE_DESTROYED,
 };
 
-/* All of @len bytes behind the header lie at @arg, except a WRITE's payload,
- * which lies where the slot has it. All inside @req's buffer. */
+/* All of @len bytes behind the header lie at @arg, inside @req's buffer; a WRITE's
+ * payload where the slot has it. */
 enum FaceDecoded face_wire_decode(FaceReq *req, const struct fuse_in_header *in,
                                   const void *arg, size_t len);
 
@@ -39,13 +39,19 @@ void face_reply_entry(FaceReq *req, const struct FaceAttr *attr,
                       unsigned entry_s, unsigned attr_s);
 void face_reply_attr(FaceReq *req, const struct FaceAttr *attr,
                      unsigned attr_s);
-void face_reply_open(FaceReq *req, uint64_t fh, bool is_disk);
+/* How the kernel is to treat what was opened. */
+enum FaceOpened {
+    FACE_OPENED_TEXT,     /* nothing is cached; a directory likewise */
+    FACE_OPENED_DISK,     /* nor here, and there may be writes at once */
+    FACE_OPENED_SNAPSHOT, /* never changes: cached, and kept so */
+};
+void face_reply_open(FaceReq *req, uint64_t fh, enum FaceOpened how);
 void face_reply_statfs(FaceReq *req, const struct statvfs *st);
 void face_reply_lseek(FaceReq *req, uint64_t offset);
 void face_reply_ioctl(FaceReq *req, const void *data, size_t len);
 
-/* One directory entry at the end of @buf (@used of @room bytes are taken);
- * false when it does not fit. */
+/* One directory entry, of whose @type S_IFMT counts, at the end of @buf (@used of
+ * @room bytes are taken); false when it does not fit. */
 bool face_wire_dirent(unsigned char *buf, size_t *used, size_t room,
-                      uint64_t ino, const char *name, bool is_dir,
+                      uint64_t ino, const char *name, mode_t type,
                       uint64_t next_offset);

@@ -120,14 +120,27 @@ give(SnapshotList *list, const Snapshot *found, Snapshot *snapshot)
     return found != NULL;
 }
 
+static const Snapshot *
+at_locked(const SnapshotList *list, guint index)
+{
+    return index < list->all->len ? g_ptr_array_index(list->all, index) : NULL;
+}
+
 bool
 snapshot_list_at(SnapshotList *list, unsigned index, Snapshot *snapshot)
 {
     g_mutex_lock(&list->lock);
-    return give(list,
-                index < list->all->len ? g_ptr_array_index(list->all, index)
-                                       : NULL,
-                snapshot);
+    return give(list, at_locked(list, index), snapshot);
+}
+
+bool
+snapshot_list_next(SnapshotList *list, uint64_t id, Snapshot *snapshot)
+{
+    if (id == UINT64_MAX) {
+        return false;
+    }
+    g_mutex_lock(&list->lock);
+    return give(list, at_locked(list, place_locked(list, id + 1)), snapshot);
 }
 
 bool

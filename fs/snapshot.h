@@ -63,6 +63,8 @@ bool snapshot_list_at(SnapshotList *list, unsigned index, Snapshot *snapshot);
 bool snapshot_list_get(SnapshotList *list, uint64_t id, Snapshot *snapshot);
 bool snapshot_list_find(SnapshotList *list, const char *name,
                         Snapshot *snapshot);
+/* The oldest of those that are younger than @id. */
+bool snapshot_list_next(SnapshotList *list, uint64_t id, Snapshot *snapshot);
 /* The youngest; the youngest that is uploaded. */
 bool snapshot_list_latest(SnapshotList *list, Snapshot *snapshot);
 bool snapshot_list_uploaded(SnapshotList *list, Snapshot *snapshot);

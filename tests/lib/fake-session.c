@@ -45,6 +45,51 @@ dirtied(void *user)
     }
 }
 
+uint64_t
+fake_session_snapshot(FakeSession *session, const char *name)
+{
+    Store *store = session->served;
+    Snapshot snapshot = {
+        .id = ++store->last_snapshot,
+        .wall_us = (int64_t)store->last_snapshot * 1500000,
+        .n_disks = store->n_disks,
+    };
+
+    g_strlcpy(snapshot.name, name, sizeof(snapshot.name));
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        snapshot.disks[i] = (struct SnapshotDisk){
+            store->disks[i]->id, store->disks[i]->size_bytes, 8 * (i + 1)};
+    }
+    snapshot_list_put(store->snapshots, &snapshot);
+    return snapshot.id;
+}
+
+static int
+take_snapshot_note(FakeSession *session, FaceNote *note)
+{
+    SnapshotList *list = session->served->snapshots;
+    const char *name = note->text;
+
+    if (note->kind == FACE_NOTE_SNAPSHOT_CREATE) {
+        if (snapshot_list_find(list, name, NULL)) {
+            return -EEXIST;
+        }
+        fake_session_snapshot(session, name);
+        return 0;
+    }
+    if (!snapshot_list_get(list, note->seq, NULL)) {
+        return -ENOENT;
+    }
+    if (note->kind == FACE_NOTE_SNAPSHOT_DELETE) {
+        snapshot_list_remove(list, note->seq);
+        return 0;
+    }
+    note->text = malloc(64);
+    note->len =
+        (size_t)snprintf(note->text, 64, "{info %u}\n", (unsigned)note->seq);
+    return 0;
+}
+
 static void
 take_note(FakeSession *session, FaceNote *note)
 {
@@ -73,7 +118,10 @@ take_note(FakeSession *session, FaceNote *note)
     case FACE_NOTE_SNAPSHOT_CREATE:
     case FACE_NOTE_SNAPSHOT_DELETE:
     case FACE_NOTE_SNAPSHOT_INFO:
-        note->error = -EOPNOTSUPP;
+        note->error = session->snapshot_error;
+        if (!note->error) {
+            note->error = take_snapshot_note(session, note);
+        }
         face_answer(session->face, note);
         break;
     case FACE_NOTE_FROZEN:
@@ -156,6 +204,8 @@ start_face(FakeSession *session)
         .uid = 11,
         .gid = 12,
         .mode = 0600,
+        .read_only = session->is_read_only,
+        .shows_snapshots = session->shows_snapshots,
         .notify = notify,
         .dirtied = dirtied,
         .user = session,
@@ -239,6 +289,7 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
     disk->offset_align = offset_align;
     disk->mem_align = 512;
     disk->map = disk_map_new(size_bytes, 16);
+    disk->points = points_new();
     disk->size_bytes = size_bytes;
     disk->attr.uid = (uid_t)-1;
     disk->attr.gid = (gid_t)-1;
@@ -249,6 +300,7 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
         .lock_fd = disk->map_fd,
         .disks = {disk},
         .n_disks = 1,
+        .snapshots = snapshot_list_new(),
     };
     session->served = &session->store;
     session->reply = malloc(MESSAGE_MAX);
@@ -338,6 +390,8 @@ fake_session_deinit(FakeSession *session)
     close(session->disk.map_fd);
     close(session->disk.dir_fd);
     disk_map_free(session->disk.map);
+    points_free(session->disk.points);
+    snapshot_list_free(session->store.snapshots);
     free(session->reply);
 }
 

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "fs/face.h"
+#include "fs/snapshot.h"
 
 #include <linux/fuse.h>
 
@@ -32,6 +33,9 @@ typedef struct FakeSession {
     pthread_t notes_thread;
     Inbox notes;
     atomic_uint logs, attr_notes, dirtied, frozen, degraded, ended;
+    atomic_int snapshot_error; /* what notes of snapshots are answered with */
+    bool shows_snapshots;      /* of the next face */
+    bool is_read_only;
     char last_log[400];   /* notes thread; read it after logs went up */
     unsigned char *reply; /* of the last fake_reply(): body behind the header */
     size_t reply_len;
@@ -62,6 +66,10 @@ void fake_session_track(FakeSession *session);
  * goes on with the same session. */
 void fake_session_leave(FakeSession *session);
 void fake_session_follow(FakeSession *session);
+
+/* What becomes of a note of the mount, with the disk as it is: the list has one
+ * more. Returns its id. */
+uint64_t fake_session_snapshot(FakeSession *session, const char *name);
 
 /* Send a request; returns its number. */
 uint64_t fake_send(FakeSession *session, uint32_t opcode, uint64_t node,
