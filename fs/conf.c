@@ -21,18 +21,13 @@
  * program knows version 1 and no feature. What is merely new and harmless
  * does not belong into weir.conf, as older programs refuse unknown keys.
  */
-#include "conf.h"
+#include "conf-private.h"
 
 #include <string.h>
 #include <sys/random.h>
 
 static const char *const weir_keys[] = {"version", "uuid", "next-disk-id",
                                         "features", NULL};
-static const char *const store_keys[] = {"bwlimit",          "max-connections",
-                                         "insecure",         "target-unflushed",
-                                         "request-deadline", "policy",
-                                         "cut-interval",     "buffer-size",
-                                         "on-cut",           NULL};
 static const char *const disk_keys[] = {
     "id", "size", "cluster-size", "target", "target-accept", "group", NULL};
 
@@ -40,11 +35,6 @@ static const char *const accept_names[] = {
     [ACCEPT_EMPTY] = "empty",
     [ACCEPT_OVERWRITE] = "overwrite",
     [ACCEPT_SAME] = "same",
-};
-
-static const char *const policy_names[] = {
-    [STORE_POLICY_CUT] = "cut",
-    [STORE_POLICY_NONE] = "none",
 };
 
 bool
@@ -67,18 +57,6 @@ conf_accept_name(enum TargetAccept accept)
 }
 
 bool
-conf_policy_parse(const char *text, enum StorePolicy *policy)
-{
-    for (unsigned i = 0; i < G_N_ELEMENTS(policy_names); i++) {
-        if (!strcmp(text, policy_names[i])) {
-            *policy = (enum StorePolicy)i;
-            return true;
-        }
-    }
-    return false;
-}
-
-bool
 conf_bool_parse(const char *text, bool *value)
 {
     *value = !strcmp(text, "yes");
@@ -97,7 +75,7 @@ conf_number_parse(const char *text, uint64_t min, uint64_t max, uint64_t *value)
     return true;
 }
 
-static void
+void
 conf_error(GError **error, const char *group, const char *what)
 {
     g_set_error(error, STORE_ERROR, STORE_ERROR_DAMAGED,
@@ -174,7 +152,7 @@ check_groups(GKeyFile *file, GError **error)
         if (!strcmp(*group, "weir")) {
             known = weir_keys;
         } else if (!strcmp(*group, "store")) {
-            known = store_keys;
+            known = conf_settings_keys;
         } else if (g_str_has_prefix(*group, "disk ")) {
             known = disk_keys;
         } else {
@@ -192,9 +170,9 @@ check_groups(GKeyFile *file, GError **error)
 }
 
 /* A number of @group, or @fallback if the key may be absent and is. */
-static gboolean
-get_number(GKeyFile *file, const char *group, const char *key, uint64_t min,
-           uint64_t max, uint64_t *value, GError **error)
+gboolean
+conf_get_number(GKeyFile *file, const char *group, const char *key,
+                uint64_t min, uint64_t max, uint64_t *value, GError **error)
 {
     g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
     g_autofree char *what = NULL;
@@ -209,9 +187,9 @@ get_number(GKeyFile *file, const char *group, const char *key, uint64_t min,
     return FALSE;
 }
 
-static gboolean
-get_bool(GKeyFile *file, const char *group, const char *key, bool *value,
-         GError **error)
+gboolean
+conf_get_bool(GKeyFile *file, const char *group, const char *key, bool *value,
+              GError **error)
 {
     g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
     g_autofree char *what = NULL;
@@ -225,9 +203,9 @@ get_bool(GKeyFile *file, const char *group, const char *key, bool *value,
 }
 
 /* A string that may be absent; NULL with @error set if it cannot be read. */
-static gboolean
-get_string(GKeyFile *file, const char *group, const char *key, char **value,
-           GError **error)
+gboolean
+conf_get_string(GKeyFile *file, const char *group, const char *key,
+                char **value, GError **error)
 {
     g_autoptr(GError) inner = NULL;
 
@@ -272,7 +250,8 @@ parse_weir(GKeyFile *file, struct Conf *conf, GError **error)
     g_autofree char *features = NULL;
     uint64_t number;
 
-    if (!get_number(file, "weir", "version", 1, UINT_MAX, &number, error)) {
+    if (!conf_get_number(file, "weir", "version", 1, UINT_MAX, &number,
+                         error)) {
         return FALSE;
     }
     if (number != CONF_VERSION) {
@@ -282,7 +261,7 @@ parse_weir(GKeyFile *file, struct Conf *conf, GError **error)
                     number, CONF_VERSION);
         return FALSE;
     }
-    if (!get_string(file, "weir", "features", &features, error)) {
+    if (!conf_get_string(file, "weir", "features", &features, error)) {
         return FALSE;
     }
     if (features && *g_strstrip(features)) {
@@ -296,87 +275,12 @@ parse_weir(GKeyFile *file, struct Conf *conf, GError **error)
         conf_error(error, "weir", "uuid is missing or not a UUID");
         return FALSE;
     }
-    if (!get_number(file, "weir", "next-disk-id", 1, UINT_MAX, &number,
-                    error)) {
+    if (!conf_get_number(file, "weir", "next-disk-id", 1, UINT_MAX, &number,
+                         error)) {
         return FALSE;
     }
     conf->next_id = (unsigned)number;
     return TRUE;
-}
-
-/* What says how the store is cut. */
-static gboolean
-parse_cuts(GKeyFile *file, struct StoreSettings *settings, GError **error)
-{
-    g_autofree char *policy = NULL;
-    g_autofree char *room = NULL;
-    uint64_t number, bytes = 0;
-
-    if (!get_string(file, "store", "policy", &policy, error) ||
-        !get_string(file, "store", "buffer-size", &room, error) ||
-        !get_string(file, "store", "on-cut", &settings->on_cut, error)) {
-        return FALSE;
-    }
-    if (policy && !conf_policy_parse(policy, &settings->policy)) {
-        conf_error(error, "store", "policy is neither cut nor none");
-        return FALSE;
-    }
-    if (room && !store_parse_size(room, &bytes)) {
-        conf_error(error, "store", "buffer-size is not a size");
-        return FALSE;
-    }
-    settings->buffer_bytes = bytes;
-    if (g_key_file_has_key(file, "store", "cut-interval", NULL)) {
-        if (!get_number(file, "store", "cut-interval", 1, CONF_CUT_INTERVAL_MAX,
-                        &number, error)) {
-            return FALSE;
-        }
-        settings->cut_interval_s = (unsigned)number;
-    }
-    return TRUE;
-}
-
-static gboolean
-parse_settings(GKeyFile *file, struct StoreSettings *settings, GError **error)
-{
-    struct RateTable table;
-    char why[128] = "";
-    uint64_t number;
-
-    if (!get_string(file, "store", "bwlimit", &settings->bwlimit, error)) {
-        return FALSE;
-    }
-    if (settings->bwlimit &&
-        !rate_table_parse(settings->bwlimit, &table, why, sizeof(why))) {
-        g_set_error(error, STORE_ERROR, STORE_ERROR_DAMAGED,
-                    "weir.conf, [store]: bwlimit=%s: %s: correct it by hand",
-                    settings->bwlimit, why);
-        return FALSE;
-    }
-    if (g_key_file_has_key(file, "store", "max-connections", NULL)) {
-        if (!get_number(file, "store", "max-connections", 1,
-                        CONF_CONNECTIONS_MAX, &number, error)) {
-            return FALSE;
-        }
-        settings->max_connections = (unsigned)number;
-    }
-    if (g_key_file_has_key(file, "store", "request-deadline", NULL)) {
-        if (!get_number(file, "store", "request-deadline", 1,
-                        CONF_REQUEST_DEADLINE_MAX, &number, error)) {
-            return FALSE;
-        }
-        settings->request_deadline_s = (unsigned)number;
-    }
-    if (g_key_file_has_key(file, "store", "insecure", NULL) &&
-        !get_bool(file, "store", "insecure", &settings->insecure, error)) {
-        return FALSE;
-    }
-    if (g_key_file_has_key(file, "store", "target-unflushed", NULL) &&
-        !get_bool(file, "store", "target-unflushed",
-                  &settings->accept_unflushed, error)) {
-        return FALSE;
-    }
-    return parse_cuts(file, settings, error);
 }
 
 static gboolean
@@ -387,12 +291,12 @@ parse_disk_target(GKeyFile *file, const char *group, struct ConfDisk *disk,
     bool is_grouped = true;
 
     if (g_key_file_has_key(file, group, "group", NULL) &&
-        !get_bool(file, group, "group", &is_grouped, error)) {
+        !conf_get_bool(file, group, "group", &is_grouped, error)) {
         return FALSE;
     }
     disk->is_alone = !is_grouped;
-    if (!get_string(file, group, "target", &disk->target, error) ||
-        !get_string(file, group, "target-accept", &accept, error)) {
+    if (!conf_get_string(file, group, "target", &disk->target, error) ||
+        !conf_get_string(file, group, "target-accept", &accept, error)) {
         return FALSE;
     }
     if (disk->target && !*disk->target) {
@@ -421,11 +325,12 @@ parse_disk(GKeyFile *file, const char *group, struct Conf *conf, GError **error)
         conf_error(error, group, "not the name of a disk");
         return FALSE;
     }
-    if (!get_number(file, group, "id", 1, conf->next_id - 1, &id, error) ||
-        !get_number(file, group, "size", 512, INT64_MAX - 8191,
-                    &disk->size_bytes, error) ||
-        !get_number(file, group, "cluster-size", 1 << CONF_CLUSTER_BITS_MIN,
-                    1 << CONF_CLUSTER_BITS_MAX, &cluster, error)) {
+    if (!conf_get_number(file, group, "id", 1, conf->next_id - 1, &id, error) ||
+        !conf_get_number(file, group, "size", 512, INT64_MAX - 8191,
+                         &disk->size_bytes, error) ||
+        !conf_get_number(file, group, "cluster-size",
+                         1 << CONF_CLUSTER_BITS_MIN, 1 << CONF_CLUSTER_BITS_MAX,
+                         &cluster, error)) {
         return FALSE;
     }
     if (disk->size_bytes % 512 || (cluster & (cluster - 1))) {
@@ -452,7 +357,7 @@ parse_file(GKeyFile *file, struct Conf *conf, GError **error)
     g_auto(GStrv) groups = g_key_file_get_groups(file, NULL);
 
     if (!parse_weir(file, conf, error) || !check_groups(file, error) ||
-        !parse_settings(file, &conf->settings, error)) {
+        !conf_parse_settings(file, &conf->settings, error)) {
         return FALSE;
     }
     for (char **group = groups; *group; group++) {
@@ -467,12 +372,8 @@ parse_file(GKeyFile *file, struct Conf *conf, GError **error)
 void
 conf_init(struct Conf *conf)
 {
-    *conf = (struct Conf){
-        .next_id = 1,
-        .settings = {.max_connections = CONF_CONNECTIONS,
-                     .request_deadline_s = CONF_REQUEST_DEADLINE,
-                     .cut_interval_s = CONF_CUT_INTERVAL},
-    };
+    *conf = (struct Conf){.next_id = 1};
+    conf_default_settings(&conf->settings);
     if (getrandom(conf->uuid, sizeof(conf->uuid), 0) != sizeof(conf->uuid)) {
         g_error("no random numbers: %m");
     }
@@ -486,8 +387,7 @@ conf_deinit(struct Conf *conf)
     for (unsigned i = 0; i < G_N_ELEMENTS(conf->disks); i++) {
         g_clear_pointer(&conf->disks[i].target, g_free);
     }
-    g_clear_pointer(&conf->settings.bwlimit, g_free);
-    g_clear_pointer(&conf->settings.on_cut, g_free);
+    conf_clear_settings(&conf->settings);
     conf->n_disks = 0;
 }
 
@@ -542,31 +442,9 @@ format_disk(GKeyFile *file, const struct ConfDisk *disk)
     }
 }
 
-/* Only what is not the default: older programs do not know these keys. */
-static void
-format_cuts(GKeyFile *file, const struct StoreSettings *settings)
-{
-    if (settings->policy != STORE_POLICY_CUT) {
-        g_key_file_set_string(file, "store", "policy",
-                              policy_names[settings->policy]);
-    }
-    if (settings->cut_interval_s != CONF_CUT_INTERVAL) {
-        g_key_file_set_uint64(file, "store", "cut-interval",
-                              settings->cut_interval_s);
-    }
-    if (settings->buffer_bytes) {
-        g_key_file_set_uint64(file, "store", "buffer-size",
-                              settings->buffer_bytes);
-    }
-    if (settings->on_cut) {
-        g_key_file_set_string(file, "store", "on-cut", settings->on_cut);
-    }
-}
-
 char *
 conf_format(const struct Conf *conf)
 {
-    const struct StoreSettings *settings = &conf->settings;
     g_autoptr(GKeyFile) file = g_key_file_new();
     g_autoptr(GString) uuid = g_string_new(NULL);
 
@@ -578,18 +456,7 @@ conf_format(const struct Conf *conf)
     g_key_file_set_uint64(file, "weir", "version", CONF_VERSION);
     g_key_file_set_string(file, "weir", "uuid", uuid->str);
     g_key_file_set_uint64(file, "weir", "next-disk-id", conf->next_id);
-    if (settings->bwlimit) {
-        g_key_file_set_string(file, "store", "bwlimit", settings->bwlimit);
-    }
-    g_key_file_set_uint64(file, "store", "max-connections",
-                          settings->max_connections);
-    g_key_file_set_string(file, "store", "insecure",
-                          settings->insecure ? "yes" : "no");
-    g_key_file_set_string(file, "store", "target-unflushed",
-                          settings->accept_unflushed ? "yes" : "no");
-    g_key_file_set_uint64(file, "store", "request-deadline",
-                          settings->request_deadline_s);
-    format_cuts(file, settings);
+    conf_format_settings(file, &conf->settings);
     for (unsigned i = 0; i < conf->n_disks; i++) {
         format_disk(file, &conf->disks[i]);
     }

@@ -8,7 +8,9 @@
  * Units:   bytes.
  * Shapes:  [weir]  version, uuid, next-disk-id, features (incompatible ones)
  *          [store] bwlimit, max-connections, insecure, target-unflushed,
- *                  request-deadline, policy, cut-interval, buffer-size, on-cut
+ *                  request-deadline, policy, cut-interval, buffer-size, on-cut,
+ *                  on-freeze, on-thaw, snapshot-every, snapshot-keep,
+ *                  full-wait, before-degrade
  *          [disk NAME] id, size, cluster-size, target, target-accept, group
  * Errors:  STORE_ERROR_DAMAGED for what cannot be read, STORE_ERROR_FAILED for
  *          a format newer than this program.
@@ -27,6 +29,11 @@
 #define CONF_REQUEST_DEADLINE_MAX 3600
 #define CONF_CUT_INTERVAL         10
 #define CONF_CUT_INTERVAL_MAX     86400
+#define CONF_SNAPSHOT_EVERY_MAX   (366 * 86400)
+#define CONF_SNAPSHOT_KEEP        24
+#define CONF_SNAPSHOT_KEEP_MAX    1000000
+#define CONF_FULL_WAIT            10
+#define CONF_FULL_WAIT_MAX        3600
 
 struct ConfDisk {
     char name[STORE_NAME_MAX + 1];
@@ -54,11 +61,18 @@ gboolean conf_parse(const char *text, size_t len, struct Conf *conf,
                     GError **error);
 char *conf_format(const struct Conf *conf);
 
+/* The settings are @settings' from now on, and those of @conf the defaults. */
+void conf_move_settings(struct Conf *conf, struct StoreSettings *settings);
+void conf_clear_settings(struct StoreSettings *settings); /* what they own */
+
 /* "overwrite", "same", "empty". */
 bool conf_accept_parse(const char *text, enum TargetAccept *accept);
 const char *conf_accept_name(enum TargetAccept accept);
 /* "cut", "none". */
 bool conf_policy_parse(const char *text, enum StorePolicy *policy);
+/* "0", "30m", "1h", "1d"; and the shortest form of it. */
+bool conf_every_parse(const char *text, unsigned *seconds);
+char *conf_every_name(unsigned seconds);
 /* "yes" or "no". */
 bool conf_bool_parse(const char *text, bool *value);
 /* A decimal number from @min to @max. */

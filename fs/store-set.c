@@ -102,16 +102,26 @@ set_unflushed(Store *store, Disk *disk, const char *value, GError **error)
 }
 
 static gboolean
+number_parse(const char *value, unsigned min, unsigned max, uint64_t *number,
+             GError **error)
+{
+    if (conf_number_parse(value, min, max, number)) {
+        return TRUE;
+    }
+    g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                "'%s' is not possible: it has to be a number from %u to %u",
+                value, min, max);
+    return FALSE;
+}
+
+static gboolean
 set_number(Store *store, unsigned *member, unsigned max, const char *value,
            GError **error)
 {
     struct Before before = remember(store);
     uint64_t wanted;
 
-    if (!conf_number_parse(value, 1, max, &wanted)) {
-        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
-                    "'%s' is not possible: it has to be a number from 1 to %u",
-                    value, max);
+    if (!number_parse(value, 1, max, &wanted, error)) {
         return FALSE;
     }
     *member = (unsigned)wanted;
@@ -200,12 +210,81 @@ set_buffer(Store *store, Disk *disk, const char *value, GError **error)
     return keep(store, &before, error);
 }
 
+/* "none", or nothing at all, takes a command away. */
+static gboolean
+set_command(Store *store, char **member, const char *value, GError **error)
+{
+    return set_text(store, member,
+                    *value && strcmp(value, "none") ? value : NULL, error);
+}
+
 static gboolean
 set_on_cut(Store *store, Disk *disk, const char *value, GError **error)
 {
     (void)disk;
-    return set_text(store, &store->settings.on_cut,
-                    *value && strcmp(value, "none") ? value : NULL, error);
+    return set_command(store, &store->settings.on_cut, value, error);
+}
+
+static gboolean
+set_on_freeze(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_command(store, &store->settings.on_freeze, value, error);
+}
+
+static gboolean
+set_on_thaw(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_command(store, &store->settings.on_thaw, value, error);
+}
+
+static gboolean
+set_before_degrade(Store *store, Disk *disk, const char *value, GError **error)
+{
+    (void)disk;
+    return set_command(store, &store->settings.before_degrade, value, error);
+}
+
+static gboolean
+set_every(Store *store, Disk *disk, const char *value, GError **error)
+{
+    struct Before before = remember(store);
+
+    (void)disk;
+    if (!conf_every_parse(value, &store->settings.snapshot_every_s)) {
+        return bad_value(error, "snapshot-every", value,
+                         "a time such as 30m, 1h or 1d, or 0 for none");
+    }
+    return keep(store, &before, error);
+}
+
+static gboolean
+set_keep(Store *store, Disk *disk, const char *value, GError **error)
+{
+    struct Before before = remember(store);
+    uint64_t count;
+
+    (void)disk;
+    if (!number_parse(value, 0, CONF_SNAPSHOT_KEEP_MAX, &count, error)) {
+        return FALSE;
+    }
+    store->settings.snapshot_keep = (unsigned)count;
+    return keep(store, &before, error);
+}
+
+static gboolean
+set_full_wait(Store *store, Disk *disk, const char *value, GError **error)
+{
+    struct Before before = remember(store);
+    uint64_t seconds;
+
+    (void)disk;
+    if (!number_parse(value, 0, CONF_FULL_WAIT_MAX, &seconds, error)) {
+        return FALSE;
+    }
+    store->settings.full_wait_s = (unsigned)seconds;
+    return keep(store, &before, error);
 }
 
 /* For the disk, or for all of them. */
@@ -335,22 +414,20 @@ static const struct Setting settings[] = {
     {"cut-interval", false, set_interval},
     {"buffer-size", false, set_buffer},
     {"on-cut", false, set_on_cut},
+    {"on-freeze", false, set_on_freeze},
+    {"on-thaw", false, set_on_thaw},
+    {"snapshot-every", false, set_every},
+    {"snapshot-keep", false, set_keep},
+    {"full-wait", false, set_full_wait},
+    {"before-degrade", false, set_before_degrade},
     {"group", true, set_group},
 };
-
-/* Names that are promised, for versions to come. */
-static const char *const later[] = {"full-wait", "before-degrade", NULL};
 
 static void
 refuse_key(const char *key, GError **error)
 {
     g_autoptr(GString) known = g_string_new(NULL);
 
-    if (g_strv_contains(later, key)) {
-        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
-                    "setting %s is not in this version of weir", key);
-        return;
-    }
     for (unsigned i = 0; i < G_N_ELEMENTS(settings); i++) {
         g_string_append_printf(known, "%s%s", i ? ", " : "", settings[i].key);
     }

@@ -462,8 +462,7 @@ open_store(Store *store, unsigned flags, GError **error)
     }
     memcpy(store->uuid, conf.uuid, sizeof(store->uuid));
     store->next_id = conf.next_id;
-    store->settings = conf.settings;
-    conf.settings.bwlimit = conf.settings.on_cut = NULL;
+    conf_move_settings(&conf, &store->settings);
     ok = open_disks(store, &conf, flags, error);
     conf_deinit(&conf);
     return ok;
@@ -512,8 +511,7 @@ store_free(Store *store)
         io->ops->close(io, store->dir_fd);
     }
     g_mutex_clear(&store->checkpoint_lock);
-    g_free(store->settings.bwlimit);
-    g_free(store->settings.on_cut);
+    conf_clear_settings(&store->settings);
     g_free(store->path);
     g_free(store);
 }

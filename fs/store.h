@@ -133,6 +133,11 @@ struct StoreSettings {
     _Atomic uint64_t buffer_bytes; /* for old content, all disks; 0: none */
     _Atomic unsigned full_wait_s;  /* for room, before a write gets ENOSPC */
     unsigned request_deadline_s;   /* 15; quarantine is four times that */
+    char *on_freeze, *on_thaw;     /* around a snapshot's instant; NULL: none */
+    unsigned snapshot_every_s;     /* 0: none are made by themselves */
+    unsigned snapshot_keep;        /* ... and so many are kept; 0: all */
+    _Atomic unsigned full_wait_s;  /* a write waits for room, before ENOSPC */
+    char *before_degrade;          /* for /bin/sh; NULL: none */
 };
 
 /* What the far side is, in numbers of cuts; kept in the state. Numbers count up

@@ -43,6 +43,12 @@ test_conf_round_trips(void **state)
         conf.settings.cut_interval_s = 3600;
         conf.settings.buffer_bytes = UINT64_C(7) << 30;
         conf.settings.on_cut = g_strdup("a \"b\" \\ c; d\n # e ");
+        conf.settings.on_freeze = g_strdup("freeze \\ 'it'");
+        conf.settings.on_thaw = g_strdup(" thaw\n");
+        conf.settings.before_degrade = g_strdup("call;me");
+        conf.settings.snapshot_every_s = 90 * 60;
+        conf.settings.snapshot_keep = 0;
+        conf.settings.full_wait_s = 3600;
         strcpy(conf.disks[0].name, "vda");
         conf.disks[0].id = 7;
         conf.disks[0].size_bytes = 3 * 512;
@@ -69,6 +75,13 @@ test_conf_round_trips(void **state)
         assert_int_equal(back.settings.cut_interval_s, 3600);
         assert_int_equal(back.settings.buffer_bytes, UINT64_C(7) << 30);
         assert_string_equal(back.settings.on_cut, conf.settings.on_cut);
+        assert_string_equal(back.settings.on_freeze, conf.settings.on_freeze);
+        assert_string_equal(back.settings.on_thaw, conf.settings.on_thaw);
+        assert_string_equal(back.settings.before_degrade,
+                            conf.settings.before_degrade);
+        assert_int_equal(back.settings.snapshot_every_s, 90 * 60);
+        assert_int_equal(back.settings.snapshot_keep, 0);
+        assert_int_equal(back.settings.full_wait_s, 3600);
         assert_true(back.disks[0].is_alone);
         assert_false(back.disks[1].is_alone);
         assert_int_equal(back.n_disks, 2);
@@ -100,11 +113,49 @@ test_conf_reads_minimal(void **state)
     assert_int_equal(conf.settings.cut_interval_s, CONF_CUT_INTERVAL);
     assert_int_equal(conf.settings.buffer_bytes, 0);
     assert_null(conf.settings.on_cut);
+    assert_null(conf.settings.on_freeze);
+    assert_null(conf.settings.on_thaw);
+    assert_null(conf.settings.before_degrade);
+    assert_int_equal(conf.settings.snapshot_every_s, 0);
+    assert_int_equal(conf.settings.snapshot_keep, CONF_SNAPSHOT_KEEP);
+    assert_int_equal(conf.settings.full_wait_s, CONF_FULL_WAIT);
     assert_false(conf.disks[0].is_alone);
     assert_int_equal(conf.n_disks, 1);
     assert_int_equal(conf.disks[0].cluster_bits, 16);
     assert_int_equal(conf.disks[0].accept, ACCEPT_EMPTY);
     conf_deinit(&conf);
+}
+
+static void
+test_durations_round_trip(void **state)
+{
+    static const struct {
+        const char *text, *back;
+        unsigned seconds;
+    } cases[] = {
+        {"0", "0", 0},
+        {"off", "0", 0},
+        {"45s", "45s", 45},
+        {"120s", "2m", 120},
+        {"30m", "30m", 1800},
+        {"90m", "90m", 5400},
+        {"24h", "1d", 86400},
+        {"36h", "36h", 129600},
+        {"7d", "7d", 604800},
+        {"007d", "7d", 604800},
+        {"366d", "366d", 366 * 86400},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *back = NULL;
+        unsigned seconds = 1;
+
+        assert_true(conf_every_parse(cases[i].text, &seconds));
+        assert_int_equal(seconds, cases[i].seconds);
+        back = conf_every_name(seconds);
+        assert_string_equal(back, cases[i].back);
+    }
 }
 
 static void
@@ -133,6 +184,11 @@ test_conf_refuses_by_name(void **state)
         {HEAD "[store]\npolicy=journal\n", "policy", STORE_ERROR_DAMAGED},
         {HEAD "[store]\ncut-interval=0\n", "86400", STORE_ERROR_DAMAGED},
         {HEAD "[store]\nbuffer-size=big\n", "buffer-size", STORE_ERROR_DAMAGED},
+        {HEAD "[store]\nsnapshot-every=often\n", "snapshot-every",
+         STORE_ERROR_DAMAGED},
+        {HEAD "[store]\nsnapshot-keep=-1\n", "snapshot-keep",
+         STORE_ERROR_DAMAGED},
+        {HEAD "[store]\nfull-wait=3601\n", "full-wait", STORE_ERROR_DAMAGED},
         {HEAD DISK "group=maybe\n", "group", STORE_ERROR_DAMAGED},
         {HEAD DISK "[store]\n" DISK, "twice", STORE_ERROR_DAMAGED},
         {HEAD DISK "size=512\n", "size", STORE_ERROR_DAMAGED},
@@ -231,6 +287,7 @@ main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_conf_round_trips),
         cmocka_unit_test(test_conf_reads_minimal),
+        cmocka_unit_test(test_durations_round_trip),
         cmocka_unit_test(test_conf_refuses_by_name),
         cmocka_unit_test(test_conf_refuses_nul),
         cmocka_unit_test(test_conf_survives_junk),

@@ -22,6 +22,12 @@ test_settings_are_kept(void **state)
         {"cut-interval", "86400"},
         {"buffer-size", "20G"},
         {"on-cut", "zfs snapshot t@$WEIR_CUT"},
+        {"on-freeze", "virsh domfsfreeze vm1"},
+        {"on-thaw", "virsh domfsthaw vm1"},
+        {"snapshot-every", "90m"},
+        {"snapshot-keep", "0"},
+        {"full-wait", "0"},
+        {"before-degrade", "sync; true"},
         {"group", "no"},
     };
     Store *store = fixture_open(*state, 0);
@@ -41,7 +47,17 @@ test_settings_are_kept(void **state)
     assert_int_equal(store->settings.cut_interval_s, 86400);
     assert_int_equal(store->settings.buffer_bytes, UINT64_C(20) << 30);
     assert_string_equal(store->settings.on_cut, "zfs snapshot t@$WEIR_CUT");
+    assert_string_equal(store->settings.on_freeze, "virsh domfsfreeze vm1");
+    assert_string_equal(store->settings.on_thaw, "virsh domfsthaw vm1");
+    assert_int_equal(store->settings.snapshot_every_s, 5400);
+    assert_int_equal(store->settings.snapshot_keep, 0);
+    assert_int_equal(store->settings.full_wait_s, 0);
+    assert_string_equal(store->settings.before_degrade, "sync; true");
     assert_true(store->disks[0]->is_alone);
+    assert_true(store_set(store, NULL, "on-freeze", "none", NULL));
+    assert_null(store->settings.on_freeze);
+    assert_true(store_set(store, NULL, "snapshot-every", "off", NULL));
+    assert_int_equal(store->settings.snapshot_every_s, 0);
     assert_true(store_set(store, NULL, "on-cut", "none", NULL));
     assert_null(store->settings.on_cut);
     assert_true(store_set(store, NULL, "bwlimit", "off", NULL));
@@ -60,7 +76,16 @@ test_bad_settings_change_nothing(void **state)
         int code;
     } cases[] = {
         {"colour", "red", "max-connections", false, 2},
-        {"full-wait", "5m", "not in this version", false, 2},
+        {"full-wait", "5m", "from 0 to 3600", false, 2},
+        {"full-wait", "3601", "from 0 to 3600", false, 2},
+        {"full-wait", "1", "whole store", true, 2},
+        {"snapshot-every", "1", "30m, 1h or 1d", false, 2},
+        {"snapshot-every", "0h", "30m, 1h or 1d", false, 2},
+        {"snapshot-every", "1hm", "30m, 1h or 1d", false, 2},
+        {"snapshot-every", "-1h", "30m, 1h or 1d", false, 2},
+        {"snapshot-every", "367d", "30m, 1h or 1d", false, 2},
+        {"snapshot-every", "99999999999d", "30m, 1h or 1d", false, 2},
+        {"snapshot-keep", "all", "from 0 to", false, 2},
         {"cut-interval", "0", "86400", false, 2},
         {"cut-interval", "86401", "86400", false, 2},
         {"cut-interval", "10", "whole store", true, 2},
