@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cut-hook.c - the command that is run for a whole cut
+ * cut-hook.c - the commands that are run for cuts and snapshots
  *
  * The command belongs to the user: it may take its time, fork, write a lot, or
  * hang. So nothing here waits. It is a process group of its own, which is what
@@ -18,6 +18,7 @@
 
 #include <gio/gio.h>
 #include <gio/gunixinputstream.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -170,11 +171,18 @@ prepare(const struct CutHookRun *run)
 {
     GSubprocessLauncher *launcher = g_subprocess_launcher_new(
         G_SUBPROCESS_FLAGS_STDERR_PIPE | G_SUBPROCESS_FLAGS_STDOUT_SILENCE);
-    g_autofree char *cut = g_strdup_printf("%" G_GUINT64_FORMAT, run->cut);
-    g_autofree char *when = cut_time_text(run->wall_us);
 
-    g_subprocess_launcher_setenv(launcher, "WEIR_CUT", cut, TRUE);
-    g_subprocess_launcher_setenv(launcher, "WEIR_TIME", when, TRUE);
+    if (run->cut) {
+        g_autofree char *cut = g_strdup_printf("%" G_GUINT64_FORMAT, run->cut);
+        g_autofree char *when = cut_time_text(run->wall_us);
+
+        g_subprocess_launcher_setenv(launcher, "WEIR_CUT", cut, TRUE);
+        g_subprocess_launcher_setenv(launcher, "WEIR_TIME", when, TRUE);
+    }
+    if (run->snapshot) {
+        g_subprocess_launcher_setenv(launcher, "WEIR_SNAPSHOT", run->snapshot,
+                                     TRUE);
+    }
     g_subprocess_launcher_setenv(launcher, "WEIR_STORE", run->store, TRUE);
     g_subprocess_launcher_setenv(launcher, "WEIR_DISKS", run->disks, TRUE);
     g_subprocess_launcher_set_child_setup(launcher, child_setup, NULL, NULL);
@@ -233,19 +241,33 @@ cut_hook_is(const CutHook *hook, const char *command)
 }
 
 void
-cut_hook_stop(CutHook *hook)
+cut_hook_signal(CutHook *hook, int number)
+{
+    const char *pid =
+        hook->run ? g_subprocess_get_identifier(hook->run->process) : NULL;
+
+    if (pid) { /* else it has exited */
+        kill((pid_t)-g_ascii_strtoll(pid, NULL, 10), number);
+    }
+}
+
+/* Nobody wants to know any more how it ends. */
+static void
+forget(CutHook *hook)
 {
     g_clear_handle_id(&hook->failed_source, g_source_remove);
     g_clear_pointer(&hook->failed, g_free);
     if (hook->run) {
-        const char *pid = g_subprocess_get_identifier(hook->run->process);
-
-        if (pid) { /* else it has exited */
-            kill((pid_t)-g_ascii_strtoll(pid, NULL, 10), SIGTERM);
-        }
         hook->run->hook = NULL;
         hook->run = NULL;
     }
+}
+
+void
+cut_hook_stop(CutHook *hook)
+{
+    cut_hook_signal(hook, SIGTERM);
+    forget(hook);
 }
 
 CutHook *
@@ -264,4 +286,27 @@ cut_hook_free(CutHook *hook)
     cut_hook_stop(hook);
     g_free(hook->command);
     g_free(hook);
+}
+
+/* Its pipe ends with us: who writes there later dies of that. */
+void
+cut_hook_leave(CutHook *hook, int wait_ms)
+{
+    struct Run *run = hook->run;
+    gint64 end_us = g_get_monotonic_time() + wait_ms * G_GINT64_CONSTANT(1000);
+    bool goes_on = run != NULL;
+
+    while (goes_on) {
+        struct pollfd look = {
+            .fd = g_unix_input_stream_get_fd(G_UNIX_INPUT_STREAM(run->pipe)),
+            .events = POLLIN,
+        };
+        gint64 left_us = end_us - g_get_monotonic_time();
+
+        goes_on = left_us > 0 &&
+                  poll(&look, 1, (int)(left_us / 1000 + 1)) > 0 &&
+                  read_pipe(run);
+    }
+    forget(hook);
+    cut_hook_free(hook);
 }
