@@ -19,12 +19,25 @@
 
 #include <json-glib/json-glib.h>
 
+#define SNAPSHOTS_TEXT 200
+
 typedef struct Snapshots Snapshots;
 
-/* What they need of the face and the clock. */
+/* What they need of the face, the store and the clock. */
 struct SnapshotsOps {
     int (*snapshot)(Face *face, struct FaceSnapshot *snapshot);
     void (*between)(Face *face, void (*work)(void *user), void *user);
+    SnapshotDraft *(*prepare)(Store *store, const char *name,
+                              const char *reason, GError **error);
+    gboolean (*commit)(Store *store, SnapshotDraft *draft, GError **error);
+    void (*abandon)(Store *store, SnapshotDraft *draft);
+    /* All of it at once, where nobody writes. */
+    gboolean (*now)(Store *store, const char *name, const char *reason,
+                    Snapshot *made, GError **error);
+    gboolean (*drop)(Store *store, uint64_t id, GError **error);
+    GArray *(*gone)(Store *store);
+    enum SnapshotReaped (*reap)(Store *store, uint64_t id,
+                                const struct SnapshotReap *reap);
     int64_t (*now_us)(void);  /* monotonic */
     int64_t (*wall_us)(void); /* wall clock */
 };
@@ -46,6 +59,10 @@ void snapshots_free(Snapshots *snapshots); /* whoever waits gets an error */
 
 /* Time went on, a setting changed, an upload is over. */
 void snapshots_look(Snapshots *snapshots);
+/* None is made any more: whoever waits gets an error, and what was frozen is
+ * thawed. Quiet: that is over. */
+void snapshots_stop(Snapshots *snapshots);
+bool snapshots_is_quiet(const Snapshots *snapshots);
 
 /* @name NULL: that of the present time. @done is called once, maybe from
  * within: with the snapshot, or with what was wrong. One at a time; others wait
@@ -58,6 +75,29 @@ void snapshots_create(Snapshots *snapshots, const char *name,
 gboolean snapshots_delete(Snapshots *snapshots, const char *name,
                           GError **error);
 
+struct SnapshotsFigures {
+    bool is_busy;                    /* one is being made, or a hook runs */
+    int64_t next_us;                 /* monotonic: the schedule's; 0: none */
+    char error[SNAPSHOTS_TEXT];      /* ... why it could not make the last one;
+                                        or empty */
+    char hook_error[SNAPSHOTS_TEXT]; /* on-freeze or on-thaw, the last time; or
+                                        empty */
+};
+void snapshots_figures(const Snapshots *snapshots,
+                       struct SnapshotsFigures *figures);
+
 /* As `weir snapshot list --json` and status.json show one; and all of them. */
 JsonObject *snapshot_json(Store *store, const Snapshot *snapshot);
 JsonArray *snapshots_json(Store *store);
+
+/* What was overwritten between two snapshots, @to NULL: until now. */
+struct SnapshotsDiff {
+    const char *from, *to;
+    const char *disk; /* NULL: all */
+    bool has_extents; /* say where */
+    uint64_t start;   /* from this byte of each disk on */
+};
+/* {from, to, disks[{name, cluster_bytes, changed_clusters, changed_bytes, next,
+ * extents[{offset, length}]}]}. next: it is only that far, go on from there. */
+JsonObject *snapshots_diff(Store *store, const struct SnapshotsDiff *diff,
+                           GError **error);

@@ -27,7 +27,7 @@ store_exit_code(const GError *error)
     static const int codes[] = {
         [STORE_ERROR_FAILED] = 1, [STORE_ERROR_USAGE] = 2,
         [STORE_ERROR_BUSY] = 3,   [STORE_ERROR_DAMAGED] = 4,
-        [STORE_ERROR_TARGET] = 5,
+        [STORE_ERROR_TARGET] = 5, [STORE_ERROR_FULL] = 1,
     };
 
     if (error->domain != STORE_ERROR || error->code < 0 ||
@@ -47,8 +47,11 @@ store_set_errno(GError **error, enum StoreError code, int err,
     va_start(args, format);
     text = g_strdup_vprintf(format, args);
     va_end(args);
-    g_set_error(error, STORE_ERROR, (int)code, "%s: %s", text,
-                g_strerror(err < 0 ? -err : err));
+    err = abs(err);
+    if (code == STORE_ERROR_FAILED && (err == ENOSPC || err == EDQUOT)) {
+        code = STORE_ERROR_FULL;
+    }
+    g_set_error(error, STORE_ERROR, (int)code, "%s: %s", text, g_strerror(err));
 }
 
 bool

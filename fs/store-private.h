@@ -38,7 +38,8 @@ store_raw_bytes(uint64_t size_bytes)
     return (size_bytes + STORE_BLOCK - 1) & ~(uint64_t)(STORE_BLOCK - 1);
 }
 
-/* @code of STORE_ERROR, with ": <errno in words>" behind the text. */
+/* @code of STORE_ERROR, with ": <errno in words>" behind the text; FAILED for
+ * lack of room is FULL. */
 void store_set_errno(GError **error, enum StoreError code, int err,
                      const char *format, ...) G_GNUC_PRINTF(4, 5);
 

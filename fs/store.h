@@ -51,6 +51,7 @@ enum StoreError {
     STORE_ERROR_BUSY,    /* exit 3 */
     STORE_ERROR_DAMAGED, /* exit 4 */
     STORE_ERROR_TARGET,  /* exit 5 */
+    STORE_ERROR_FULL,    /* exit 1: no room for it on the local disk */
 };
 int store_exit_code(const GError *error);
 
