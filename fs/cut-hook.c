@@ -172,6 +172,9 @@ prepare(const struct CutHookRun *run)
     GSubprocessLauncher *launcher = g_subprocess_launcher_new(
         G_SUBPROCESS_FLAGS_STDERR_PIPE | G_SUBPROCESS_FLAGS_STDOUT_SILENCE);
 
+    g_subprocess_launcher_unsetenv(launcher, "WEIR_CUT");
+    g_subprocess_launcher_unsetenv(launcher, "WEIR_TIME");
+    g_subprocess_launcher_unsetenv(launcher, "WEIR_SNAPSHOT");
     if (run->cut) {
         g_autofree char *cut = g_strdup_printf("%" G_GUINT64_FORMAT, run->cut);
         g_autofree char *when = cut_time_text(run->wall_us);

@@ -198,6 +198,25 @@ put_cuts(Metrics *m)
 }
 
 static void
+put_snapshots(Metrics *m)
+{
+    const struct StatusInput *input = m->input;
+
+    put_store(m, "snapshots", "gauge", "Snapshots kept.", input->n_snapshots);
+    put_store(m, "snapshot_bytes", "gauge",
+              "Room on this host that old content of snapshots takes.",
+              (double)input->snapshot_bytes);
+    if (input->last_snapshot_us != 0) {
+        put_store(m, "snapshot_last_time_seconds", "gauge",
+                  "Instant of the youngest one.",
+                  (double)input->last_snapshot_us / 1e6);
+    } else {
+        put_head(m, "snapshot_last_time_seconds", "gauge",
+                 "Instant of the youngest one.");
+    }
+}
+
+static void
 put_guest(Metrics *m)
 {
     const struct FaceFigures *face = &m->input->face;
@@ -234,7 +253,7 @@ metrics_text(const struct StatusInput *input,
 {
     Metrics m = {.text = g_string_new(NULL), .input = input};
     int64_t whole = tracker != NULL ? tracker->whole_us : 0;
-    uint64_t used = 0;
+    uint64_t used = input->snapshot_bytes;
 
     m.store = label_escape(input->store);
     for (unsigned i = 0; i < input->n_disks; i++) {
@@ -261,7 +280,7 @@ metrics_text(const struct StatusInput *input,
                   "When the targets last held everything.",
                   (double)(input->wall_us - (input->now_us - whole)) / 1e6);
     }
-    put_store(&m, "snapshots", "gauge", "Snapshots kept.", 0);
+    put_snapshots(&m);
     put_cuts(&m);
     put_guest(&m);
     put_all_disks(&m);

@@ -164,7 +164,7 @@ static JsonObject *
 build_buffer(const struct StatusInput *input)
 {
     JsonObject *object = json_object_new();
-    uint64_t used = 0, aside = 0;
+    uint64_t used = input->snapshot_bytes, aside = input->snapshot_bytes;
 
     for (unsigned i = 0; i < input->n_disks; i++) {
         used += input->disks[i].used_bytes;
@@ -178,6 +178,23 @@ build_buffer(const struct StatusInput *input)
     } else {
         json_object_set_null_member(object, "cow_limit_bytes");
     }
+    return object;
+}
+
+/* How they are made; the list says which there are. */
+static JsonObject *
+build_snapshotting(const struct StatusInput *input)
+{
+    const struct SnapshotsFigures *snapshots = &input->snapshots;
+    JsonObject *object = json_object_new();
+
+    json_object_set_boolean_member(object, "busy", snapshots->is_busy);
+    set_text(object, "hook_error", snapshots->hook_error);
+    json_object_set_int_member(object, "every_seconds",
+                               input->snapshot_every_s);
+    json_object_set_int_member(object, "keep", input->snapshot_keep);
+    set_time(object, "next_time", input, snapshots->next_us);
+    set_text(object, "error", snapshots->error);
     return object;
 }
 
@@ -368,7 +385,11 @@ status_build(const struct StatusInput *input,
     }
     json_object_set_array_member(root, "disks", disks);
     json_object_set_array_member(root, "jobs", build_jobs(input));
-    json_object_set_array_member(root, "snapshots", json_array_new());
+    json_object_set_object_member(root, "snapshotting",
+                                  build_snapshotting(input));
+    json_object_set_array_member(root, "snapshots",
+                                 input->of != NULL ? snapshots_json(input->of)
+                                                   : json_array_new());
     return root;
 }
 

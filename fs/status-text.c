@@ -5,6 +5,7 @@
  *   vm1  2 disks  DRAINING  12.3 GiB to upload, ~41 min at 5.1 MiB/s
  *     oldest not at the target: 01:02:03 (38 min ago)
  *     guest writes 1.2 MiB/s   buffer 18.0 of 100 GiB (18%)   throttled no
+ *     3 snapshots keep 1.2 GiB   last: daily of 00:00:01 (62 min ago)
  *     vda  20 GiB  12.3 GiB to upload  online  nbds://backup/vm1
  *
  * The first line answers "is it all there, and if not, when will it be?". It
@@ -302,6 +303,57 @@ add_obstacles(GString *text, JsonObject *status, unsigned columns)
 }
 
 static void
+add_snapshot_failures(GString *text, JsonObject *status, unsigned columns)
+{
+    JsonObject *how = json_object_has_member(status, "snapshotting")
+                          ? get_object(status, "snapshotting")
+                          : NULL; /* an older daemon's */
+    const char *flaw = how != NULL ? get_text(how, "error") : NULL;
+    const char *hook = how != NULL ? get_text(how, "hook_error") : NULL;
+
+    if (flaw != NULL) {
+        g_autofree char *words =
+            g_strdup_printf("snapshot-every FAILED, tried again when the next "
+                            "one is due: %s",
+                            flaw);
+
+        add_wrapped(text, words, columns);
+    }
+    if (hook != NULL) {
+        g_autofree char *words = g_strdup_printf("hook FAILED: %s", hook);
+
+        add_wrapped(text, words, columns);
+    }
+}
+
+static void
+add_snapshots(GString *text, JsonObject *status, unsigned columns)
+{
+    JsonArray *all = json_object_get_array_member(status, "snapshots");
+    guint n = json_array_get_length(all);
+    g_autofree char *size = NULL;
+    g_autofree char *when = NULL;
+    g_autofree char *line = NULL;
+    JsonObject *last = NULL;
+    double bytes = 0;
+
+    for (guint i = 0; i < n; i++) {
+        last = json_array_get_object_element(all, i);
+        bytes += (double)get_int(last, "kept_bytes");
+    }
+    if (last != NULL) {
+        size = status_size(bytes);
+        when = is_known(last, "time") ? instant(status, get_text(last, "time"))
+                                      : g_strdup("an unknown time");
+        line = g_strdup_printf("  %u snapshot%s %s   last: %s of %s", n,
+                               n == 1 ? " keeps" : "s keep", size,
+                               get_text(last, "name"), when);
+        add_line(text, line, columns);
+    }
+    add_snapshot_failures(text, status, columns);
+}
+
+static void
 add_age(GString *text, JsonObject *status, unsigned columns)
 {
     JsonObject *consistent = get_object(status, "consistent");
@@ -338,6 +390,7 @@ status_text(JsonObject *status, unsigned columns)
     add_age(text, status, columns);
     add_obstacles(text, status, columns);
     add_flow(text, status, columns);
+    add_snapshots(text, status, columns);
     for (guint i = 0; i < json_array_get_length(disks); i++) {
         add_disk(text, json_array_get_object_element(disks, i), columns);
     }

@@ -4,7 +4,8 @@
  *
  * Purpose: figures in; status.json, its text form and the metrics out. All of
  *          it is pure but for status_gather(), which asks the store, the
- *          relay and the face.
+ *          relay and the face, and for the list of snapshots, which is asked
+ *          for when a document is made.
  * Threads: main.
  * Units:   bytes, bytes per second, monotonic microseconds for decisions,
  *          wall-clock microseconds only to show (rule 33).
@@ -16,6 +17,7 @@
 #include "cuts.h"
 #include "face.h"
 #include "relay/relay.h"
+#include "snapshots.h"
 #include "store.h"
 
 #include <json-glib/json-glib.h>
@@ -70,6 +72,12 @@ struct StatusInput {
     uint64_t host_free_bytes;
     uint64_t aside_limit_bytes; /* 0: none */
     uint64_t bwlimit_bps;       /* in force now; 0: none */
+    Store *of; /* whose snapshots are listed; NULL: there are none */
+    unsigned n_snapshots;
+    uint64_t snapshot_bytes;  /* that they keep on the host */
+    int64_t last_snapshot_us; /* wall clock: of the youngest; 0: none */
+    unsigned snapshot_every_s, snapshot_keep;
+    struct SnapshotsFigures snapshots; /* of the daemon's; zero at rest */
     struct FaceFigures face;
     uint64_t checkpoints; /* of dirty bitmaps, in this run */
     int64_t now_us;
