@@ -132,7 +132,6 @@ struct StoreSettings {
     bool insecure;
     bool accept_unflushed;         /* target-unflushed=yes */
     _Atomic uint64_t buffer_bytes; /* for old content, all disks; 0: none */
-    _Atomic unsigned full_wait_s;  /* for room, before a write gets ENOSPC */
     unsigned request_deadline_s;   /* 15; quarantine is four times that */
     char *on_freeze, *on_thaw;     /* around a snapshot's instant; NULL: none */
     unsigned snapshot_every_s;     /* 0: none are made by themselves */

@@ -60,7 +60,6 @@ rig_init(struct Rig *rig)
     fake_session_leave(&rig->session);
     rig->disk->aside = aside_new(SIZE, BITS, 32 * CLUSTER);
     rig->disk->aside_fd = -1;
-    rig->disk->points = points_new();
     rig->session.store.settings.full_wait_s = 1;
     fake_session_follow(&rig->session);
 }
@@ -68,7 +67,6 @@ rig_init(struct Rig *rig)
 static void
 rig_deinit(struct Rig *rig)
 {
-    Points *points = rig->disk->points;
     Aside *aside = rig->disk->aside;
 
     for (unsigned i = 0; i < rig->n; i++) {
@@ -81,7 +79,6 @@ rig_deinit(struct Rig *rig)
         free(rig->then[i]);
     }
     fake_session_deinit(&rig->session);
-    points_free(points);
     aside_free(aside);
     free(rig->now);
 }
