@@ -48,6 +48,9 @@ enum WeirMutant {
     MUTANT_SNAP_NO_ZEROES,    /* discards under way are not in a snapshot */
     MUTANT_SNAP_NO_DRAIN,     /* writes in flight may come in later */
     MUTANT_SNAP_NO_PIN,       /* a snapshot is read while it is overwritten */
+    MUTANT_SNAPSHOT_NO_FIRST_MARK,  /* what was overwritten since a snapshot is
+                                       not sealed with its cut */
+    MUTANT_SNAPSHOT_NO_SECOND_MARK, /* ... or not dirty again after it */
 };
 
 #ifndef WEIR_MUTANT
