@@ -10,6 +10,14 @@
  * there is no cut while the list of one of its disks is not empty (rule 25).
  * That is so for instants even while a guest discards all the time; who asks
  * is answered at once, and asks again.
+ *
+ * The cut of a snapshot (cuts-snapshot.c) needs a seal at one instant of each
+ * disk and no more: what was overwritten since is marked by whoever asks, before
+ * and after (bitmap/point-marks.h), and kept by the snapshot already. Nor need
+ * the list be empty. What was discarded before the snapshot is in its points, as
+ * zeroes. What was discarded since, and is not punched, is on the disk as it was
+ * then: clean or dirty, the target gets it from there, as the snapshot has it.
+ * The slice that is punched copies first, and marks what is open then.
  */
 #include "face-wire.h"
 
@@ -20,6 +28,9 @@ is_ready(const FaceCutMsg *msg)
 {
     const struct FaceCut *cut = msg->cut;
 
+    if (cut->snapshot) {
+        return true;
+    }
     for (unsigned i = 0; i < cut->n_disks; i++) {
         if (msg->face->disks[cut->disks[i]->index].zeroes.count &&
             !mutant(MUTANT_CUT_ZEROES)) {
@@ -40,11 +51,13 @@ seal(FaceCutMsg *msg)
         /* Left by a cut that was given up elsewhere. */
         face_aside_end(&msg->face->disks[disk->index]);
         cut->seq[i] = disk_map_seal(disk->map);
-        if (cut->seq[i]) {
+        if (cut->seq[i] && !cut->snapshot) {
             face_aside_begin(&msg->face->disks[disk->index], cut->seq[i]);
         }
     }
-    cut->wall_us = g_get_real_time();
+    if (!cut->snapshot) {
+        cut->wall_us = g_get_real_time();
+    }
 }
 
 static void
@@ -105,7 +118,8 @@ face_cut(Face *face, struct FaceCut *cut)
         return cut_at_once(face, cut);
     }
     for (unsigned i = 0; i < cut->n_disks && is_made; i++) {
-        struct FaceCut one = {.disks = {cut->disks[i]}, .n_disks = 1};
+        struct FaceCut one = {
+            .disks = {cut->disks[i]}, .n_disks = 1, .snapshot = cut->snapshot};
 
         is_made = cut_at_once(face, &one);
         cut->seq[i] = one.seq[0];

@@ -98,8 +98,9 @@ struct FaceCut {
     uint64_t seq[STORE_DISKS_MAX];
     int64_t wall_us;
     /* 0, or the id of a live snapshot: what is brought is not the present but
-     * that. All that was overwritten since it is sealed, and dirty again beside;
-     * nothing is kept aside, since the snapshot has it; wall_us is not set. */
+     * that. The caller marks what was overwritten since, before and after
+     * (bitmap/point-marks.h); discards may be under way; nothing is kept aside,
+     * since the snapshot has it; wall_us is not set. */
     uint64_t snapshot;
 };
 bool face_cut(Face *face, struct FaceCut *cut);
