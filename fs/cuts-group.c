@@ -20,7 +20,7 @@ cuts_keep(Cuts *cuts, const struct StoreCuts *next)
 
     store->cuts = *next;
     if (store_save_state(store, &error)) {
-        cuts->is_save_failing = false;
+        cuts->is_save_failing = cuts->is_unkept = false;
         return true;
     }
     store->cuts = before;
@@ -79,7 +79,8 @@ cuts_is_owing(const Cuts *cuts)
             return true;
         }
     }
-    return cuts_has_members(cuts) && !store_is_in_place(store);
+    return cuts_has_members(cuts) &&
+           (!store_is_in_place(store) || cuts_has_pending(cuts));
 }
 
 int

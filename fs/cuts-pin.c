@@ -24,6 +24,19 @@ cuts_number_object(uint64_t number)
     return object;
 }
 
+JsonObject *
+cuts_object(const Cuts *cuts)
+{
+    JsonObject *object = cuts_number_object(cuts->number);
+
+    if (cuts->cut.snapshot != 0) {
+        json_object_set_string_member(object, "snapshot", cuts->snapshot_name);
+    } else {
+        json_object_set_null_member(object, "snapshot");
+    }
+    return object;
+}
+
 void
 cuts_tell(Cuts *cuts, const char *name, JsonObject *data)
 {
@@ -71,13 +84,16 @@ cuts_step_hook(Cuts *cuts, int64_t now_us)
         return;
     }
     names = names_of_cut(cuts);
-    cut_hook_run(cuts->hook, &(struct CutHookRun){
-                                 .command = store->settings.on_cut,
-                                 .cut = cuts->number,
-                                 .wall_us = cuts->cut.wall_us,
-                                 .store = store->path,
-                                 .disks = names,
-                             });
+    cut_hook_run(
+        cuts->hook,
+        &(struct CutHookRun){
+            .command = store->settings.on_cut,
+            .cut = cuts->number,
+            .wall_us = cuts->cut.wall_us,
+            .store = store->path,
+            .disks = names,
+            .snapshot = cuts->cut.snapshot != 0 ? cuts->snapshot_name : NULL,
+        });
 }
 
 static void

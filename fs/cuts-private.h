@@ -9,12 +9,16 @@
 
 #include "cut-hook.h"
 #include "cuts.h"
+#include "snapshot.h"
 
 struct Cuts {
     struct CutsConfig config;
     enum CutsState state;
     struct FaceCut cut; /* under way, or the last one */
     uint64_t number;    /* its number */
+    uint64_t past;      /* ids up to this one are not younger than it */
+    char snapshot_name[STORE_NAME_MAX + 1]; /* if it is a snapshot's */
+    bool is_unkept;    /* it was whole, and that cannot be said */
     uint64_t reserved; /* the state says it is begun, and it is not yet; or 0 */
     int64_t again_us;  /* a cut that was not to be had, not before */
     bool is_degraded, is_waiting, is_looking, is_save_failing;
@@ -52,6 +56,21 @@ void cuts_end_all_aside(Cuts *cuts);
 /* The relay follows the settings. */
 void cuts_regroup(Cuts *cuts);
 
+/* cuts-snapshot.c */
+unsigned cuts_pending(const Cuts *cuts);
+bool cuts_has_pending(const Cuts *cuts);
+/* What the next cut is of. */
+void cuts_choose(Cuts *cuts);
+/* If it is a snapshot's; false: not now. */
+bool cuts_mark_before(Cuts *cuts);
+void cuts_mark_after(Cuts *cuts);
+/* A disk of which the snapshot that is brought cannot be read; NULL: none. */
+const Disk *cuts_find_lost(const Cuts *cuts);
+void cuts_lose_snapshot(Cuts *cuts, const Disk *disk);
+/* Of an earlier life: what the targets hold may be a snapshot whose record does
+ * not say so yet. */
+void cuts_recall(Cuts *cuts);
+
 /* cuts-pin.c */
 void cuts_step_hook(Cuts *cuts, int64_t now_us);
 void cuts_step_pinned(Cuts *cuts, int64_t now_us);
@@ -60,4 +79,5 @@ void cuts_hook_cb(void *user, const char *words);
 
 /* Data of an event, and the event. */
 JsonObject *cuts_number_object(uint64_t number);
+JsonObject *cuts_object(const Cuts *cuts); /* ... and of what it is */
 void cuts_tell(Cuts *cuts, const char *name, JsonObject *data);

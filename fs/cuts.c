@@ -8,7 +8,8 @@
  * content that it still owes is kept aside from the guest (face.h).
  *
  *   state     when                          what                      then
- *   REST      due, and nothing in the way   "advancing to N" durable,
+ *   REST      a snapshot is pending, or it
+ *             is due; nothing in the way    "advancing to N" durable,
  *                                           cut, may be sent          SENDING
  *             held but not pinned, a hook   (after a restart, or the
  *                                           hook is new)              HOOK
@@ -32,6 +33,8 @@
  * after it), and as the next cut begins in REST only, nothing is sent between
  * "holds" and the success of the hook (rule 15).
  *
+ * A cut is of the present, or of a snapshot (cuts-snapshot.c).
+ *
  * A cut that is not to be had now (discards are under way) is tried again
  * shortly, under the same number.
  *
@@ -53,6 +56,8 @@
  */
 #include "cuts-private.h"
 
+#include <errno.h>
+
 #define AGAIN_US    (200 * 1000) /* after a cut that was not to be had, or kept */
 #define DISCARDS_US (50 * 1000) /* while discards are under way */
 
@@ -62,6 +67,7 @@ static const struct CutsOps real_ops = {
     .figures = relay_figures,
     .set_cut = relay_set_cut,
     .allow = relay_allow,
+    .uploaded = store_snapshot_uploaded,
     .now_us = g_get_monotonic_time,
 };
 
@@ -90,7 +96,7 @@ drain_leftover(Cuts *cuts, Disk *disk)
     }
     if (cuts_part(cuts, disk)) {
         cuts->config.ops->allow(cuts->config.relay, disk->name,
-                                disk_map_open_seq(disk->map) - 1);
+                                disk_map_open_seq(disk->map) - 1, 0);
     }
     return true;
 }
@@ -109,6 +115,7 @@ static bool
 is_group_ready(Cuts *cuts)
 {
     const struct CutsConfig *config = &cuts->config;
+    bool is_of_present = !cuts_has_pending(cuts);
     bool is_ready = true;
 
     for (unsigned i = 0; i < config->store->n_disks; i++) {
@@ -126,7 +133,7 @@ is_group_ready(Cuts *cuts)
                    is_new_contact(disk, &figures) ||
                    drain_leftover(cuts, disk) || !figures.core.is_cut) {
             is_ready = false;
-        } else if (atomic_load(&disk->unpunched_bytes)) {
+        } else if (is_of_present && atomic_load(&disk->unpunched_bytes)) {
             /* Discards come first; soon again. */
             cuts->again_us = cuts->config.ops->now_us() + DISCARDS_US;
             is_ready = false;
@@ -141,7 +148,8 @@ due_us(const Cuts *cuts)
     int64_t interval_us =
         cuts->config.store->settings.cut_interval_s * G_USEC_PER_SEC;
 
-    if (!cuts->has_begun || cuts->is_degraded || cuts->wanted > cuts->settled) {
+    if (!cuts->has_begun || cuts->is_degraded || cuts->wanted > cuts->settled ||
+        cuts_has_pending(cuts)) {
         return 0;
     }
     return cuts->begun_us + interval_us;
@@ -172,23 +180,16 @@ cut_now(Cuts *cuts)
     for (unsigned i = 0; i < cut->n_disks; i++) {
         cut->seq[i] = disk_map_seal(cut->disks[i]->map);
     }
-    cut->wall_us = g_get_real_time();
+    cut->wall_us = cut->snapshot ? cut->wall_us : g_get_real_time();
     return true;
 }
 
-/* What was kept so far is of no use any more. While the guest goes on like
- * this so does the next cut, and the next: the log is told once. */
+/* What was kept so far is of no use any more. */
 static void
-degrade(Cuts *cuts, const Disk *disk, int error)
+give_up(Cuts *cuts, const Disk *disk, int error)
 {
     JsonObject *data = cuts_number_object(cuts->number);
 
-    if (!cuts->is_degraded) {
-        g_warning("%s: old content could not be kept (%s): cut "
-                  "%" G_GUINT64_FORMAT " cannot be whole; others are tried "
-                  "until one is",
-                  disk->name, g_strerror(-error), cuts->number);
-    }
     cuts->state = CUTS_BROKEN;
     cuts->is_degraded = true;
     cuts->degraded++;
@@ -196,6 +197,20 @@ degrade(Cuts *cuts, const Disk *disk, int error)
     json_object_set_string_member(data, "error", g_strerror(-error));
     cuts_tell(cuts, "WEIR_CUT_DEGRADED", data);
     cuts_end_all_aside(cuts);
+}
+
+/* While the guest goes on like this so does the next cut, and the next: the log
+ * is told once. */
+static void
+degrade(Cuts *cuts, const Disk *disk, int error)
+{
+    if (!cuts->is_degraded) {
+        g_warning("%s: old content could not be kept (%s): cut "
+                  "%" G_GUINT64_FORMAT " cannot be whole; others are tried "
+                  "until one is",
+                  disk->name, g_strerror(-error), cuts->number);
+    }
+    give_up(cuts, disk, error);
 }
 
 /* A number of which the state says that the targets may be on the way to it. */
@@ -225,6 +240,11 @@ begin(Cuts *cuts, int64_t now_us)
         return;
     }
     gather_group(cuts, cut);
+    cuts_choose(cuts);
+    if (!cuts_mark_before(cuts)) {
+        cuts->again_us = now_us + AGAIN_US;
+        return;
+    }
     for (unsigned i = 0; i < cut->n_disks; i++) {
         struct DiskMapFigures figures;
 
@@ -235,16 +255,18 @@ begin(Cuts *cuts, int64_t now_us)
         cuts->again_us = now_us + AGAIN_US; /* discards are under way */
         return;
     }
+    cuts_mark_after(cuts);
     cuts->number = cuts->reserved;
     cuts->reserved = 0;
     cuts->again_us = 0;
     cuts->has_begun = true;
     cuts->begun_us = now_us;
     cuts->state = CUTS_SENDING;
-    cuts_tell(cuts, "WEIR_CUT_BEGUN", cuts_number_object(cuts->number));
+    cuts_tell(cuts, "WEIR_CUT_BEGUN", cuts_object(cuts));
     for (unsigned i = 0; i < cut->n_disks; i++) {
         if (cut->seq[i] > 0) {
-            config->ops->allow(config->relay, cut->disks[i]->name, cut->seq[i]);
+            config->ops->allow(config->relay, cut->disks[i]->name, cut->seq[i],
+                               cut->snapshot);
         } else if (is_dirty[i] && cuts->state == CUTS_SENDING) {
             degrade(cuts, cut->disks[i], -ENOMEM); /* it was not sealed */
         }
@@ -311,10 +333,16 @@ find_unsettled(const Cuts *cuts)
 static void
 step_sending(Cuts *cuts, int64_t now_us)
 {
-    const Disk *unsettled;
+    /* In this order: it is said before what was sent instead is settled. */
+    bool is_sent = is_retired(cuts);
+    const Disk *lost = cuts_find_lost(cuts), *unsettled;
 
     (void)now_us;
-    if (!is_retired(cuts)) {
+    if (lost) {
+        cuts_lose_snapshot(cuts, lost);
+        give_up(cuts, lost, -EIO);
+    }
+    if (!is_sent || lost) {
         return;
     }
     cuts->config.hear(cuts->config.user);
@@ -349,6 +377,7 @@ keep_whole(Cuts *cuts)
     next.holds = cuts->number;
     next.holds_us = cut->wall_us;
     next.advancing = 0;
+    next.past = MAX(next.past, cuts->past);
     for (unsigned i = 0; i < cut->n_disks; i++) {
         before[i] = cut->disks[i]->cut;
         cut->disks[i]->cut = cuts->number;
@@ -372,13 +401,18 @@ step_whole(Cuts *cuts, int64_t now_us)
         /* Nobody was told of it: the next one takes its number, and brings what
          * was written since. */
         cuts->reserved = cuts->number;
+        cuts->is_unkept = true;
         cuts->again_us = now_us + AGAIN_US;
         cuts->state = CUTS_REST;
         return;
     }
     cuts->is_degraded = false;
     cuts->whole++;
-    data = cuts_number_object(cuts->number);
+    if (cuts->cut.snapshot) {
+        cuts->config.ops->uploaded(cuts->config.store, cuts->cut.snapshot,
+                                   cuts->number);
+    }
+    data = cuts_object(cuts);
     json_object_set_string_member(data, "time", when);
     cuts_tell(cuts, "WEIR_CUT_WHOLE", data);
     cuts->state = cuts->config.store->settings.on_cut ? CUTS_HOOK : CUTS_REST;
@@ -462,7 +496,7 @@ cuts_hurry(Cuts *cuts)
     }
     if (cuts_is_owing(cuts)) {
         /* Of one under way nobody knows whether it has all of it. */
-        number++;
+        number += 1 + cuts_pending(cuts);
     } else if (!is_held) {
         return 0;
     }
@@ -486,6 +520,7 @@ cuts_figures(const Cuts *cuts, struct CutsFigures *figures)
         .is_waiting = cuts->state == CUTS_REST && cuts->is_waiting,
         .whole = cuts->whole,
         .degraded = cuts->degraded,
+        .snapshots_pending = cuts_pending(cuts),
         .is_hook_running = cut_hook_is_running(cuts->hook),
         .hook_failures = cuts->failures,
         .hook_failed = cuts->failed,
@@ -493,6 +528,10 @@ cuts_figures(const Cuts *cuts, struct CutsFigures *figures)
     if (cuts->state == CUTS_REST && cuts->waits_for && cuts_is_owing(cuts)) {
         g_strlcpy(figures->waits_for, cuts->waits_for->name,
                   sizeof(figures->waits_for));
+    }
+    if (cuts->state != CUTS_REST && cuts->cut.snapshot) {
+        g_strlcpy(figures->snapshot, cuts->snapshot_name,
+                  sizeof(figures->snapshot));
     }
     g_strlcpy(figures->hook_error, cuts->error, sizeof(figures->hook_error));
 }
@@ -506,6 +545,7 @@ cuts_new(const struct CutsConfig *config)
     cuts->config = *config;
     cuts->config.ops = config->ops ? config->ops : &real_ops;
     cuts->hook = cut_hook_new(cuts_hook_cb, cuts);
+    cuts_recall(cuts);
     for (unsigned i = 0; i < store->n_disks; i++) {
         cuts->is_told[i] = cuts_is_member(cuts, store->disks[i]);
     }

@@ -29,7 +29,9 @@ struct CutsOps {
     gboolean (*figures)(Relay *relay, const char *disk,
                         struct RelayFigures *figures);
     void (*set_cut)(Relay *relay, const char *disk, gboolean is_cut);
-    void (*allow)(Relay *relay, const char *disk, uint64_t seq);
+    void (*allow)(Relay *relay, const char *disk, uint64_t seq,
+                  uint64_t snapshot);
+    void (*uploaded)(Store *store, uint64_t snapshot, uint64_t cut);
     int64_t (*now_us)(void);
 };
 
@@ -62,8 +64,12 @@ void cuts_retargeted(Cuts *cuts, Disk *disk);
  * it is no cut. The caller keeps that before the target is written. */
 void cuts_recontacted(Cuts *cuts, Disk *disk);
 
+/* Is the snapshot being brought to the targets? */
+bool cuts_holds_snapshot(const Cuts *cuts, uint64_t id);
+
 /* Somebody waits: do not wait for cut-interval. The number of the cut that
- * will hold all that is dirty now, 0 if nothing is owed. */
+ * will hold all that is dirty now, after the snapshots that are pending; 0 if
+ * nothing is owed. */
 uint64_t cuts_hurry(Cuts *cuts);
 /* Is it whole, its hook included, or is nothing owed any more? */
 bool cuts_is_done(Cuts *cuts, uint64_t number);
@@ -86,6 +92,8 @@ struct CutsFigures {
     char waits_for[STORE_NAME_MAX + 1]; /* disk whose target is not online, and
                                            no cut begins; or empty */
     uint64_t whole, degraded;           /* cuts of this run */
+    char snapshot[STORE_NAME_MAX + 1];  /* under way, or empty */
+    unsigned snapshots_pending;         /* ... and to come */
     bool is_hook_running;
     unsigned hook_failures; /* in a row */
     uint64_t hook_failed;   /* in this run */

@@ -15,6 +15,7 @@
  *                epoch, except of a state that was lost and is made anew
  *   holds, advancing, pinned
  *                numbers of cuts, and -time of the first and last; absent: 0
+ *   past         the id of a snapshot, see store.h; absent: 0
  *   cut          of a disk: what its own target was made equal to
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
@@ -243,6 +244,7 @@ parse_cuts(GKeyFile *file, struct StoreCuts *cuts)
                             &cuts->advancing) &&
            get_later_number(file, "state", "pinned", INT64_MAX,
                             &cuts->pinned) &&
+           get_later_number(file, "state", "past", INT64_MAX, &cuts->past) &&
            get_instant(file, "holds-time", &cuts->holds_us) &&
            get_instant(file, "pinned-time", &cuts->pinned_us);
 }
@@ -256,6 +258,9 @@ format_cuts(GKeyFile *file, const struct StoreCuts *cuts)
     }
     if (cuts->advancing) {
         g_key_file_set_uint64(file, "state", "advancing", cuts->advancing);
+    }
+    if (cuts->past) {
+        g_key_file_set_uint64(file, "state", "past", cuts->past);
     }
     if (cuts->pinned) {
         g_key_file_set_uint64(file, "state", "pinned", cuts->pinned);

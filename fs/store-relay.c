@@ -34,6 +34,7 @@ store_relay_config(const Store *store, const Disk *disk)
         .recovers = disk->recovers,
         .aside = disk->aside,
         .aside_fd = disk->aside_fd,
+        .points = disk->points,
     };
 
     memcpy(config.uuid, store->uuid, sizeof(config.uuid));

@@ -72,6 +72,7 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     disk->is_cut = config->is_cut;
     disk->aside = config->aside;
     disk->aside_fd = config->aside_fd;
+    disk->points = config->points;
     disk->contact = config->contact;
     disk->is_in_doubt = config->is_in_doubt;
     disk->recovers = config->recovers;
@@ -315,6 +316,11 @@ relay_disk_message(RelayDisk *disk, struct RelayMsg *msg)
     }
     if (msg->msg.kind == MSG_CUT) {
         disk->is_cut = msg->is_on;
+        disk->snapshot = 0;
+    }
+    if (msg->msg.kind == MSG_ALLOW) {
+        disk->snapshot = msg->snapshot;
+        disk->snapshot_seq = msg->seq;
     }
     if (msg->msg.kind == MSG_ACCEPT) {
         disk->accept = msg->accept;

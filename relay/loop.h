@@ -47,11 +47,12 @@ typedef struct RelayDisk RelayDisk;
 struct RelayMsg {
     InboxMsg msg;
     RelayDisk *disk;
-    bool is_on;      /* PAUSE, CUT; ACCEPT: unflushed; VERIFY: repairs */
-    uint64_t bps;    /* VERIFY */
-    uint64_t seq;    /* ALLOW */
-    bool insecure;   /* ACCEPT */
-    unsigned number; /* CONNS; TARGET: which */
+    bool is_on;        /* PAUSE, CUT; ACCEPT: unflushed; VERIFY: repairs */
+    uint64_t bps;      /* VERIFY */
+    uint64_t seq;      /* ALLOW ... */
+    uint64_t snapshot; /* ... too */
+    bool insecure;     /* ACCEPT */
+    unsigned number;   /* CONNS; TARGET: which */
     enum TargetAccept accept;
     struct RateTable table;
     TargetUri *uri; /* TARGET; owned */
@@ -75,6 +76,7 @@ struct RelaySlot {
     bool is_pinned;     /* ... or waits for that */
     unsigned n_reading; /* of the two reads of a load */
     bool is_mapping;
+    Point *point;         /* whose file is read, or asked about, or NULL */
     int error;            /* of the load */
     uint64_t done;        /* bytes that are in the buffer */
     struct StoreReq data; /* what is left to read of the part at `done` */
@@ -92,6 +94,7 @@ struct RelayDisk {
     DiskMap *map;
     Aside *aside; /* may be NULL */
     int aside_fd;
+    Points *points;             /* may be NULL */
     enum TargetContact contact; /* of the first core */
     bool is_in_doubt, recovers; /* ... too */
     uint8_t *buffers;
@@ -112,6 +115,8 @@ struct RelayDisk {
     uint32_t server_life; /* counts its starts */
     enum TargetAccept accept;
     bool accept_unflushed, insecure, is_cut;
+    uint64_t snapshot;     /* that is sent, or 0 ... */
+    uint64_t snapshot_seq; /* ... with generations up to this one */
     struct RelayConn conns[RELAY_CONNS];
     struct RelaySlot slots[RELAY_OPS];
     RelayBooks books;            /* opened by the main thread */
@@ -208,6 +213,20 @@ void perform_pinned(struct RelaySlot *slot);
 void perform_load_done(RelayDisk *disk, enum RelayTag tag, unsigned slot,
                        int res);
 uint8_t *perform_buffer(const RelayDisk *disk, unsigned op);
+
+/* perform-place.c: where that is. Who has got a point leaves it. */
+struct PerformPart {
+    enum AsidePlace place; /* ZERO, RAM (then it is in the buffer), or in ... */
+    int fd;
+    uint64_t len;
+};
+struct PerformPart perform_place_next(RelayDisk *disk, struct RelaySlot *slot,
+                                      uint8_t *to);
+void perform_place_ask(RelayDisk *disk, struct RelaySlot *slot);
+void perform_place_mapped(RelayDisk *disk, struct RelaySlot *slot,
+                          struct RelayEvent *event);
+void perform_place_left(RelayDisk *disk, struct RelaySlot *slot);
+void perform_snapshot_lost(RelayDisk *disk);
 
 /* perform-local.c: all that is local, on the ring */
 void perform_submit(RelayDisk *disk, struct StoreReq *req, enum RelayTag tag,

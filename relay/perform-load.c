@@ -7,15 +7,15 @@
  *   LOAD     disk.raw and remote-sums are read     READ, READ_FAILED
  *
  * Policy `cut`: what is loaded is what was there when the generation was
- * sealed. The range is pinned first, so that no write is at work in it; then
- * each part of it comes from where its old content is: kept aside in memory,
- * in the file of copies, known to be zero, or still in place, where the pin
- * keeps it until it is read. A hole of today is one of then as far as nothing
- * in it is kept aside; that is looked at after the file system was asked.
+ * sealed, or at the instant of the snapshot that is sent. The range is pinned
+ * first, so that no write is at work in it; then each part of it comes from
+ * where its old content is (perform-place.c).
  *
  * The file system is asked about holes for each op, but "this is data" is
  * remembered for a second: a hole that is called data costs a read, no more.
- * "This is a hole" is never remembered, for it may be written at any time.
+ * "This is a hole" is never remembered, for it may be written at any time. Of a
+ * snapshot nothing is: what was zero then is data by now where it was
+ * overwritten, and reading it all would be dear.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,12 +34,6 @@ perform_buffer(const RelayDisk *disk, unsigned op)
     return disk->buffers + (size_t)op * RELAY_OP_BYTES_MAX;
 }
 
-static struct ClusterRun
-run_of(const RelayDisk *disk, uint64_t offset, uint64_t len)
-{
-    return run_outward(offset, len, disk_map_cluster_bits(disk->map));
-}
-
 /*
  * Maps
  */
@@ -48,7 +42,8 @@ perform_map(RelayDisk *disk, const struct RelayAction *action)
 {
     struct RelaySlot *slot = &disk->slots[action->op];
 
-    if (disk->relay->now_us < disk->data_us + DATA_KNOWN_US &&
+    if (!disk->snapshot &&
+        disk->relay->now_us < disk->data_us + DATA_KNOWN_US &&
         action->offset >= disk->data_from && action->offset < disk->data_to) {
         struct RelayEvent *event = perform_event(disk, RELAY_MAPPED);
 
@@ -67,51 +62,29 @@ perform_map(RelayDisk *disk, const struct RelayAction *action)
         .offset = action->offset,
         .want = action->len,
     };
+    perform_place_ask(disk, slot);
     mapper_ask(disk->relay->mapper, &slot->map);
-}
-
-/* Of what is kept aside the file system knows nothing: @event gets what was
- * there when the cut was made. */
-static void
-look_aside(RelayDisk *disk, uint64_t offset, struct RelayEvent *event)
-{
-    struct ClusterRun run = run_of(disk, offset, event->len);
-    uint64_t end = run.first + run.count;
-    uint64_t kept = aside_next_kept(disk->aside, run.first, end);
-    unsigned bits = disk_map_cluster_bits(disk->map);
-    uint64_t count;
-
-    if (kept == end) {
-        return;
-    }
-    if (kept > run.first) {
-        count = kept - run.first;
-    } else {
-        /* As far as one load goes; beyond that it is asked again. */
-        uint64_t most = MIN(run.count, RELAY_OP_BYTES_MAX >> bits);
-
-        event->is_hole = aside_fetch(disk->aside, run.first, most, NULL,
-                                     &count) == ASIDE_ZERO;
-    }
-    event->len = MIN(event->len, count << bits);
 }
 
 void
 perform_mapped(RelayDisk *disk, struct MapRequest *request)
 {
+    struct RelaySlot *slot = &disk->slots[request->op];
     struct RelayEvent *event =
         perform_event(disk, request->error ? RELAY_MAP_FAILED : RELAY_MAPPED);
 
     event->op = request->op;
     event->len = MIN(request->len, request->want);
     event->is_hole = request->is_hole;
-    if (disk->aside && !request->error) {
-        look_aside(disk, request->offset, event);
+    if (request->error) {
+        perform_place_left(disk, slot);
+    } else {
+        perform_place_mapped(disk, slot, event);
     }
     event->error = -request->error;
-    disk->slots[request->op].is_mapping = false;
+    slot->is_mapping = false;
     disk->n_local--;
-    if (!request->error && !request->is_hole) {
+    if (!request->error && !request->is_hole && request->fd == disk->map_fd) {
         disk->data_from = request->offset;
         disk->data_to = request->offset + request->len;
         disk->data_us = disk->relay->now_us;
@@ -185,25 +158,6 @@ data_ended(RelayDisk *disk, unsigned op, int error)
     load_part_done(disk, op);
 }
 
-/* Where the next part is, and how long it is. */
-static enum AsidePlace
-next_part(RelayDisk *disk, const struct RelaySlot *slot, void *to,
-          uint64_t *len)
-{
-    uint64_t left = slot->len - slot->done;
-    enum AsidePlace place = ASIDE_NONE;
-
-    *len = left;
-    if (slot->is_pinned && disk->aside && !mutant(MUTANT_READ_LIVE)) {
-        struct ClusterRun run = run_of(disk, slot->offset + slot->done, left);
-        uint64_t count;
-
-        place = aside_fetch(disk->aside, run.first, run.count, to, &count);
-        *len = MIN(left, count << disk_map_cluster_bits(disk->map));
-    }
-    return place;
-}
-
 /* Parts that need no reading, up to the one that does. */
 static void
 read_parts(RelayDisk *disk, unsigned op)
@@ -211,17 +165,19 @@ read_parts(RelayDisk *disk, unsigned op)
     struct RelaySlot *slot = &disk->slots[op];
     uint64_t align = disk->dio_align, len;
 
+    perform_place_left(disk, slot);
     for (; slot->done < slot->len; slot->done += len) {
         uint8_t *to = perform_buffer(disk, op) + slot->done;
-        enum AsidePlace place = next_part(disk, slot, to, &len);
+        struct PerformPart part = perform_place_next(disk, slot, to);
 
-        if (place == ASIDE_ZERO) {
+        len = part.len;
+        if (part.place == ASIDE_ZERO) {
             memset(to, 0, len);
-        } else if (place != ASIDE_RAM) {
+        } else if (part.place != ASIDE_RAM) {
             /* The file is larger than the disk where that ends unaligned. */
             slot->data = (struct StoreReq){
                 .op = STORE_READ,
-                .fd = place == ASIDE_FILE ? disk->aside_fd : disk->fd,
+                .fd = part.fd,
                 .buf = to,
                 .offset = slot->offset + slot->done,
                 .len = (len + align - 1) / align * align,
@@ -293,6 +249,11 @@ data_done(RelayDisk *disk, unsigned op, int res)
 
     if (res == -EINTR || res == -EAGAIN) {
         perform_submit(disk, &slot->data, TAG_DATA, op);
+    } else if (res < 0 && slot->point) {
+        /* All of it again, as it is now. */
+        perform_snapshot_lost(disk);
+        slot->done = 0;
+        read_parts(disk, op);
     } else if (res < 0) {
         data_ended(disk, op, -res);
     } else if (!read_goes_on(disk, op, res)) {

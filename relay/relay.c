@@ -280,12 +280,14 @@ relay_set_cut(Relay *relay, const char *name, gboolean is_cut)
 }
 
 void
-relay_allow(Relay *relay, const char *name, uint64_t seq)
+relay_allow(Relay *relay, const char *name, uint64_t seq, uint64_t snapshot)
 {
     RelayDisk *disk = find_disk(relay, name);
 
     if (disk) {
-        post(relay, MSG_ALLOW, &(struct RelayMsg){.disk = disk, .seq = seq});
+        post(
+            relay, MSG_ALLOW,
+            &(struct RelayMsg){.disk = disk, .seq = seq, .snapshot = snapshot});
     }
 }
 

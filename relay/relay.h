@@ -14,6 +14,7 @@
 #pragma once
 
 #include "bitmap/aside.h"
+#include "bitmap/points.h"
 #include "bitmap/store-io.h"
 #include "core.h"
 
@@ -43,8 +44,9 @@ struct RelayDiskConfig {
     /* Policy `cut`: generations are sealed by others, and sent once they are
      * allowed, as they were when they were sealed. */
     bool is_cut;
-    Aside *aside; /* what was overwritten since; borrowed, NULL: none */
-    int aside_fd; /* its file, O_DIRECT; borrowed, -1: none */
+    Aside *aside;   /* what was overwritten since; borrowed, NULL: none */
+    int aside_fd;   /* its file, O_DIRECT; borrowed, -1: none */
+    Points *points; /* of its snapshots; borrowed, NULL: none */
 
     /* remote-sums and sent-log */
     int dir_fd; /* the disk's directory; borrowed */
@@ -92,8 +94,11 @@ void relay_wake(Relay *relay);
 
 void relay_pause(Relay *relay, gboolean pause);
 void relay_set_cut(Relay *relay, const char *disk, gboolean is_cut);
-/* The sealed generations up to @seq may be sent. */
-void relay_allow(Relay *relay, const char *disk, uint64_t seq);
+/* The sealed generations up to @seq may be sent; as snapshot @snapshot has it,
+ * if that is not 0 (bitmap/point-marks.h has what was done before). Where it
+ * cannot be read the present content is sent, and figures say so. */
+void relay_allow(Relay *relay, const char *disk, uint64_t seq,
+                 uint64_t snapshot);
 void relay_set_bwlimit(Relay *relay, const struct RateTable *table);
 void relay_set_max_conns(Relay *relay, unsigned max_conns);
 /* The user's word about the target that is there now: one that was refused
@@ -120,6 +125,9 @@ struct RelayFigures {
     uint64_t target_size_bytes; /* 0 unknown */
     unsigned target_number;     /* of the target that these are of ... */
     bool is_current;            /* ... which is the one that was set last */
+    /* The last snapshot that could not be brought, not all of it; 0: none. Set
+     * before anything is sent in its place. */
+    uint64_t lost_snapshot;
 };
 /* False if the disk has no target. */
 gboolean relay_figures(Relay *relay, const char *disk,

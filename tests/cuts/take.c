@@ -148,7 +148,7 @@ cut(Rig *rig, uint64_t *begin, uint64_t *end)
     }
     for (unsigned i = 0; i < cut.n_disks; i++) {
         if (cut.seq[i]) {
-            relay_allow(rig->served.relay, cut.disks[i]->name, cut.seq[i]);
+            relay_allow(rig->served.relay, cut.disks[i]->name, cut.seq[i], 0);
         }
     }
     relay_hurry(rig->served.relay);

@@ -69,7 +69,9 @@ fake_cut(Face *face, struct FaceCut *cut)
                           ? 0
                           : disk_map_seal(cut->disks[i]->map);
     }
-    cut->wall_us = 1700000000 * SECOND;
+    if (!cut->snapshot) {
+        cut->wall_us = 1700000000 * SECOND;
+    }
     return true;
 }
 
@@ -96,11 +98,25 @@ fake_set_cut(Relay *relay, const char *disk, gboolean is_cut)
 }
 
 static void
-fake_allow(Relay *relay, const char *disk, uint64_t seq)
+fake_allow(Relay *relay, const char *disk, uint64_t seq, uint64_t snapshot)
 {
+    Disk *of = store_disk(rig->store, disk);
+
     (void)relay;
-    assert_true(seq >= disk_map_sealed_seq(store_disk(rig->store, disk)->map));
+    assert_true(seq >= disk_map_sealed_seq(of->map));
+    rig->allowed[of == rig_disk_of(0) ? 0 : 1] = snapshot;
     note("allow", disk);
+}
+
+static void
+fake_uploaded(Store *store, uint64_t id, uint64_t cut)
+{
+    Snapshot snapshot;
+
+    assert_true(snapshot_list_get(store->snapshots, id, &snapshot));
+    snapshot.cut = cut;
+    snapshot_list_put(store->snapshots, &snapshot);
+    note("uploaded", snapshot.name);
 }
 
 static int64_t
@@ -134,24 +150,31 @@ static const struct CutsOps fake_ops = {
     .figures = fake_figures,
     .set_cut = fake_set_cut,
     .allow = fake_allow,
+    .uploaded = fake_uploaded,
     .now_us = fake_now,
 };
 
 void
-rig_start(CutsRig *r)
+rig_new_cuts(CutsRig *r)
 {
     struct CutsConfig config = {
         .ops = &fake_ops,
         .face = r->has_face ? (Face *)r : NULL, /* never looked into */
         .hear = fake_hear,
         .event = fake_event,
+        .store = r->store,
     };
 
+    r->cuts = cuts_new(&config);
+}
+
+void
+rig_start(CutsRig *r)
+{
     r->store = store_open(&r->fault.io, r->fixture->path, 0, NULL);
     assert_non_null(r->store);
     assert_true(store_serve(r->store, NULL));
-    config.store = r->store;
-    r->cuts = cuts_new(&config);
+    rig_new_cuts(r);
 }
 
 void
@@ -251,6 +274,51 @@ rig_figures(void)
 
     cuts_figures(rig->cuts, &figures);
     return figures;
+}
+
+/* The record of one is not what these tests are about: it is in the list. */
+uint64_t
+rig_snapshot(const char *name)
+{
+    Store *store = rig->store;
+    Snapshot snapshot = {.id = ++store->last_snapshot,
+                         .wall_us = 1600000000 * SECOND,
+                         .n_disks = store->n_disks};
+
+    g_strlcpy(snapshot.name, name, sizeof(snapshot.name));
+    snapshot.wall_us += (int64_t)snapshot.id * SECOND;
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        Disk *disk = store->disks[i];
+        uint64_t size = atomic_load(&disk->size_bytes);
+
+        snapshot.disks[i] =
+            (struct SnapshotDisk){.id = disk->id, .size_bytes = size};
+        points_add(disk->points,
+                   point_new(snapshot.id, size, disk->cluster_bits, -1, -1));
+    }
+    snapshot_list_put(store->snapshots, &snapshot);
+    return snapshot.id;
+}
+
+void
+rig_overwrite(unsigned i, uint64_t cluster)
+{
+    Disk *disk = rig_disk_of(i);
+
+    points_keep(disk->points, points_youngest(disk->points),
+                (struct ClusterRun){cluster, 1});
+    disk_map_mark(disk->map, cluster * CLUSTER, CLUSTER, 1);
+}
+
+void
+rig_delete(uint64_t id)
+{
+    Store *store = rig->store;
+
+    snapshot_list_remove(store->snapshots, id);
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        points_set_live(store->disks[i]->points, id, false);
+    }
 }
 
 void

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "fs/cuts.h"
+#include "fs/snapshot.h"
 #include "tests/lib/fault-io.h"
 #include "tests/lib/store-fixture.h"
 
@@ -23,6 +24,7 @@ typedef struct CutsRig {
     Store *store;
     Cuts *cuts;
     struct RelayFigures figures[2];
+    uint64_t allowed[2]; /* snapshot of the last one that was allowed, or 0 */
     GString *journal;
     Disk *unsealed; /* at the next cut */
     Disk *breaks;   /* the face says so when it is heard */
@@ -44,6 +46,7 @@ void rig_assert_journal(const char *text);
 void rig_crash(CutsRig *r);
 /* A process that opens and serves the store. */
 void rig_start(CutsRig *r);
+void rig_new_cuts(CutsRig *r); /* it begins, and the store is served */
 void rig_look_after(int64_t seconds);
 void rig_dirty(unsigned i);
 /* The face says that the last cut of the disk cannot be whole. */
@@ -55,4 +58,9 @@ void rig_finish_cut(void);
 /* Cut 1 is whole; nothing is dirty. */
 void rig_first_cut(void);
 struct CutsFigures rig_figures(void);
+/* Of both disks, now; its id. */
+uint64_t rig_snapshot(const char *name);
+/* The guest's write; the youngest snapshot keeps what was there. */
+void rig_overwrite(unsigned i, uint64_t cluster);
+void rig_delete(uint64_t id);
 void rig_set(const char *name, const char *key, const char *value);
