@@ -179,6 +179,9 @@ rig_add_disk(unsigned index, const char *target)
         .target = target,
         .contact = rig.recovers ? CONTACT_KNOWN : CONTACT_NONE,
         .recovers = rig.recovers,
+        .is_cut = disk->is_cut,
+        .aside_fd = -1,
+        .points = disk->points,
         .dir_fd = disk->dir_fd,
         .epoch = 1,
     };

@@ -30,6 +30,9 @@ struct Disk {
     char *raw, *target, *dir;
     int fd, map_fd, dir_fd;
     DiskMap *map;
+    /* Before it is added: policy `cut`, and snapshots, which may be NULL. */
+    bool is_cut;
+    Points *points;
 };
 
 struct Rig {
