@@ -427,6 +427,39 @@ test_buffer_size_is_kept_to(void **state)
     aside_rig_free(rig);
 }
 
+/* A snapshot has its content already, and what was discarded since is no part of
+ * it: face-cut.c. */
+static void
+test_a_snapshots_cut_is_a_seal(void **state)
+{
+    struct AsideRig *rig = aside_rig_new(8);
+    struct ClusterRun run;
+    int64_t until_us = 0;
+
+    (void)state;
+    aside_rig_write(rig, 0, CLUSTER, 1);
+    aside_rig_cut(rig);
+    aside_faults.gates_copies = true;
+    assert_int_equal(fake_fallocate(&rig->session, PUNCH, 0, 32 * CLUSTER), 0);
+    while (!aside_faults.gated) {
+        aside_rig_wait(&until_us);
+    }
+    aside_faults.gates_copies = false;
+    aside_rig_end_cut(rig);
+    /* The discard waits for the copy that is under way. */
+    assert_false(face_cut(rig->session.face, &rig->cut));
+    rig->cut.snapshot = 1;
+    rig->cut.wall_us = 5;
+    assert_true(face_cut(rig->session.face, &rig->cut));
+    assert_int_equal(rig->cut.wall_us, 5);
+    assert_int_equal(disk_map_sealed_seq(rig->disk->map), rig->cut.seq[0]);
+    aside_rig_open_gate();
+    aside_rig_write(rig, 0, CLUSTER, 2);
+    assert_true(disk_map_next_owed(rig->disk->map, 0, 1, &run));
+    assert_int_equal(aside_rig_kept(rig, NULL), 0);
+    aside_rig_free(rig);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -444,6 +477,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_unreadable_content_degrades),
         cmocka_unit_test(test_tight_host_degrades),
         cmocka_unit_test(test_buffer_size_is_kept_to),
+        cmocka_unit_test(test_a_snapshots_cut_is_a_seal),
     };
 
     seed0 = seed_from_args(argc, argv);
