@@ -119,6 +119,8 @@ build_cuts(const struct StatusInput *input)
              input->is_cut && input->is_served ? cuts_state_name(cuts->state)
                                                : NULL);
     set_cut(object, "advancing", input->held.advancing);
+    set_text(object, "snapshot", cuts->snapshot);
+    set_size(object, "snapshots_pending", cuts->snapshots_pending);
     set_text(object, "waits_for", cuts->waits_for);
     set_size(object, "whole", cuts->whole);
     set_size(object, "degraded", cuts->degraded);

@@ -18,7 +18,8 @@ mkdir "$T/bin"
 cat >"$T/bin/far" <<'EOF'
 #!/bin/sh
 [ $# -eq 1 ] || exit 255
-exec env -u WEIR_CUT -u WEIR_TIME -u WEIR_STORE -u WEIR_DISKS sh -c "$1"
+exec env -u WEIR_CUT -u WEIR_TIME -u WEIR_STORE -u WEIR_DISKS \
+    -u WEIR_SNAPSHOT sh -c "$1"
 EOF
 # Somebody has a clone of what was taken at cut 2.
 cat >"$T/bin/zfs" <<EOF
