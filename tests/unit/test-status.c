@@ -155,9 +155,10 @@ check_schema(JsonObject *root)
     static const struct Field consistent[] = {
         {"cut", 'I'},      {"time", 'S'},   {"age_seconds", 'I'},
         {"in_place", 'b'}, {"pinned", 'I'}, {NULL, 0}};
-    static const struct Field cuts[] = {{"state", 'S'},     {"advancing", 'I'},
-                                        {"waits_for", 'S'}, {"whole", 'i'},
-                                        {"degraded", 'i'},  {NULL, 0}};
+    static const struct Field cuts[] = {
+        {"state", 'S'},     {"advancing", 'I'}, {"snapshots_pending", 'i'},
+        {"waits_for", 'S'}, {"whole", 'i'},     {"degraded", 'i'},
+        {"snapshot", 'S'},  {NULL, 0}};
     static const struct Field hook[] = {
         {"running", 'b'}, {"failures", 'i'}, {"error", 'S'}, {NULL, 0}};
     static const struct Field buffer[] = {{"used_bytes", 'i'},
