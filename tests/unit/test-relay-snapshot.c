@@ -9,6 +9,7 @@
 #include "relay-rig.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,21 @@ static bool
 is_sent(void)
 {
     return disk_map_sealed_seq(snap.disk->map) == 0;
+}
+
+static uint64_t
+count_dirty(void)
+{
+    struct DiskMapFigures figures;
+
+    disk_map_figures(snap.disk->map, &figures);
+    return figures.dirty_clusters;
+}
+
+static bool
+is_dirty(void)
+{
+    return count_dirty() > 0;
 }
 
 static char *
@@ -135,7 +151,7 @@ write_cluster(uint64_t cluster, uint8_t what)
     if (disk_map_begin(snap.disk->map, &writer.hold, rig_now_us()) !=
         DISK_MAP_BEGUN) {
         while (!atomic_load(&writer.is_granted)) {
-            g_usleep(50);
+            sched_yield();
         }
     }
     memset(bytes, what, len);
@@ -202,15 +218,6 @@ teardown(void **state)
     return r;
 }
 
-static uint64_t
-count_dirty(void)
-{
-    struct DiskMapFigures figures;
-
-    disk_map_figures(snap.disk->map, &figures);
-    return figures.dirty_clusters;
-}
-
 /*
  * Tests
  */
@@ -273,7 +280,7 @@ test_snapshot_arrives_while_the_guest_goes_on(void **state)
     take_snapshot(DISK_BYTES);
     guest = g_thread_new("guest", guest_thread, NULL);
     for (unsigned times = 0; times < 4; times++) {
-        g_usleep(20000);
+        await(is_dirty);
         send(ID);
         await(is_sent);
         assert_target(snap.then);
