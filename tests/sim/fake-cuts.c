@@ -35,7 +35,8 @@ is_owed(Sim *sim, unsigned cluster)
 {
     struct ClusterRun run;
 
-    return sim->cut.is_active && !sim->cut.is_kept[cluster] &&
+    return sim->cut.is_active && !sim->cut.snapshot &&
+           !sim->cut.is_kept[cluster] &&
            disk_map_next_owed(sim->map, cluster, cluster + 1, &run);
 }
 
@@ -73,6 +74,11 @@ cuts_is_kept(const Sim *sim, unsigned cell)
 bool
 cuts_is_hole(const Sim *sim, unsigned cell)
 {
+    uint32_t value;
+
+    if (snapshots_has(sim, cell, &value)) {
+        return value == 0;
+    }
     return cuts_is_kept(sim, cell) ? sim->cut.is_hole[cell]
                                    : sim->is_hole[cell];
 }
@@ -95,21 +101,29 @@ has_parked(const Sim *sim)
     return false;
 }
 
-static void
-cut(Sim *sim)
+static uint64_t
+seal(Sim *sim)
 {
-    uint64_t seq = disk_map_seal(sim->map);
-
-    if (!seq) {
-        return;
-    }
-    sim_log(sim, "cut", seq, 0, 0);
-    sim->cut.is_active = true;
-    sim->cut.is_allowed = false;
-    sim->cut.seq = seq;
     sim->cut.cells = sim->cells;
     memcpy(sim->cut.then, sim->disk, sizeof(sim->cut.then));
     memcpy(sim->cut.in_flight, sim->holds, sizeof(sim->cut.in_flight));
+    return disk_map_seal(sim->map);
+}
+
+static void
+cut(Sim *sim, uint64_t snapshot)
+{
+    uint64_t seq = snapshot ? snapshots_seal(sim, snapshot) : seal(sim);
+
+    sim_log(sim, "cut", seq, snapshot, 0);
+    sim->cut.past = snapshot ? snapshot : sim->n_snapshots;
+    if (!seq && !snapshot) {
+        return;
+    }
+    sim->cut.is_active = true;
+    sim->cut.is_allowed = false;
+    sim->cut.seq = seq;
+    sim->cut.snapshot = snapshot;
     memset(sim->cut.is_kept, 0, sizeof(sim->cut.is_kept));
 }
 
@@ -121,9 +135,11 @@ cuts_event(Sim *sim)
     sim_at(sim, sim->now_us + sim_delay(sim, CUT_US), SIM_CUT, 0, 0);
     relay_core_figures(sim->core, &figures);
     if (!sim->cut.is_active) {
+        uint64_t snapshot = snapshots_next(sim);
+
         if (!figures.is_recovering && !disk_map_sealed_seq(sim->map) &&
-            !has_parked(sim)) {
-            cut(sim);
+            (snapshot || !has_parked(sim))) {
+            cut(sim, snapshot);
         }
     } else if (!sim->cut.is_allowed) {
         sim_log(sim, "allowed", sim->cut.seq, 0, 0);
@@ -164,6 +180,7 @@ check_whole(Sim *sim)
     sim_log(sim, "whole", sim->cut.seq, 0, 0);
     sim->cut.is_active = false;
     sim->cut.is_whole = true;
+    sim->past = sim->cut.past;
     memcpy(sim->cut.held, target->durable, sizeof(sim->cut.held));
 }
 

@@ -70,6 +70,7 @@ guest_new(Sim *sim)
     if (!cuts_keep(sim, first, count)) {
         return;
     }
+    snapshots_keep(sim, first, count);
     *hold = (struct SimHold){
         .hold = {.offset = first * sim->cell_bytes,
                  .len = count * sim->cell_bytes,
@@ -178,6 +179,8 @@ read_parts(Sim *sim, unsigned op)
 
     for (unsigned i = 0; i < local->len / sim->cell_bytes; i++) {
         local->is_aside[i] = cuts_is_kept(sim, first + i);
+        local->is_there[i] = local->is_pinned &&
+                             snapshots_has(sim, first + i, &local->values[i]);
     }
     for (unsigned part = 0; part < SIM_PARTS; part++) {
         int64_t at = sim->now_us + sim_delay(sim, READ_US);
@@ -296,9 +299,12 @@ local_event(Sim *sim, const struct SimEvent *event)
     }
     if (event->kind == SIM_READ_PART) {
         for (unsigned i = event->b; i < count; i += SIM_PARTS) {
-            sim->local[op].values[i] = sim->local[op].is_aside[i]
-                                           ? sim->cut.kept[first + i]
-                                           : sim->disk[first + i];
+            struct SimLocal *local = &sim->local[op];
+
+            if (!local->is_there[i]) {
+                local->values[i] = local->is_aside[i] ? sim->cut.kept[first + i]
+                                                      : sim->disk[first + i];
+            }
         }
         return;
     }

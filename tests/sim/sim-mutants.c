@@ -32,6 +32,7 @@ static const struct {
     {"no-log-doubt", MUTANT_NO_LOG_DOUBT},
     {"send-unallowed", MUTANT_SEND_UNALLOWED},
     {"forget-unsealed", MUTANT_FORGET_UNSEALED},
+    {"snapshot-no-second-mark", MUTANT_SNAPSHOT_NO_SECOND_MARK},
 };
 
 bool

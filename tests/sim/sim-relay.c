@@ -301,6 +301,7 @@ sim_begin(Sim *sim)
     if (sim->config.is_cut) {
         sim_at(sim, sim->now_us, SIM_CUT, 0, 0);
     }
+    snapshots_begin(sim);
 }
 
 static void
@@ -331,6 +332,9 @@ dispatch(Sim *sim, const struct SimEvent *event)
         break;
     case SIM_CUT:
         cuts_event(sim);
+        break;
+    case SIM_SNAPSHOT:
+        snapshots_event(sim);
         break;
     case SIM_KEPT:
         if (event->life == sim->life) {
@@ -422,6 +426,7 @@ sim_free(Sim *sim)
     relay_core_free(sim->core);
     disk_map_free(sim->map);
     books_end(sim);
+    snapshots_end(sim);
     free(sim->actions.list);
     free(sim->events);
     free(sim);

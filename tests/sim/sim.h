@@ -15,6 +15,7 @@
 #pragma once
 
 #include "bitmap/mutant.h"
+#include "bitmap/points.h"
 #include "relay/core.h"
 
 #include <setjmp.h>
@@ -27,6 +28,7 @@
 #define SIM_REQS         1024u
 #define SIM_HOLDS        12u
 #define SIM_LOG          96u
+#define SIM_SNAPSHOTS    8u
 #define SIM_PARTS        3u
 #define SIM_NOTHING      UINT32_MAX /* no value in a cache's cell */
 #define SIM_SECOND       INT64_C(1000000)
@@ -51,6 +53,7 @@ enum SimEventKind {
     SIM_TROUBLE,   /* the target has one of its moods */
     SIM_USER,      /* somebody turns a knob */
     SIM_CUT,       /* policy `cut`: one begins, or is allowed */
+    SIM_SNAPSHOT,  /* one is taken, or deleted */
     SIM_KEPT,      /* the store remembers that the target is ours */
     SIM_EVENT_KINDS
 };
@@ -135,7 +138,14 @@ struct SimLocal {
     bool is_pinned;
     RangeHold pin;
     bool is_aside[SIM_CELLS_MAX]; /* read from there: seen when it began */
+    bool is_there[SIM_CELLS_MAX]; /* ... and of a snapshot: read then */
     Sim *sim;
+};
+
+struct SimSnapshot {
+    unsigned cells; /* the disk's size then */
+    uint32_t then[SIM_CELLS_MAX];
+    uint32_t kept[SIM_CELLS_MAX]; /* its point's file */
 };
 
 struct Sim {
@@ -187,7 +197,9 @@ struct Sim {
         bool is_active, is_allowed;
         bool is_whole; /* the target holds the last one, as held[] says */
         uint64_t seq;
-        unsigned cells;                      /* the disk's size then */
+        uint64_t snapshot; /* that it is, or 0: nothing is kept aside */
+        uint64_t past;     /* Sim.past, once it is whole */
+        unsigned cells;    /* the disk's size then */
         uint32_t then[SIM_CELLS_MAX];        /* ... and content, ... */
         struct SimHold in_flight[SIM_HOLDS]; /* ... and what came on top */
         bool is_kept[SIM_CLUSTERS_MAX];      /* aside: */
@@ -195,6 +207,11 @@ struct Sim {
         bool is_hole[SIM_CELLS_MAX];
         uint32_t held[SIM_TARGET_MAX];
     } cut;
+    /* Numbered from 1 on; those up to `past` do not reach the target any more. */
+    Points *points; /* NULL: a world without */
+    struct SimSnapshot snapshots[SIM_SNAPSHOTS];
+    unsigned n_snapshots;
+    uint64_t past;
 
     struct SimTarget target;
     struct {
@@ -237,6 +254,19 @@ bool cuts_keep(Sim *sim, unsigned first, unsigned count);
 /* Is it kept, so that what is read for the target is cut.kept? */
 bool cuts_is_kept(const Sim *sim, unsigned cell);
 bool cuts_is_hole(const Sim *sim, unsigned cell);
+
+/* fake-snapshots.c */
+void snapshots_begin(Sim *sim);
+void snapshots_end(Sim *sim);
+void snapshots_event(Sim *sim);
+/* Cells are about to be written: the youngest one keeps what it needs of them. */
+void snapshots_keep(Sim *sim, unsigned first, unsigned count);
+uint64_t snapshots_next(const Sim *sim); /* to be brought, or 0 */
+uint64_t snapshots_now(const Sim *sim);  /* being brought, or 0 */
+/* ... and has that cell kept, so that *@value is what is read for the target. */
+bool snapshots_has(const Sim *sim, unsigned cell, uint32_t *value);
+/* Sets what sim->cut has to be. The generation, or 0. */
+uint64_t snapshots_seal(Sim *sim, uint64_t id);
 
 /* fake-books.c: the relay's own files */
 void books_begin(Sim *sim);
