@@ -18,7 +18,10 @@ struct Cuts {
     uint64_t number;    /* its number */
     uint64_t past;      /* ids up to this one are not younger than it */
     char snapshot_name[STORE_NAME_MAX + 1]; /* if it is a snapshot's */
-    bool is_unkept;    /* it was whole, and that cannot be said */
+    bool is_unkept;  /* what it takes to bring a snapshot cannot be kept */
+    uint64_t warned; /* of snapshots up to this one, because of that */
+    /* By Disk.index: something was marked that no checkpoint has. */
+    bool is_unsaved[STORE_DISKS_MAX];
     uint64_t reserved; /* the state says it is begun, and it is not yet; or 0 */
     int64_t again_us;  /* a cut that was not to be had, not before */
     bool is_degraded, is_waiting, is_looking, is_save_failing;
@@ -61,9 +64,11 @@ unsigned cuts_pending(const Cuts *cuts);
 bool cuts_has_pending(const Cuts *cuts);
 /* What the next cut is of. */
 void cuts_choose(Cuts *cuts);
-/* If it is a snapshot's; false: not now. */
+/* If it is a snapshot's; false: not this one, and not now. */
 bool cuts_mark_before(Cuts *cuts);
 void cuts_mark_after(Cuts *cuts);
+/* It is whole, durably. */
+void cuts_was_brought(Cuts *cuts);
 /* A disk of which the snapshot that is brought cannot be read; NULL: none. */
 const Disk *cuts_find_lost(const Cuts *cuts);
 void cuts_lose_snapshot(Cuts *cuts, const Disk *disk);

@@ -19,9 +19,9 @@
  * they cannot be read after all, the cut is given up, and the snapshot is not
  * tried again.
  *
- * A whole cut that cannot be said for want of room is none (cuts.c). Until a
- * state can be kept again it is the present that drains then, which passes over
- * the snapshots of before.
+ * Where a checkpoint cannot be had, or a whole cut cannot be said for want of
+ * room, that is none (cuts.c). Until a state can be kept again it is the present
+ * that drains, which may pass over the snapshots of before; the log is told.
  */
 #include "bitmap/point-marks.h"
 #include "cuts-private.h"
@@ -51,7 +51,7 @@ next_pending(const Cuts *cuts, unsigned *at, Snapshot *snapshot)
     const Store *store = cuts->config.store;
     uint64_t past = store->cuts.past;
 
-    if (cuts->is_unkept || !cuts_has_members(cuts)) {
+    if (!cuts_has_members(cuts)) {
         return false;
     }
     if (cuts->state != CUTS_REST) {
@@ -72,7 +72,7 @@ cuts_pending(const Cuts *cuts)
     unsigned at = 0, count = 0;
     Snapshot snapshot;
 
-    while (next_pending(cuts, &at, &snapshot)) {
+    while (!cuts->is_unkept && next_pending(cuts, &at, &snapshot)) {
         count++;
     }
     return count;
@@ -84,7 +84,24 @@ cuts_has_pending(const Cuts *cuts)
     unsigned at = 0;
     Snapshot snapshot;
 
-    return next_pending(cuts, &at, &snapshot);
+    return !cuts->is_unkept && next_pending(cuts, &at, &snapshot);
+}
+
+/* Each of them once. */
+static void
+warn_unkept(Cuts *cuts)
+{
+    unsigned at = 0;
+    Snapshot snapshot;
+
+    while (cuts->is_unkept && next_pending(cuts, &at, &snapshot)) {
+        if (snapshot.id > cuts->warned) {
+            g_warning("snapshot %s may not reach the targets: the state of the "
+                      "store cannot be kept, and what is dirty goes first",
+                      snapshot.name);
+            cuts->warned = snapshot.id;
+        }
+    }
 }
 
 void
@@ -96,7 +113,8 @@ cuts_choose(Cuts *cuts)
 
     cuts->cut.snapshot = 0;
     cuts->snapshot_name[0] = '\0';
-    if (next_pending(cuts, &at, &snapshot)) {
+    warn_unkept(cuts);
+    if (!cuts->is_unkept && next_pending(cuts, &at, &snapshot)) {
         cuts->cut.snapshot = cuts->past = snapshot.id;
         cuts->cut.wall_us = snapshot.wall_us;
         g_strlcpy(cuts->snapshot_name, snapshot.name,
@@ -114,13 +132,17 @@ cuts_mark_before(Cuts *cuts)
     for (unsigned i = 0; cut->snapshot != 0 && i < cut->n_disks; i++) {
         Disk *disk = cut->disks[i];
 
+        bool *is_unsaved = &cuts->is_unsaved[disk->index];
+
         /* All of a disk that is not tracked is dirty after a crash. */
-        if (point_marks_before(disk->points, cut->snapshot, disk->map,
-                               g_get_monotonic_time()) &&
-            disk->is_tracked &&
+        *is_unsaved |= point_marks_before(disk->points, cut->snapshot,
+                                          disk->map, g_get_monotonic_time());
+        if (*is_unsaved && disk->is_tracked &&
             store_checkpoint(cuts->config.store, disk) < 0) {
+            cuts->is_unkept = true;
             return false;
         }
+        *is_unsaved = false;
     }
     return true;
 }
@@ -133,6 +155,18 @@ cuts_mark_after(Cuts *cuts)
     for (unsigned i = 0; cut->snapshot != 0 && i < cut->n_disks; i++) {
         point_marks_after(cut->disks[i]->points, cut->snapshot,
                           cut->disks[i]->map, g_get_monotonic_time());
+    }
+}
+
+void
+cuts_was_brought(Cuts *cuts)
+{
+    Store *store = cuts->config.store;
+    uint64_t id = cuts->cut.snapshot;
+
+    /* It may have been deleted meanwhile. */
+    if (id != 0 && snapshot_list_get(store->snapshots, id, NULL)) {
+        cuts->config.ops->uploaded(store, id, cuts->number);
     }
 }
 

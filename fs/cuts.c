@@ -396,10 +396,7 @@ step_whole(Cuts *cuts, int64_t now_us)
     }
     cuts->is_degraded = false;
     cuts->whole++;
-    if (cuts->cut.snapshot) {
-        cuts->config.ops->uploaded(cuts->config.store, cuts->cut.snapshot,
-                                   cuts->number);
-    }
+    cuts_was_brought(cuts);
     data = cuts_object(cuts);
     json_object_set_string_member(data, "time", when);
     cuts_tell(cuts, "WEIR_CUT_WHOLE", data);

@@ -220,6 +220,7 @@ struct PerformPart {
     int fd;
     uint64_t len;
 };
+uint64_t perform_snapshot(const RelayDisk *disk); /* loaded now, or 0 */
 struct PerformPart perform_place_next(RelayDisk *disk, struct RelaySlot *slot,
                                       uint8_t *to);
 void perform_place_ask(RelayDisk *disk, struct RelaySlot *slot);

@@ -42,7 +42,7 @@ perform_map(RelayDisk *disk, const struct RelayAction *action)
 {
     struct RelaySlot *slot = &disk->slots[action->op];
 
-    if (!disk->snapshot &&
+    if (!perform_snapshot(disk) &&
         disk->relay->now_us < disk->data_us + DATA_KNOWN_US &&
         action->offset >= disk->data_from && action->offset < disk->data_to) {
         struct RelayEvent *event = perform_event(disk, RELAY_MAPPED);

@@ -36,9 +36,8 @@ run_of(const RelayDisk *disk, uint64_t offset, uint64_t len)
     return run_outward(offset, len, disk_map_cluster_bits(disk->map));
 }
 
-/* The snapshot that is loaded now, or 0. */
-static uint64_t
-snapshot_of(const RelayDisk *disk)
+uint64_t
+perform_snapshot(const RelayDisk *disk)
 {
     uint64_t sealed =
         disk->snapshot && disk->points ? disk_map_sealed_seq(disk->map) : 0;
@@ -73,7 +72,7 @@ void
 perform_place_ask(RelayDisk *disk, struct RelaySlot *slot)
 {
     struct MapRequest *map = &slot->map;
-    uint64_t id = snapshot_of(disk), count;
+    uint64_t id = perform_snapshot(disk), count;
     struct ClusterRun run;
 
     if (!id) {
@@ -136,7 +135,7 @@ perform_place_mapped(RelayDisk *disk, struct RelaySlot *slot,
                      struct RelayEvent *event)
 {
     struct ClusterRun run = run_of(disk, slot->map.offset, event->len);
-    uint64_t id = snapshot_of(disk);
+    uint64_t id = perform_snapshot(disk);
 
     if (slot->point) {
         perform_place_left(disk, slot);
@@ -187,7 +186,7 @@ part_of_snapshot(RelayDisk *disk, uint64_t id, struct ClusterRun run,
 struct PerformPart
 perform_place_next(RelayDisk *disk, struct RelaySlot *slot, uint8_t *to)
 {
-    uint64_t left = slot->len - slot->done, id = snapshot_of(disk);
+    uint64_t left = slot->len - slot->done, id = perform_snapshot(disk);
     struct ClusterRun run = run_of(disk, slot->offset + slot->done, left);
     struct PerformPart part = {
         .place = ASIDE_NONE, .fd = disk->fd, .len = run.count};

@@ -6,6 +6,9 @@
 #include "cuts-rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static unsigned n_warnings;
@@ -148,12 +151,7 @@ test_what_was_clean_is_durably_dirty_before_it_is_sent(void **state)
                 (struct ClusterRun){7, 2});
     assert_true(disk->is_tracked && is_clean(0, 7));
     before = atomic_load(&rig->store->checkpoints);
-    fault_io_arm(&rig->fault, 2, true, -EIO); /* "advancing" can be kept */
     cuts_look(rig->cuts);
-    rig_assert_journal("");
-    assert_int_equal(rig_figures().state, CUTS_REST);
-    (void)fault_io_disarm(&rig->fault);
-    rig_look_after(1);
     rig_assert_journal("cut a2h1\nWEIR_CUT_BEGUN 2\nallow vda a2h1\n");
     assert_true(is_sealed(0, 7) && is_sealed(0, 8));
     assert_int_equal(atomic_load(&rig->store->checkpoints), before + 1);
@@ -161,6 +159,55 @@ test_what_was_clean_is_durably_dirty_before_it_is_sent(void **state)
     rig_crash(rig);
     rig_start(rig);
     assert_false(is_clean(0, 7) || is_clean(0, 8));
+}
+
+/* No room: what is dirty goes first, and with it what was marked. */
+static void
+test_what_cannot_be_made_durable_is_not_sent(void **state)
+{
+    Disk *disk = rig_disk_of(0);
+    uint64_t a;
+
+    (void)state;
+    rig_first_cut();
+    a = rig_snapshot("a");
+    points_keep(disk->points, points_youngest(disk->points),
+                (struct ClusterRun){7, 2});
+    assert_int_equal(renameat(disk->dir_fd, "dirty", disk->dir_fd, "away"), 0);
+    assert_int_equal(mkdirat(disk->dir_fd, "dirty", 0700), 0);
+    n_warnings = 0;
+    cuts_look(rig->cuts);
+    rig_look_after(1);
+    rig_assert_journal("");
+    rig_look_after(10);
+    rig_assert_journal("cut a2h1\nWEIR_CUT_BEGUN 2\nallow vda a2h1\n");
+    assert_int_equal(rig->allowed[0], 0);
+    assert_int_equal(n_warnings, 1);
+    assert_int_equal(unlinkat(disk->dir_fd, "dirty", AT_REMOVEDIR), 0);
+    assert_int_equal(renameat(disk->dir_fd, "away", disk->dir_fd, "dirty"), 0);
+    rig_finish_cut();
+    assert_int_equal(rig_kept().past, a);
+    assert_int_equal(cut_of(a), 0);
+}
+
+/* Nobody sees it any more, but it arrives. */
+static void
+test_snapshot_is_deleted_while_it_is_brought(void **state)
+{
+    uint64_t id;
+
+    (void)state;
+    rig_first_cut();
+    id = rig_snapshot("a");
+    rig_overwrite(0, 1);
+    cuts_look(rig->cuts);
+    snapshot_list_remove(rig->store->snapshots, id);
+    assert_true(cuts_holds_snapshot(rig->cuts, id));
+    g_string_truncate(rig->journal, 0);
+    rig_finish_cut();
+    rig_assert_journal("end vda a2h1\nend vdb a2h1\nWEIR_CUT_WHOLE 2\n");
+    assert_false(cuts_holds_snapshot(rig->cuts, id));
+    assert_int_equal(rig_kept().past, id);
 }
 
 /* One that the guest has made dirty is found so. */
@@ -386,11 +433,13 @@ test_present_goes_on_while_no_state_can_be_kept(void **state)
     rig_disk_of(0)->contact = rig_disk_of(1)->contact = CONTACT_KNOWN;
     assert_true(store_save_state(rig->store, NULL));
     fault_io_arm(&rig->fault, 1, true, -ENOSPC);
+    n_warnings = 0;
     rig_finish_cut();
     rig_look_after(10);
     assert_int_equal(rig_figures().state, CUTS_SENDING);
     assert_int_equal(rig->allowed[0], 0);
     assert_int_equal(cut_of(a), 0);
+    assert_int_equal(n_warnings, 2); /* of the state, and of the snapshot */
     (void)fault_io_disarm(&rig->fault);
     rig_finish_cut();
     assert_int_equal(rig_kept().holds, 2);
@@ -455,6 +504,8 @@ main(void)
         TEST(test_snapshots_go_in_order_before_the_present),
         TEST(test_overwritten_clusters_are_sealed_and_dirty_again),
         TEST(test_what_was_clean_is_durably_dirty_before_it_is_sent),
+        TEST(test_what_cannot_be_made_durable_is_not_sent),
+        TEST(test_snapshot_is_deleted_while_it_is_brought),
         TEST(test_what_is_dirty_needs_no_checkpoint),
         TEST(test_snapshot_that_is_deleted_is_passed_over),
         TEST(test_snapshot_that_is_not_of_all_disks_is_passed_over),
