@@ -188,11 +188,6 @@ prepare(const struct CutHookRun *run)
     }
     g_subprocess_launcher_setenv(launcher, "WEIR_STORE", run->store, TRUE);
     g_subprocess_launcher_setenv(launcher, "WEIR_DISKS", run->disks, TRUE);
-    g_subprocess_launcher_unsetenv(launcher, "WEIR_SNAPSHOT");
-    if (run->snapshot) {
-        g_subprocess_launcher_setenv(launcher, "WEIR_SNAPSHOT", run->snapshot,
-                                     TRUE);
-    }
     g_subprocess_launcher_set_child_setup(launcher, child_setup, NULL, NULL);
     return launcher;
 }
