@@ -46,6 +46,19 @@ cli_help_command(const struct CliCommand *command)
 }
 
 void
+cli_help_group(const struct CliCommand *group)
+{
+    printf("Usage: weir %s COMMAND ...\n\n%s\n\nCommands:\n", group->name,
+           group->summary);
+    for (const struct CliCommand *c = group->subs; c->name != NULL; c++) {
+        printf("  %-8s  %s\n", cli_last_word(c), c->summary);
+    }
+    printf("\n`weir %s COMMAND --help` has the options, exit codes and an "
+           "example of each.\n",
+           group->name);
+}
+
+void
 cli_list_options(const struct CliCommand *command)
 {
     for (const GOptionEntry *e = command->options;

@@ -5,7 +5,9 @@
  *   weir COMMAND [options] [arguments]
  *   weir help [COMMAND], weir COMMAND --help, weir --version
  *   weir STORE MNT -o ...     as mount.fuse3 calls us for fstab's fuse.weir
- *   weir --commands, weir COMMAND --long-options     for shell completion
+ *   weir GROUP COMMAND ...              the same for a command of a group
+ *   weir --commands, weir GROUP --commands, weir COMMAND --long-options
+ *                                       for shell completion
  *
  * A command is an entry of a table (struct CliCommand): its help is made from
  * the same entry that parses its options, so the two cannot differ. Options
@@ -22,6 +24,7 @@
 static const struct CliCommand *const groups[] = {
     cli_store_commands, cli_mount_commands,  cli_status_commands,
     cli_drain_commands, cli_verify_commands, cli_upgrade_commands,
+    cli_snapshot_group,
 };
 
 const struct CliCommand *
@@ -32,6 +35,25 @@ cli_find(const char *name)
             if (strcmp(c->name, name) == 0) {
                 return c;
             }
+        }
+    }
+    return NULL;
+}
+
+const char *
+cli_last_word(const struct CliCommand *command)
+{
+    const char *blank = strrchr(command->name, ' ');
+
+    return blank != NULL ? blank + 1 : command->name;
+}
+
+const struct CliCommand *
+cli_find_sub(const struct CliCommand *group, const char *word)
+{
+    for (const struct CliCommand *c = group->subs; c->name != NULL; c++) {
+        if (strcmp(cli_last_word(c), word) == 0) {
+            return c;
         }
     }
     return NULL;
@@ -128,6 +150,33 @@ command_run(const struct CliCommand *command, int argc, char **argv)
     return command->run(argc - first, argv + first);
 }
 
+/* @argv[0] is the group's name. */
+static int
+group_run(const struct CliCommand *group, int argc, char **argv)
+{
+    const struct CliCommand *command;
+
+    if (argc < 2) {
+        return command_usage(group, "something is missing");
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        cli_help_group(group);
+        return CLI_OK;
+    }
+    if (strcmp(argv[1], "--commands") == 0) {
+        for (const struct CliCommand *c = group->subs; c->name != NULL; c++) {
+            printf("%s\n", cli_last_word(c));
+        }
+        return CLI_OK;
+    }
+    command = cli_find_sub(group, argv[1]);
+    if (command == NULL) {
+        return cli_fail(CLI_USAGE, "%s %s: no such command; see weir %s --help",
+                        group->name, argv[1], group->name);
+    }
+    return command_run(command, argc - 1, argv + 1);
+}
+
 static int
 run_help(int argc, char **argv)
 {
@@ -142,7 +191,19 @@ run_help(int argc, char **argv)
         return cli_fail(CLI_USAGE, "%s: no such command; see weir --help",
                         argv[2]);
     }
-    cli_help_command(command);
+    if (command->subs != NULL && argc > 3) {
+        command = cli_find_sub(command, argv[3]);
+        if (command == NULL) {
+            return cli_fail(CLI_USAGE,
+                            "%s %s: no such command; see weir %s --help",
+                            argv[2], argv[3], argv[2]);
+        }
+    }
+    if (command->subs != NULL) {
+        cli_help_group(command);
+    } else {
+        cli_help_command(command);
+    }
     return CLI_OK;
 }
 
@@ -176,6 +237,9 @@ cli_main(int argc, char **argv)
         return CLI_OK;
     }
     command = cli_find(argv[1]);
+    if (command != NULL && command->subs != NULL) {
+        return group_run(command, argc - 1, argv + 1);
+    }
     if (command != NULL) {
         return command_run(command, argc - 1, argv + 1);
     }

@@ -36,10 +36,17 @@ struct CliCommand {
     int min_args, max_args;
     int usage_code;                    /* 0: CLI_USAGE */
     int (*run)(int argc, char **argv); /* what is left beside the options */
+    /* A group: what follows its name is one of these, whose names begin with
+     * the group's ("snapshot create"); of the rest only the summary counts. */
+    const struct CliCommand *subs;
 };
 
 int cli_main(int argc, char **argv);
 const struct CliCommand *cli_find(const char *name);
+/* @word is the last one of its name. */
+const struct CliCommand *cli_find_sub(const struct CliCommand *group,
+                                      const char *word);
+const char *cli_last_word(const struct CliCommand *command);
 
 /* One file each. */
 extern const struct CliCommand cli_store_commands[];   /* cli-store.c */
@@ -48,10 +55,12 @@ extern const struct CliCommand cli_status_commands[];  /* cli-status.c */
 extern const struct CliCommand cli_drain_commands[];   /* cli-drain.c */
 extern const struct CliCommand cli_verify_commands[];  /* cli-verify.c */
 extern const struct CliCommand cli_upgrade_commands[]; /* cli-upgrade.c */
+extern const struct CliCommand cli_snapshot_group[];   /* cli-snapshot.c */
 
 /* cli-help.c */
 void cli_help_all(void);
 void cli_help_command(const struct CliCommand *command);
+void cli_help_group(const struct CliCommand *group);
 void cli_list_commands(void);
 void cli_list_options(const struct CliCommand *command);
 

@@ -11,6 +11,7 @@
  *   weir-set     settings{KEY: VALUE} [disk]  {}: live, and kept
  *   weir-resize  disk, size-bytes             {}: grow
  *   weir-upgrade                              {}: begun; another daemon follows
+ *   weir-snapshot-...                         see control-snapshots.c
  *
  * Each runs on the main thread and is answered at once; only a drain that
  * waits and a verification keep their calls. A setting is first checked and
@@ -36,9 +37,8 @@ answer_error(ControlCall *call, GError *error)
     g_error_free(error);
 }
 
-/* A member of the arguments that must be a string; NULL if it is not there. */
-static const char *
-text_argument(JsonObject *arguments, const char *name)
+const char *
+daemon_text_argument(JsonObject *arguments, const char *name)
 {
     JsonNode *node = json_object_get_member(arguments, name);
 
@@ -113,7 +113,7 @@ run_verify(ControlCall *call, JsonObject *arguments, gpointer user)
     Daemon *daemon = user;
     gint64 rate = json_object_get_int_member_with_default(arguments, "rate", 0);
     struct VerifyOrder order = {
-        .disk = text_argument(arguments, "disk"),
+        .disk = daemon_text_argument(arguments, "disk"),
         .repairs = json_object_get_boolean_member_with_default(arguments,
                                                                "repair", FALSE),
         .bytes_per_second = rate > 0 ? (guint64)rate : 0,
@@ -258,7 +258,7 @@ run_set(ControlCall *call, JsonObject *arguments, gpointer user)
 {
     Daemon *daemon = user;
     JsonNode *settings = json_object_get_member(arguments, "settings");
-    const char *name = text_argument(arguments, "disk");
+    const char *name = daemon_text_argument(arguments, "disk");
     Disk *disk = name != NULL ? store_disk(daemon->store, name) : NULL;
     g_autoptr(GList) keys = NULL;
     GError *error = NULL;
@@ -334,7 +334,7 @@ static void
 run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
 {
     Daemon *daemon = user;
-    const char *name = text_argument(arguments, "disk");
+    const char *name = daemon_text_argument(arguments, "disk");
     gint64 size =
         json_object_get_int_member_with_default(arguments, "size-bytes", 0);
     struct Growth growth = {.store = daemon->store,
@@ -385,5 +385,9 @@ const struct ControlCommand daemon_commands[] = {
     {"weir-set", run_set},
     {"weir-resize", run_resize},
     {"weir-upgrade", run_upgrade},
+    {"weir-snapshot-create", control_snapshot_create},
+    {"weir-snapshot-delete", control_snapshot_delete},
+    {"weir-snapshot-list", control_snapshot_list},
+    {"weir-snapshot-diff", control_snapshot_diff},
     {NULL, NULL},
 };

@@ -107,8 +107,8 @@ take_note(Daemon *daemon, FaceNote *note)
     case FACE_NOTE_SNAPSHOT_CREATE:
     case FACE_NOTE_SNAPSHOT_DELETE:
     case FACE_NOTE_SNAPSHOT_INFO:
-        note->error = -EOPNOTSUPP;
-        break;
+        daemon_snapshot_note(daemon, note);
+        return;
     case FACE_NOTE_ENDED:
         if (daemon->is_handing_over) {
             handover_finish(daemon);

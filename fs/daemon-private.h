@@ -14,6 +14,7 @@
 #include "daemon.h"
 #include "host.h"
 #include "keeper.h"
+#include "snapshots.h"
 #include "status.h"
 #include "takeover.h"
 
@@ -29,6 +30,7 @@ struct Daemon {
     Mount *mount;
     Face *face;
     Cuts *cuts; /* NULL: not built yet, gone already, or nothing is to be cut */
+    Snapshots *snapshots; /* NULL: not built yet, or gone already */
     Keeper *keeper;
     ControlServer *control;
     GMainLoop *loop;
@@ -60,9 +62,11 @@ void daemon_end(Daemon *daemon, int exit_code);
 /* No upload is unanswered, as far as the relay has told. */
 bool daemon_is_quiet(Daemon *daemon);
 void daemon_pause(Daemon *daemon, bool is_paused); /* the user says so */
-/* What the news, a setting or the time may have made possible: cuts, drains,
- * verifications. */
+/* What the news, a setting or the time may have made possible: cuts, snapshots,
+ * drains, verifications. */
 void daemon_advance(Daemon *daemon);
+/* For every client of the control socket; takes @data; @user is the daemon. */
+void daemon_event(void *user, const char *name, JsonObject *data);
 
 /* daemon-news.c */
 enum DaemonMsg { DAEMON_MSG_FACE, DAEMON_MSG_RELAY };
@@ -98,5 +102,22 @@ void verify_begin(Daemon *daemon, ControlCall *call,
 void handover_begin(Daemon *daemon, ControlCall *call);
 void handover_finish(Daemon *daemon); /* the face has left */
 
+/* daemon-snapshots.c */
+void daemon_snapshots_build(Daemon *daemon);
+/* FACE_NOTE_SNAPSHOT_...: answers it, at once or when it is done. */
+void daemon_snapshot_note(Daemon *daemon, FaceNote *note);
+
+/* control-snapshots.c */
+void control_snapshot_create(ControlCall *call, JsonObject *arguments,
+                             gpointer user);
+void control_snapshot_delete(ControlCall *call, JsonObject *arguments,
+                             gpointer user);
+void control_snapshot_list(ControlCall *call, JsonObject *arguments,
+                           gpointer user);
+void control_snapshot_diff(ControlCall *call, JsonObject *arguments,
+                           gpointer user);
+
 /* control-commands.c */
+/* A member of the arguments that must be a string; NULL if it is not there. */
+const char *daemon_text_argument(JsonObject *arguments, const char *name);
 extern const struct ControlCommand daemon_commands[];

@@ -8,12 +8,13 @@
  *   fs      io_uring: /dev/fuse and the store's files        (face.c)
  *   relay   io_uring: the store's files, NBD, timers         (relay.h)
  *   keeper  a timer; may block in a sync                     (keeper.h)
+ *   reaper  something to do; may block in the file system    (snapshots.h)
  *
  * Built in this order, unwound in the reverse one:
  *
  *   store (lock, bitmaps) -> mount point looked at -> relay -> control socket
  *   -> mount -> face -> store marked unclean -> both threads started -> cuts
- *   -> ready
+ *   -> snapshots -> ready
  *
  * The store says "unclean" on disk before the first guest write or upload can
  * happen, and "clean" after the last one; whatever ends this process in
@@ -85,6 +86,9 @@ daemon_look(Daemon *daemon)
     if (daemon->cuts != NULL) {
         cuts_figures(daemon->cuts, &daemon->input.cuts);
     }
+    if (daemon->snapshots != NULL) {
+        snapshots_figures(daemon->snapshots, &daemon->input.snapshots);
+    }
     daemon->input.is_paused = daemon->is_paused;
     daemon->input.restarts = daemon->takeover.memo.restarts;
     daemon->input.takeover = takeover_word(&daemon->takeover);
@@ -108,6 +112,9 @@ daemon_advance(Daemon *daemon)
     /* A face that leaves is not asked for a cut any more. */
     if (daemon->cuts != NULL && !daemon->is_handing_over) {
         cuts_look(daemon->cuts);
+    }
+    if (daemon->snapshots != NULL) {
+        snapshots_look(daemon->snapshots);
     }
     ticket_look_all(daemon);
 }
@@ -372,8 +379,8 @@ hear(void *user)
     daemon_news_take(user);
 }
 
-static void
-cut_event(void *user, const char *name, JsonObject *data)
+void
+daemon_event(void *user, const char *name, JsonObject *data)
 {
     Daemon *daemon = user;
 
@@ -389,7 +396,7 @@ build_cuts(Daemon *daemon)
         .relay = daemon->relay,
         .face = daemon->face,
         .hear = hear,
-        .event = cut_event,
+        .event = daemon_event,
         .user = daemon,
     };
 
@@ -465,6 +472,7 @@ static void
 daemon_unwind(Daemon *daemon, bool was_up, GError **error)
 {
     g_clear_pointer(&daemon->keeper, keeper_free);
+    g_clear_pointer(&daemon->snapshots, snapshots_free);
     g_clear_pointer(&daemon->cuts, cuts_free);
     if (was_up) {
         daemon_news_take(daemon);
@@ -539,6 +547,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
     was_up = daemon_build(daemon, &daemon->error);
     if (was_up) {
         build_cuts(daemon);
+        daemon_snapshots_build(daemon);
         daemon_watch(daemon);
         daemon_look(daemon);
         notify_send("READY=1");

@@ -4,7 +4,8 @@
  *
  *   weir-upgrade     answered at once: the rest ends the conversation
  *     relay paused   uploads under way get a moment to be answered; the guest
- *                    is served meanwhile
+ *                    is served meanwhile. No snapshot is made any more, and a
+ *                    guest that is frozen for one is thawed
  *     face leaves    takes nothing more, answers what it has taken; the
  *                    guest's pause begins
  *     memo           says that nothing is unanswered
@@ -24,6 +25,7 @@
 #include <poll.h>
 
 #define GRACE_US (300 * 1000)
+#define THAW_US  (10 * G_USEC_PER_SEC)
 #define LOOK_MS  5
 
 /* Somebody unmounted meanwhile: there is nothing to hand over. */
@@ -51,8 +53,10 @@ leave_cb(gpointer data)
 {
     Daemon *daemon = data;
 
-    if (!daemon_is_quiet(daemon) &&
-        g_get_monotonic_time() < daemon->handover_us + GRACE_US) {
+    gint64 waited_us = g_get_monotonic_time() - daemon->handover_us;
+
+    if ((!daemon_is_quiet(daemon) && waited_us < GRACE_US) ||
+        (!snapshots_is_quiet(daemon->snapshots) && waited_us < THAW_US)) {
         return G_SOURCE_CONTINUE;
     }
     daemon->handover_source = 0;
@@ -85,5 +89,6 @@ handover_begin(Daemon *daemon, ControlCall *call)
     g_message("hands over to the next daemon");
     control_call_return_object(call, json_object_new());
     relay_pause(daemon->relay, TRUE);
+    snapshots_stop(daemon->snapshots);
     daemon->handover_source = g_timeout_add(LOOK_MS, leave_cb, daemon);
 }

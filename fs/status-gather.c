@@ -40,6 +40,21 @@ gather_disk(const Store *store, Disk *disk, Relay *relay,
     }
 }
 
+static void
+gather_snapshots(Store *store, struct StatusInput *input)
+{
+    Snapshot last;
+
+    input->of = store;
+    input->n_snapshots = snapshot_list_count(store->snapshots);
+    input->snapshot_bytes = store_snapshots_bytes(store);
+    if (snapshot_list_latest(store->snapshots, &last)) {
+        input->last_snapshot_us = last.wall_us;
+    }
+    input->snapshot_every_s = store->settings.snapshot_every_s;
+    input->snapshot_keep = store->settings.snapshot_keep;
+}
+
 void
 status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
               struct StatusInput *input)
@@ -61,6 +76,7 @@ status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
         gather_disk(store, store->disks[i], relay, &input->disks[i]);
         input->is_cut |= input->disks[i].is_cut;
     }
+    gather_snapshots(store, input);
     if (fstatvfs(store->dir_fd, &fs) == 0) {
         input->host_free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     }

@@ -26,14 +26,22 @@ named_in() { # WHERE WORD…: each is a word of the text on stdin
     done
 }
 
+commands=()
 for command in $("$WEIR" --commands); do
     [ "$command" != help ] || continue
-    usage=$("$WEIR" "$command" --help | sed -n '1,/^$/{ s/^Usage: //; /./p }')
+    mapfile -t words < <("$WEIR" "$command" --commands 2>/dev/null || :)
+    [ ${#words[@]} -gt 0 ] || words=('')
+    for word in "${words[@]}"; do commands+=("$command${word:+ $word}"); done
+done
+for command in "${commands[@]}"; do
+    read -ra words <<<"$command"
+    usage=$("$WEIR" "${words[@]}" --help |
+        sed -n '1,/^$/{ s/^Usage: //; /./p }')
     [[ $(section weir.1 SYNOPSIS) == *"$usage"$'\n'* ]] ||
         fail "weir.1's synopsis has no '$usage'"
     grep -q "^| .*\`weir $command " "$top_dir/README.md" ||
         fail "README.md has no row for $command"
-    for option in $("$WEIR" "$command" --long-options); do
+    for option in $("$WEIR" "${words[@]}" --long-options); do
         case $option in
         --help | --foreground | --options) ;; # there as -f and -o
         *) named_in "weir.1's synopsis of $command" "$option" <<<"$usage" ;;
@@ -46,6 +54,7 @@ new_store 16M "$(uri far)"
 "$WEIR" set "$STORE" on-cut=true
 mount_store
 drain_store
+"$WEIR" snapshot create "$STORE" a >/dev/null
 "$tests_dir/tools/qmp" "$STORE/control.sock" query-commands |
     jq -r '.[].name' >"$T/commands"
 mapfile -t words <"$T/commands"

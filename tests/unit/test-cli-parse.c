@@ -192,7 +192,20 @@ test_bad_usage_is_one_line_and_its_code(void **state)
     } cases[] = {
         {2, {NULL}},
         {2, {"bogus", NULL}},
-        {2, {"snapshot", "create", "/nowhere", NULL}},
+        {2, {"snapshot", NULL}},
+        {2, {"snapshot", "bogus", "/nowhere", NULL}},
+        {2, {"snapshot", "create", NULL}},
+        {2, {"snapshot", "create", "/nowhere", "../x", NULL}},
+        {2, {"snapshot", "create", "/nowhere", "a", "b", NULL}},
+        {2, {"snapshot", "delete", "/nowhere", NULL}},
+        {2, {"snapshot", "list", "/nowhere", "--extents", NULL}},
+        {2, {"snapshot", "diff", "/nowhere", NULL}},
+        {2, {"snapshot", "diff", "/nowhere", "a", "b", "c", NULL}},
+        {2, {"help", "snapshot", "bogus", NULL}},
+        {1, {"snapshot", "create", "/nowhere", "a", NULL}},
+        {1, {"snapshot", "list", "/nowhere", NULL}},
+        {1, {"snapshot", "delete", "/nowhere", "a", NULL}},
+        {1, {"snapshot", "diff", "/nowhere", "a", NULL}},
         {2, {"help", "bogus", NULL}},
         {2, {"status", "--bogus", NULL}},
         {2, {"status", "a", "b", NULL}},
@@ -249,38 +262,71 @@ test_bad_usage_is_one_line_and_its_code(void **state)
     }
 }
 
+/* @sub: of the group @name, or NULL. */
 static void
-test_every_command_has_its_help(void **state)
+check_help(const char *name, const char *sub)
 {
-    struct Said list, help, same;
+    struct Said help, same;
+
+    run(sub ? (const char *[]){name, sub, "--help", NULL}
+            : (const char *[]){name, "--help", NULL},
+        &help);
+    run((const char *[]){"help", name, sub, NULL}, &same);
+    assert_int_equal(help.code, 0);
+    assert_string_equal(help.text[0], same.text[0]);
+    assert_string_equal(help.text[1], "");
+    assert_non_null(strstr(help.text[0], "Usage: weir "));
+    assert_non_null(strstr(help.text[0], "\nOptions:\n"));
+    assert_non_null(strstr(help.text[0], "\nExit codes:\n"));
+    assert_non_null(strstr(help.text[0], "\nExample:\n  weir "));
+    for (char *c = help.text[0], *end; *c != '\0'; c = end + 1) {
+        end = strchr(c, '\n');
+        assert_non_null(end);
+        assert_true(end - c <= 80);
+    }
+}
+
+/* Those of the program, or of @group; their number. */
+static unsigned
+check_all_help(const char *group)
+{
     g_auto(GStrv) names = NULL;
     unsigned count = 0;
+    struct Said list;
 
-    (void)state;
-    run((const char *[]){"--commands", NULL}, &list);
+    run(group ? (const char *[]){group, "--commands", NULL}
+              : (const char *[]){"--commands", NULL},
+        &list);
     assert_int_equal(list.code, 0);
     names = g_strsplit(g_strstrip(list.text[0]), "\n", -1);
     for (char **name = names; *name != NULL; name++) {
+        const struct CliCommand *command = group ? NULL : cli_find(*name);
+
         if (strcmp(*name, "help") == 0) {
             continue;
         }
-        run((const char *[]){*name, "--help", NULL}, &help);
-        run((const char *[]){"help", *name, NULL}, &same);
-        assert_int_equal(help.code, 0);
-        assert_string_equal(help.text[0], same.text[0]);
-        assert_string_equal(help.text[1], "");
-        assert_non_null(strstr(help.text[0], "Usage: weir "));
-        assert_non_null(strstr(help.text[0], "\nOptions:\n"));
-        assert_non_null(strstr(help.text[0], "\nExit codes:\n"));
-        assert_non_null(strstr(help.text[0], "\nExample:\n  weir "));
-        for (char *c = help.text[0], *end; *c != '\0'; c = end + 1) {
-            end = strchr(c, '\n');
-            assert_non_null(end);
-            assert_true(end - c <= 80);
+        if (command != NULL && command->subs != NULL) {
+            count += check_all_help(*name);
+        } else {
+            check_help(group ? group : *name, group ? *name : NULL);
+            count++;
         }
-        count++;
     }
-    assert_int_equal(count, 15);
+    return count;
+}
+
+static void
+test_every_command_has_its_help(void **state)
+{
+    struct Said help, same;
+
+    (void)state;
+    assert_int_equal(check_all_help(NULL), 19);
+    run((const char *[]){"snapshot", "--help", NULL}, &help);
+    run((const char *[]){"help", "snapshot", NULL}, &same);
+    assert_int_equal(help.code, 0);
+    assert_string_equal(help.text[0], same.text[0]);
+    assert_non_null(strstr(help.text[0], "\n  create    "));
 }
 
 static void

@@ -251,40 +251,6 @@ test_sizes_and_durations_are_short(void **state)
     }
 }
 
-static void
-test_snapshots_have_a_line(void **state)
-{
-    Store store = {.snapshots = snapshot_list_new()};
-    Snapshot snapshot = {.id = 1, .name = "before-upgrade"};
-    struct StatusInput input;
-    g_autofree char *none = NULL;
-    g_autofree char *one = NULL;
-    g_autofree char *two = NULL;
-
-    (void)state;
-    fill(&input, 1, 0);
-    none = text_of(&input, NULL);
-    assert_null(strstr(none, "snapshot"));
-    input.of = &store;
-    snapshot.wall_us = input.wall_us - 5 * 60 * SECOND;
-    snapshot_list_put(store.snapshots, &snapshot);
-    one = text_of(&input, NULL);
-    assert_fits(one);
-    assert_non_null(strstr(one, "  1 snapshot keeps 0 B   last: "
-                                "before-upgrade of "));
-    assert_non_null(strstr(one, "(5 min ago)\n"));
-    snapshot.id = 2;
-    snapshot_list_put(store.snapshots, &snapshot);
-    strcpy(input.snapshots.error, "no room");
-    strcpy(input.snapshots.hook_error, "on-thaw: exit status 1");
-    two = text_of(&input, NULL);
-    assert_fits(two);
-    assert_non_null(strstr(two, "  2 snapshots keep "));
-    assert_non_null(strstr(two, "snapshot-every FAILED"));
-    assert_non_null(strstr(two, "hook FAILED: on-thaw: exit status 1\n"));
-    snapshot_list_free(store.snapshots);
-}
-
 int
 main(void)
 {
@@ -296,7 +262,6 @@ main(void)
         cmocka_unit_test(test_cut_and_what_is_in_its_way_are_shown),
         cmocka_unit_test(test_bar_is_full_only_when_all_is_there),
         cmocka_unit_test(test_sizes_and_durations_are_short),
-        cmocka_unit_test(test_snapshots_have_a_line),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -131,27 +131,17 @@ check_fields(JsonObject *object, const struct Field *fields)
 static void
 check_schema(JsonObject *root)
 {
-    static const struct Field top[] = {{"schema_version", 'i'},
-                                       {"store", 's'},
-                                       {"state", 's'},
-                                       {"mounted", 'b'},
-                                       {"consistent", 'o'},
-                                       {"cuts", 'o'},
-                                       {"hook", 'o'},
-                                       {"oldest_unreplicated_time", 'S'},
-                                       {"dirty_bytes", 'i'},
-                                       {"sealed_bytes", 'i'},
-                                       {"inflight_bytes", 'i'},
-                                       {"buffer", 'o'},
-                                       {"rates", 'o'},
-                                       {"eta_seconds", 'I'},
-                                       {"diverging", 'b'},
-                                       {"throttled", 'b'},
-                                       {"disks", 'a'},
-                                       {"jobs", 'a'},
-                                       {"snapshots", 'a'},
-                                       {"snapshotting", 'o'},
-                                       {NULL, 0}};
+    static const struct Field top[] = {
+        {"schema_version", 'i'}, {"store", 's'},
+        {"state", 's'},          {"mounted", 'b'},
+        {"consistent", 'o'},     {"cuts", 'o'},
+        {"hook", 'o'},           {"oldest_unreplicated_time", 'S'},
+        {"dirty_bytes", 'i'},    {"sealed_bytes", 'i'},
+        {"inflight_bytes", 'i'}, {"buffer", 'o'},
+        {"rates", 'o'},          {"eta_seconds", 'I'},
+        {"diverging", 'b'},      {"throttled", 'b'},
+        {"disks", 'a'},          {"jobs", 'a'},
+        {"snapshots", 'a'},      {NULL, 0}};
     static const struct Field consistent[] = {
         {"cut", 'I'},      {"time", 'S'},   {"age_seconds", 'I'},
         {"in_place", 'b'}, {"pinned", 'I'}, {NULL, 0}};
@@ -166,10 +156,6 @@ check_schema(JsonObject *root)
                                           {"cow_bytes", 'i'},
                                           {"cow_limit_bytes", 'I'},
                                           {NULL, 0}};
-    static const struct Field snapshotting[] = {
-        {"busy", 'b'}, {"hook_error", 'S'}, {"every_seconds", 'i'},
-        {"keep", 'i'}, {"next_time", 'S'},  {"error", 'S'},
-        {NULL, 0}};
     static const struct Field rates[] = {{"guest_write_bps", 'I'},
                                          {"dirty_bps", 'I'},
                                          {"upload_bps", 'I'},
@@ -187,8 +173,6 @@ check_schema(JsonObject *root)
     check_fields(json_object_get_object_member(root, "hook"), hook);
     check_fields(json_object_get_object_member(root, "buffer"), buffer);
     check_fields(json_object_get_object_member(root, "rates"), rates);
-    check_fields(json_object_get_object_member(root, "snapshotting"),
-                 snapshotting);
     for (guint i = 0; i < json_array_get_length(disks); i++) {
         check_fields(json_array_get_object_element(disks, i), disk);
     }
@@ -383,52 +367,6 @@ test_cuts_and_hook_are_shown(void **state)
     assert_non_null(strstr(metrics, "vm1\"} 7\n# HELP weir_cut_timestamp"));
     assert_non_null(strstr(metrics, "weir_hook_failures_total{instance_name="
                                     "\"/srv/weir/vm1\"} 5\n"));
-}
-
-static void
-test_snapshots_are_shown(void **state)
-{
-    Fixture *f = *state;
-    Store store = {.snapshots = snapshot_list_new()};
-    Snapshot snapshot = {.id = 3, .name = "daily", .cut = 7};
-    g_autoptr(JsonObject) root = NULL;
-    g_autofree char *metrics = NULL;
-    JsonObject *object;
-
-    snapshot.wall_us = f->input.wall_us - 60 * SECOND;
-    snapshot_list_put(store.snapshots, &snapshot);
-    f->input.of = &store;
-    f->input.n_snapshots = 1;
-    f->input.snapshot_bytes = GIB;
-    f->input.last_snapshot_us = snapshot.wall_us;
-    f->input.snapshot_every_s = 3600;
-    f->input.snapshot_keep = 24;
-    f->input.snapshots.next_us = f->input.now_us + 60 * SECOND;
-    strcpy(f->input.snapshots.error, "no room");
-    tick(f);
-    root = build(f);
-    check_schema(root);
-    object = json_object_get_object_member(root, "snapshotting");
-    assert_string_equal(json_object_get_string_member(object, "next_time"),
-                        "2023-11-14T22:14:20Z");
-    assert_string_equal(json_object_get_string_member(object, "error"),
-                        "no room");
-    assert_true(json_object_get_null_member(object, "hook_error"));
-    object = json_array_get_object_element(
-        json_object_get_array_member(root, "snapshots"), 0);
-    assert_string_equal(json_object_get_string_member(object, "name"), "daily");
-    object = json_object_get_object_member(root, "buffer");
-    assert_int_equal(json_object_get_int_member(object, "cow_bytes"), GIB);
-    assert_int_equal(json_object_get_int_member(object, "used_bytes"), 5 * GIB);
-    metrics = metrics_text(&f->input, &f->tracker);
-    assert_non_null(strstr(metrics, "weir_snapshots{instance_name="
-                                    "\"/srv/weir/vm1\"} 1\n"));
-    assert_non_null(
-        strstr(metrics, "\"} 1073741824\n# HELP weir_snapshot_last"));
-    assert_non_null(strstr(metrics, "weir_snapshot_last_time_seconds{"
-                                    "instance_name=\"/srv/weir/vm1\"} "
-                                    "1699999940\n"));
-    snapshot_list_free(store.snapshots);
 }
 
 static void
@@ -647,7 +585,6 @@ main(void)
         TEST(test_in_place_only_while_all_is_settled),
         TEST(test_consistent_is_the_last_whole_cut),
         TEST(test_cuts_and_hook_are_shown),
-        TEST(test_snapshots_are_shown),
         TEST(test_between_cuts_nothing_is_stalled),
         TEST(test_eta_is_debt_over_what_it_shrinks_by),
         TEST(test_eta_is_null_when_more_gets_dirty_than_drains),
