@@ -35,5 +35,12 @@ void check_mended(struct Check *check, int err, const char *what);
 void check_names(struct Check *check, const char *where, int fd,
                  bool (*is_known)(const struct Check *check, const char *name));
 
+/* @name in @fd's directory, which is @where, is left over: told, and deleted. */
+void check_leftover(struct Check *check, const char *where, int fd,
+                    const char *name);
+
+/* check-snapshots.c: of all disks */
+void check_snapshots(struct Check *check);
+
 /* check-disk.c */
 void check_disk(struct Check *check, const struct ConfDisk *disk);

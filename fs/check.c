@@ -16,7 +16,8 @@
  * Nothing is written without --repair. That mends what can be mended without
  * loss, always so that more counts as dirty and never less: bitmaps, intent
  * files, the state (written as an opening would take it: store-state.c), and
- * leftovers are deleted. What a disk consists of is in check-disk.c.
+ * leftovers are deleted. What a disk consists of is in check-disk.c,
+ * snapshots are in check-snapshots.c.
  *
  * The lock is held for the time of the check, so that nobody serves the store
  * meanwhile; a store in use is refused as busy. To repair it is taken as for a
@@ -201,6 +202,16 @@ mend_leftover(struct Check *check, int fd, const char *name)
 }
 
 void
+check_leftover(struct Check *check, const char *where, int fd, const char *name)
+{
+    check_tell(check, CHECK_NOTE, "%s%s is left of something interrupted",
+               where, name);
+    if (check->repairs) {
+        mend_leftover(check, fd, name);
+    }
+}
+
+void
 check_names(struct Check *check, const char *where, int fd,
             bool (*is_known)(const struct Check *check, const char *name))
 {
@@ -219,11 +230,7 @@ check_names(struct Check *check, const char *where, int fd,
             continue;
         }
         if (store_is_leftover(name) || store_is_socket(dirfd(dir), name)) {
-            check_tell(check, CHECK_NOTE,
-                       "%s%s is left of something interrupted", where, name);
-            if (check->repairs) {
-                mend_leftover(check, dirfd(dir), name);
-            }
+            check_leftover(check, where, dirfd(dir), name);
         } else {
             check_tell(check, CHECK_NOTE, "%s%s is not weir's", where, name);
         }
@@ -265,6 +272,7 @@ check_all(struct Check *check)
     for (unsigned i = 0; i < check->conf.n_disks; i++) {
         check_disk(check, &check->conf.disks[i]);
     }
+    check_snapshots(check);
     fd = open(check->path, STORE_DIR_FLAGS);
     if (fd >= 0) {
         check_names(check, "", fd, is_store_name);

@@ -9,11 +9,13 @@
  *   STORE/.old-vda    renamed from vda
  *   its files         unlinked, the directory too
  *
- * A crash in between leaves files that no opening looks at. A store goes disk
- * by disk, then weir.conf, the rest, and last the lock, which is held
- * throughout. Files that weir does not know are nobody's to delete: the
- * directory that holds them stays.
+ * Its part of the snapshots goes with it; their records stay, for the disks that
+ * are left. A crash in between leaves files that no opening looks at. A store
+ * goes disk by disk, then the snapshots, weir.conf, the rest, and last the lock,
+ * which is held throughout. Files that weir does not know are nobody's to delete:
+ * the directory that holds them stays.
  */
+#include "snapshot-private.h"
 #include "store-private.h"
 
 #include <dirent.h>
@@ -138,11 +140,18 @@ check_dirty(const struct Removal *removal, GError **error)
     return ok;
 }
 
-/* Is it a file that weir keeps in a disk's directory? */
+/* Is it a file that weir keeps in a disk's directory, or about snapshots? */
 static bool
-is_disk_file(const char *name)
+is_known_file(const char *name)
 {
-    return store_is_disk_file(name) || g_str_has_suffix(name, ".tmp");
+    static const char *const suffixes[] = {"", SNAPSHOT_GONE, SNAPSHOT_MAP,
+                                           SNAPSHOT_DATA};
+    bool is_known = store_is_disk_file(name) || g_str_has_suffix(name, ".tmp");
+
+    for (unsigned i = 0; !is_known && i < G_N_ELEMENTS(suffixes); i++) {
+        is_known = snapshot_file_id(name, suffixes[i]) != 0;
+    }
+    return is_known;
 }
 
 int
@@ -163,7 +172,11 @@ store_delete_directory(StoreIo *io, int dir_fd, const char *path,
         return -ENOMEM;
     }
     while (!err && (entry = readdir(dir))) {
-        if (is_disk_file(entry->d_name)) {
+        if (!strcmp(entry->d_name, STORE_POINTS)) {
+            g_autofree char *inner = g_build_filename(path, name, NULL);
+
+            err = store_delete_directory(io, fd, inner, entry->d_name);
+        } else if (is_known_file(entry->d_name)) {
             err = io->ops->unlink(io, fd, entry->d_name, 0);
         }
     }
@@ -221,13 +234,20 @@ delete_leftovers(struct Removal *removal, GError **error)
     StoreIo *io = removal->io;
     DIR *dir = opendir(removal->path);
     struct dirent *entry;
-    int err =
-        dir ? io->ops->unlink(io, removal->dir_fd, STORE_CONF, 0) : -errno;
+    int err = dir ? 0 : -errno;
+
+    if (!err) {
+        err = store_delete_directory(io, removal->dir_fd, removal->path,
+                                     STORE_SNAPSHOTS);
+    }
+    if (!err) {
+        err = io->ops->unlink(io, removal->dir_fd, STORE_CONF, 0);
+    }
 
     while (!err && (entry = readdir(dir))) {
         const char *name = entry->d_name;
 
-        if (!strcmp(name, STORE_LOCK)) {
+        if (!strcmp(name, STORE_LOCK) || !strcmp(name, STORE_SNAPSHOTS)) {
             continue;
         }
         if (store_is_own_file(name) || g_str_has_suffix(name, ".tmp") ||
@@ -285,6 +305,57 @@ remove_store(struct Removal *removal, GError **error)
     return err == 0;
 }
 
+/* How many snapshots there are, or of a disk: are kept in its points. */
+struct Counting {
+    int dir_fd; /* of records */
+    bool is_disk;
+    unsigned count;
+};
+
+static void
+count_snapshot(const char *name, void *user)
+{
+    struct Counting *counting = user;
+    uint64_t id = snapshot_file_id(name, counting->is_disk ? SNAPSHOT_MAP : "");
+    char record[SNAPSHOT_NAME_LEN];
+    struct stat st;
+
+    snapshot_file_name(record, id, "");
+    counting->count +=
+        id && !fstatat(counting->dir_fd, record, &st, AT_SYMLINK_NOFOLLOW);
+}
+
+static void
+say_snapshots(const struct Removal *removal)
+{
+    g_autofree char *records =
+        g_build_filename(removal->path, STORE_SNAPSHOTS, NULL);
+    g_autofree char *points =
+        removal->name
+            ? g_build_filename(removal->path, removal->name, STORE_POINTS, NULL)
+            : NULL;
+    struct Counting counting = {.dir_fd = open(records, STORE_DIR_FLAGS),
+                                .is_disk = removal->name != NULL};
+    int fd = open(points ? points : records, STORE_DIR_FLAGS);
+
+    if (counting.dir_fd >= 0 && fd >= 0) {
+        (void)snapshot_files_names(fd, count_snapshot, &counting);
+    }
+    if (counting.count && removal->name) {
+        g_message("disk %s: what it was in %u snapshots goes with it",
+                  removal->name, counting.count);
+    } else if (counting.count) {
+        g_message("%u snapshots go with store %s", counting.count,
+                  removal->path);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (counting.dir_fd >= 0) {
+        close(counting.dir_fd);
+    }
+}
+
 gboolean
 store_remove(StoreIo *io, const char *address, gboolean discard, GError **error)
 {
@@ -297,6 +368,7 @@ store_remove(StoreIo *io, const char *address, gboolean discard, GError **error)
          (!removal.name || find_disk(&removal, &index, error)) &&
          (discard || check_dirty(&removal, error));
     if (ok) {
+        say_snapshots(&removal);
         ok = removal.name ? remove_disk(&removal, index, error)
                           : remove_store(&removal, error);
     }

@@ -15,7 +15,9 @@
  *                epoch, except of a state that was lost and is made anew
  *   holds, advancing, pinned
  *                numbers of cuts, and -time of the first and last; absent: 0
- *   past         the id of a snapshot, see store.h; absent: 0
+ *   past         ids of snapshots that are no newer than what is held
+ *   last-snapshot
+ *                no snapshot was ever given a larger id
  *   cut          of a disk: what its own target was made equal to
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
@@ -26,21 +28,15 @@
  * the state does not list was never served; one that the state lists with
  * another target, size or granularity changed in between; the caller compares.
  *
- * The text is a GKeyFile only to be readable; nobody is to edit it. Numbers
- * are strict all the same: a state that passes the checksum was written by a
- * weir, but maybe by one with a bug.
+ * The form is that of sealed-text.h.
  */
 #include "state.h"
 
 #include "conf.h"
+#include "sealed-text.h"
 
 #include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
-#include <xxhash.h>
-
-#define CHECKSUM_LINE "# checksum "
-#define CHECKSUM_LEN  (sizeof(CHECKSUM_LINE) - 1 + 16 + 1)
 
 static const char *const dirty_names[] = {
     [STATE_DIRTY_FILE] = "file",
@@ -72,39 +68,6 @@ state_disk(const struct State *state, unsigned id)
         }
     }
     return NULL;
-}
-
-static void
-format_checksum(const char *text, size_t len, char line[CHECKSUM_LEN + 1])
-{
-    snprintf(line, CHECKSUM_LEN + 1, CHECKSUM_LINE "%016" PRIx64 "\n",
-             (uint64_t)XXH3_64bits(text, len));
-}
-
-static bool
-get_number(GKeyFile *file, const char *group, const char *key, uint64_t max,
-           uint64_t *value)
-{
-    g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
-
-    return text && conf_number_parse(text, 0, max, value);
-}
-
-static bool
-get_bool(GKeyFile *file, const char *group, const char *key, bool *value)
-{
-    g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
-
-    return text && conf_bool_parse(text, value);
-}
-
-/* One that states of earlier versions lack; @value stays as it is then. */
-static bool
-get_later_number(GKeyFile *file, const char *group, const char *key,
-                 uint64_t max, uint64_t *value)
-{
-    return !g_key_file_has_key(file, group, key, NULL) ||
-           get_number(file, group, key, max, value);
 }
 
 /* "seconds.nanoseconds", where seconds may be negative. */
@@ -145,9 +108,9 @@ parse_attr(GKeyFile *file, const char *group, struct DiskAttr *attr)
 {
     uint64_t mode, uid, gid;
 
-    if (!get_number(file, group, "mode", 07777, &mode) ||
-        !get_number(file, group, "uid", UINT32_MAX, &uid) ||
-        !get_number(file, group, "gid", UINT32_MAX, &gid)) {
+    if (!sealed_text_number(file, group, "mode", 07777, &mode) ||
+        !sealed_text_number(file, group, "uid", UINT32_MAX, &uid) ||
+        !sealed_text_number(file, group, "gid", UINT32_MAX, &gid)) {
         return false;
     }
     attr->mode = (mode_t)mode;
@@ -191,46 +154,36 @@ parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
     uint64_t id, bits;
 
     if (!conf_number_parse(group + strlen("disk "), 1, UINT_MAX, &id) ||
-        !get_number(file, group, "size", INT64_MAX, &disk->size_bytes) ||
-        !get_number(file, group, "cluster-bits", CONF_CLUSTER_BITS_MAX,
-                    &bits) ||
+        !sealed_text_number(file, group, "size", INT64_MAX,
+                            &disk->size_bytes) ||
+        !sealed_text_number(file, group, "cluster-bits", CONF_CLUSTER_BITS_MAX,
+                            &bits) ||
         !parse_contact(file, group, &disk->contact) ||
-        !get_bool(file, group, "in-doubt", &disk->is_in_doubt)) {
+        !sealed_text_bool(file, group, "in-doubt", &disk->is_in_doubt)) {
         return false;
     }
     disk->id = (unsigned)id;
     disk->cluster_bits = (unsigned)bits;
     disk->target = g_key_file_get_string(file, group, "target", NULL);
     return parse_dirty(file, group, &disk->dirty) &&
-           get_later_number(file, group, "sequence", UINT64_MAX,
-                            &disk->sequence) &&
-           get_later_number(file, group, "cut", INT64_MAX, &disk->cut) &&
+           sealed_text_later_number(file, group, "sequence", UINT64_MAX,
+                                    &disk->sequence) &&
+           sealed_text_later_number(file, group, "cut", INT64_MAX,
+                                    &disk->cut) &&
            parse_attr(file, group, &disk->attr) &&
-           get_number(file, group, "raw-inode", UINT64_MAX, &disk->raw.inode) &&
-           get_number(file, group, "raw-size", INT64_MAX,
-                      &disk->raw.size_bytes) &&
+           sealed_text_number(file, group, "raw-inode", UINT64_MAX,
+                              &disk->raw.inode) &&
+           sealed_text_number(file, group, "raw-size", INT64_MAX,
+                              &disk->raw.size_bytes) &&
            get_time(file, group, "raw-mtime", &disk->raw.mtime);
-}
-
-static bool
-parse_uuid(const char *text, uint8_t uuid[16])
-{
-    bool is_good = text && strlen(text) == 32;
-
-    for (unsigned i = 0; is_good && i < 32; i++) {
-        int digit = g_ascii_xdigit_value(text[i]);
-
-        is_good = digit >= 0;
-        uuid[i / 2] = (uint8_t)(uuid[i / 2] << 4 | (digit & 15));
-    }
-    return is_good;
 }
 
 static bool
 get_instant(GKeyFile *file, const char *key, int64_t *wall_us)
 {
     uint64_t value = 0;
-    bool is_good = get_later_number(file, "state", key, INT64_MAX, &value);
+    bool is_good =
+        sealed_text_later_number(file, "state", key, INT64_MAX, &value);
 
     *wall_us = (int64_t)value;
     return is_good;
@@ -239,12 +192,14 @@ get_instant(GKeyFile *file, const char *key, int64_t *wall_us)
 static bool
 parse_cuts(GKeyFile *file, struct StoreCuts *cuts)
 {
-    return get_later_number(file, "state", "holds", INT64_MAX, &cuts->holds) &&
-           get_later_number(file, "state", "advancing", INT64_MAX,
-                            &cuts->advancing) &&
-           get_later_number(file, "state", "pinned", INT64_MAX,
-                            &cuts->pinned) &&
-           get_later_number(file, "state", "past", INT64_MAX, &cuts->past) &&
+    return sealed_text_later_number(file, "state", "holds", INT64_MAX,
+                                    &cuts->holds) &&
+           sealed_text_later_number(file, "state", "advancing", INT64_MAX,
+                                    &cuts->advancing) &&
+           sealed_text_later_number(file, "state", "pinned", INT64_MAX,
+                                    &cuts->pinned) &&
+           sealed_text_later_number(file, "state", "past", INT64_MAX,
+                                    &cuts->past) &&
            get_instant(file, "holds-time", &cuts->holds_us) &&
            get_instant(file, "pinned-time", &cuts->pinned_us);
 }
@@ -272,23 +227,26 @@ static const char *
 parse_file(GKeyFile *file, struct State *state)
 {
     g_auto(GStrv) groups = g_key_file_get_groups(file, NULL);
-    g_autofree char *uuid = g_key_file_get_string(file, "state", "uuid", NULL);
     uint64_t version;
 
-    if (!get_number(file, "state", "version", UINT_MAX, &version) ||
+    if (!sealed_text_number(file, "state", "version", UINT_MAX, &version) ||
         version != STATE_VERSION) {
         return "another version wrote it";
     }
-    if (!parse_uuid(uuid, state->uuid) ||
-        !get_bool(file, "state", "clean", &state->is_clean) ||
-        !get_number(file, "state", "sequence", UINT64_MAX, &state->sequence) ||
-        !get_later_number(file, "state", "epoch", INT64_MAX, &state->epoch) ||
+    if (!sealed_text_uuid(file, "state", state->uuid) ||
+        !sealed_text_bool(file, "state", "clean", &state->is_clean) ||
+        !sealed_text_number(file, "state", "sequence", UINT64_MAX,
+                            &state->sequence) ||
+        !sealed_text_later_number(file, "state", "epoch", INT64_MAX,
+                                  &state->epoch) ||
+        !sealed_text_later_number(file, "state", "last-snapshot", INT64_MAX,
+                                  &state->last_snapshot) ||
         !parse_cuts(file, &state->cuts)) {
         return "a value of [state] is missing or malformed";
     }
     state->epoch_before = state->epoch;
-    if (!get_later_number(file, "state", "epoch-before", state->epoch,
-                          &state->epoch_before)) {
+    if (!sealed_text_later_number(file, "state", "epoch-before", state->epoch,
+                                  &state->epoch_before)) {
         return "a value of [state] is missing or malformed";
     }
     for (char **group = groups; *group; group++) {
@@ -311,21 +269,10 @@ const char *
 state_parse(const char *text, size_t len, struct State *state)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
-    char line[CHECKSUM_LEN + 1];
-    const char *why = NULL;
+    const char *why = sealed_text_parse(text, len, file);
 
     *state = (struct State){0};
-    if (len < CHECKSUM_LEN) {
-        return "it is cut short";
-    }
-    format_checksum(text, len - CHECKSUM_LEN, line);
-    if (memcmp(text + len - CHECKSUM_LEN, line, CHECKSUM_LEN)) {
-        return "its checksum is wrong";
-    }
-    if (!g_key_file_load_from_data(file, text, len - CHECKSUM_LEN,
-                                   G_KEY_FILE_NONE, NULL)) {
-        why = "it cannot be parsed";
-    } else {
+    if (!why) {
         why = parse_file(file, state);
     }
     if (why) {
@@ -348,8 +295,7 @@ format_disk(GKeyFile *file, const struct StateDisk *disk)
     g_key_file_set_string(file, group, "known", contact_names[disk->contact]);
     g_key_file_set_string(file, group, "dirty", dirty_names[disk->dirty]);
     g_key_file_set_uint64(file, group, "sequence", disk->sequence);
-    g_key_file_set_string(file, group, "in-doubt",
-                          disk->is_in_doubt ? "yes" : "no");
+    sealed_text_set_bool(file, group, "in-doubt", disk->is_in_doubt);
     if (disk->cut) {
         g_key_file_set_uint64(file, group, "cut", disk->cut);
     }
@@ -367,26 +313,20 @@ char *
 state_format(const struct State *state, size_t *len)
 {
     g_autoptr(GKeyFile) file = g_key_file_new();
-    g_autoptr(GString) uuid = g_string_new(NULL);
-    g_autofree char *body = NULL;
-    char line[CHECKSUM_LEN + 1];
 
-    for (unsigned i = 0; i < sizeof(state->uuid); i++) {
-        g_string_append_printf(uuid, "%02x", state->uuid[i]);
-    }
     g_key_file_set_uint64(file, "state", "version", STATE_VERSION);
-    g_key_file_set_string(file, "state", "uuid", uuid->str);
-    g_key_file_set_string(file, "state", "clean",
-                          state->is_clean ? "yes" : "no");
+    sealed_text_set_uuid(file, "state", state->uuid);
+    sealed_text_set_bool(file, "state", "clean", state->is_clean);
     g_key_file_set_uint64(file, "state", "sequence", state->sequence);
     g_key_file_set_uint64(file, "state", "epoch", state->epoch);
     g_key_file_set_uint64(file, "state", "epoch-before", state->epoch_before);
+    if (state->last_snapshot) {
+        g_key_file_set_uint64(file, "state", "last-snapshot",
+                              state->last_snapshot);
+    }
     format_cuts(file, &state->cuts);
     for (unsigned i = 0; i < state->n_disks; i++) {
         format_disk(file, &state->disks[i]);
     }
-    body = g_key_file_to_data(file, len, NULL);
-    format_checksum(body, *len, line);
-    *len += CHECKSUM_LEN;
-    return g_strconcat(body, line, NULL);
+    return sealed_text_format(file, len);
 }

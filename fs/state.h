@@ -7,8 +7,7 @@
  *          checkpoint says, and the attributes that the face shows.
  * Threads: any; pure functions.
  * Units:   bytes.
- * Shapes:  GKeyFile text; the last line is "# checksum XXXXXXXXXXXXXXXX", the
- *          XXH3 of every byte before it, in hex.
+ * Shapes:  sealed-text.h.
  * Errors:  damage is no error: state_parse() says in words what is wrong, and
  *          the caller takes the store as not closed cleanly.
  */
@@ -54,6 +53,7 @@ struct State {
     uint64_t epoch;        /* of the last serve, or of its end; 0: none */
     uint64_t epoch_before; /* what files must be of; less after a loss only */
     struct StoreCuts cuts;
+    uint64_t last_snapshot; /* no larger id was given by then */
     unsigned n_disks;
     struct StateDisk disks[STORE_DISKS_MAX];
 };
@@ -65,7 +65,8 @@ const char *state_parse(const char *text, size_t len, struct State *state);
 char *state_format(const struct State *state, size_t *len);
 
 /* What the far side holds is not known any more. The numbers go on from one
- * that cannot have been used: the present in seconds, and cuts are rarer. */
+ * that cannot have been used: the present in seconds, and cuts are rarer. All
+ * snapshots that there are are past. */
 void state_lose_cuts(struct StoreCuts *cuts);
 
 const struct StateDisk *state_disk(const struct State *state, unsigned id);

@@ -18,16 +18,21 @@
 #define RAM_BYTES (16u << 20) /* of all disks */
 #define RAM_LEAST (1u << 20)  /* of one */
 
+int
+store_open_direct(StoreIo *io, int dir_fd, const char *name, int flags)
+{
+    int fd = io->ops->open(io, dir_fd, name, flags | O_DIRECT, 0600);
+
+    return fd == -EINVAL ? io->ops->open(io, dir_fd, name, flags, 0600) : fd;
+}
+
 static void
 open_file(Store *store, Disk *disk)
 {
     const int flags = O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC;
     StoreIo *io = store->io;
-    int fd = io->ops->open(io, disk->dir_fd, STORE_COW, flags | O_DIRECT, 0600);
+    int fd = store_open_direct(io, disk->dir_fd, STORE_COW, flags);
 
-    if (fd == -EINVAL) {
-        fd = io->ops->open(io, disk->dir_fd, STORE_COW, flags, 0600);
-    }
     disk->aside_fd = fd;
     if (fd >= 0) {
         (void)io->ops->unlink(io, disk->dir_fd, STORE_COW, 0);

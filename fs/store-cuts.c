@@ -11,6 +11,7 @@
  * group, with the store mounted or at rest meanwhile, is seen to lack the cut
  * that the others hold.
  */
+#include "snapshot.h"
 #include "state.h"
 #include "store-private.h"
 
@@ -47,5 +48,6 @@ state_lose_cuts(struct StoreCuts *cuts)
 
     *cuts = (struct StoreCuts){
         .advancing = MAX(now_s, MAX(cuts->holds, cuts->advancing)),
+        .past = SNAPSHOT_ID_MAX, /* an opening makes it the last one */
     };
 }

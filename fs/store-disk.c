@@ -162,6 +162,7 @@ store_disk_free(StoreIo *io, Disk *disk)
         bitmap_free(disk->hot);
     }
     aside_free(disk->aside);
+    points_free(disk->points);
     pthread_mutex_destroy(&disk->attr_lock);
     g_free(disk->target);
     g_free(disk);
@@ -188,7 +189,8 @@ store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
     if (open_files(store, disk, flags, error) &&
         check_raw(store, disk, conf->size_bytes, error)) {
         disk->map = disk_map_new(conf->size_bytes, conf->cluster_bits);
-        if (disk->map) {
+        disk->points = points_new();
+        if (disk->map && disk->points) {
             return disk;
         }
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,

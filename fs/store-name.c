@@ -168,8 +168,9 @@ store_private_umask(void)
 bool
 store_is_own_file(const char *name)
 {
-    static const char *const own[] = {STORE_CONF,   STORE_LOCK,    STORE_STATE,
-                                      STORE_SOCKET, STORE_RESERVE, NULL};
+    static const char *const own[] = {
+        STORE_CONF,    STORE_LOCK,      STORE_STATE, STORE_SOCKET,
+        STORE_RESERVE, STORE_SNAPSHOTS, NULL};
 
     return g_strv_contains(own, name);
 }
@@ -177,9 +178,9 @@ store_is_own_file(const char *name)
 bool
 store_is_disk_file(const char *name)
 {
-    static const char *const own[] = {STORE_RAW, STORE_DIRTY, INTENT_FILE,
-                                      ZERO_FILE, STORE_SUMS,  STORE_SENT,
-                                      STORE_COW, NULL};
+    static const char *const own[] = {STORE_RAW, STORE_DIRTY,  INTENT_FILE,
+                                      ZERO_FILE, STORE_SUMS,   STORE_SENT,
+                                      STORE_COW, STORE_POINTS, NULL};
 
     return g_strv_contains(own, name);
 }

@@ -25,6 +25,8 @@
 #define STORE_COW       "cow"         /* has a name for an instant only */
 #define STORE_SUMS      "remote-sums" /* the relay's */
 #define STORE_SENT      "sent-log"    /* likewise */
+#define STORE_SNAPSHOTS "snapshots"   /* a directory */
+#define STORE_POINTS    "points"      /* of a disk, likewise */
 #define STORE_NEW       ".new-"       /* a disk that is being made */
 #define STORE_OLD       ".old-"       /* a disk that is being removed */
 #define STORE_FILE_MAX  (4u << 20)    /* weir.conf, state */
@@ -115,6 +117,8 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 }
 
 /* store-aside.c */
+/* With O_DIRECT, where the file system knows that; files are made 0600. */
+int store_open_direct(StoreIo *io, int dir_fd, const char *name, int flags);
 gboolean store_aside_open(Store *store, Disk *disk, GError **error);
 
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */

@@ -98,6 +98,7 @@ lose(struct State *state, const struct Conf *conf, uint64_t newest)
         .epoch = MAX(state->epoch, newest) + 2,
         .epoch_before = newest,
         .cuts = state->cuts,
+        .last_snapshot = state->last_snapshot,
         .n_disks = conf->n_disks,
     };
 

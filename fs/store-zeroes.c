@@ -14,6 +14,7 @@
  * before anything is read: the relay reads the image itself and knows of no
  * list.
  */
+#include "snapshot.h"
 #include "store-private.h"
 #include "zero-file.h"
 
@@ -80,7 +81,12 @@ store_zeroes_punch(Store *store, Disk *disk, const ZeroList *list)
     for (unsigned i = 0; res == 0 && i < list->count; i++) {
         const struct ZeroRange *range = &list->range[i];
 
-        res = store_heat(store, disk, range->offset, range->len);
+        res = store_snapshot_keep(
+            store, disk,
+            run_outward(range->offset, range->len, disk->cluster_bits));
+        if (res == 0) {
+            res = store_heat(store, disk, range->offset, range->len);
+        }
         if (res == 0) {
             res = io->ops->fallocate(io, disk->map_fd, PUNCH, range->offset,
                                      range->len);
@@ -104,6 +110,23 @@ settle_list(Store *store, Disk *disk, int fd, const ZeroList *list,
         store_zeroes_changed(disk, &none);
     }
     return res;
+}
+
+int
+store_zeroes_get(Store *store, Disk *disk, ZeroList *list)
+{
+    StoreIo *io = store->io;
+    int fd = io->ops->open(io, disk->dir_fd, ZERO_FILE,
+                           O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    uint64_t sequence;
+
+    *list = (ZeroList){0};
+    if (fd < 0) {
+        return fd == -ENOENT ? 0 : fd;
+    }
+    (void)store_zeroes_load(store, disk, fd, list, &sequence);
+    io->ops->close(io, fd);
+    return 0;
 }
 
 static int

@@ -33,6 +33,7 @@
  * believed: nothing is uploaded meanwhile, so that a newer one has the same
  * bits or more.
  */
+#include "snapshot-private.h"
 #include "store-private.h"
 
 #include <errno.h>
@@ -167,6 +168,10 @@ write_state(Store *store, bool is_clean, GError **error)
         state.epoch = is_clean ? store_end_epoch(store) : store->epoch;
         state.epoch_before = state.epoch;
     }
+    if (is_clean) {
+        store->saved_snapshot = 0; /* the exact one */
+    }
+    state.last_snapshot = MAX(store->last_snapshot, store->saved_snapshot);
     memcpy(state.uuid, store->uuid, sizeof(state.uuid));
     for (unsigned i = 0; i < store->n_disks; i++) {
         Disk *disk = store->disks[i];
@@ -244,6 +249,7 @@ store_serve(Store *store, GError **error)
 {
     assert(!store->is_read_only);
     store_lock_sign(store->io, store->lock_fd);
+    store_snapshots_tidy(store);
     for (unsigned i = 0; i < store->n_disks; i++) {
         Disk *disk = store->disks[i];
         int err = disk->target ? store_track_begin(store, disk) : 0;
@@ -417,6 +423,7 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
     atomic_store(&store->sequence, state.sequence);
     take_epochs(store, &state);
     store->cuts = state.cuts;
+    store->last_snapshot = state.last_snapshot;
     for (unsigned i = 0; ok && i < conf->n_disks; i++) {
         Disk *disk = store_disk_open(store, &conf->disks[i], flags, error);
 
@@ -426,7 +433,8 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
             store->disks[store->n_disks++] = disk;
         }
     }
-    ok = ok && load_disks(store, &state, why, error);
+    ok = ok && load_disks(store, &state, why, error) &&
+         store_snapshots_open(store, error);
     state_deinit(&state);
     return ok;
 }
@@ -477,6 +485,8 @@ store_open(StoreIo *io, const char *path, unsigned flags, GError **error)
     g_mutex_init(&store->checkpoint_lock);
     store->io = io;
     store->dir_fd = store->lock_fd = -1;
+    store->snapshots = snapshot_list_new();
+    store->snapshot_files = snapshot_files_new();
     store->is_read_only = flags & STORE_OPEN_READ;
     if (!real) {
         store_set_errno(error, STORE_ERROR_FAILED, errno,
@@ -501,6 +511,7 @@ store_free(Store *store)
 {
     StoreIo *io = store->io;
 
+    store_snapshots_close(store);
     for (unsigned i = 0; i < store->n_disks; i++) {
         store_disk_free(io, store->disks[i]);
     }

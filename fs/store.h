@@ -22,6 +22,7 @@
  *          zeroes (zero-list.h), remote-sums (relay/sums.h), sent-log
  *          (relay/sent-log.h)
  *          STORE/control.sock
+ *          STORE/snapshots, STORE/NAME/points: see snapshot.h
  * Errors:  gboolean + GError of STORE_ERROR; store_exit_code() turns one into
  *          the documented exit code.
  */
@@ -181,6 +182,10 @@ typedef struct Store {
     struct StoreCuts cuts;              /* main thread; of cuts.h */
     struct SnapshotList *snapshots;     /* see snapshot.h */
     uint64_t last_snapshot;             /* largest id that was ever given */
+    /* What the state says of it, while served: more, so that it need not be
+     * saved for each. */
+    uint64_t saved_snapshot;
+    struct SnapshotFiles *snapshot_files; /* of store-snapshots.c */
 } Store;
 
 /* What files are written with last, before store_close_clean(). */
@@ -239,7 +244,10 @@ int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);
 int store_zeroes_renew(Store *store, Disk *disk);
 /* ... and after it: that is punched. */
 int store_zeroes_settle(Store *store, Disk *disk);
-/* Punch @list, durably. Blocks. 0 or -errno. */
+/* What is on the list, of a store that no face serves. 0 or -errno. */
+int store_zeroes_get(Store *store, Disk *disk, ZeroList *list);
+/* Punch @list, durably; what snapshots need of it is kept before. Nobody else
+ * writes the disk. Blocks. 0 or -errno. */
 int store_zeroes_punch(Store *store, Disk *disk, const ZeroList *list);
 /* The list is this one now. */
 void store_zeroes_changed(Disk *disk, const ZeroList *list);
