@@ -31,6 +31,7 @@
 #include "points-private.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #define LOOK_WORDS 1024 /* of 64 clusters, at a time */
@@ -155,12 +156,6 @@ word_of(const Bitmap *map, uint64_t w)
                : 0;
 }
 
-static uint64_t
-next_of(const Bitmap *map, uint64_t from)
-{
-    return bitmap_count(map) ? bitmap_next_dirty(map, from) : UINT64_MAX;
-}
-
 static bool
 has(const Bitmap *map, uint64_t cluster)
 {
@@ -173,15 +168,33 @@ min(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* First cluster within [@from, @end) that one of them has, or may have; or
- * @end. */
+/* First cluster within [@from, @end) that is in @map, or @end. Most of what is
+ * asked ends within a word or two: no need to know what comes behind. */
+static uint64_t
+next_in(const Bitmap *map, uint64_t from, uint64_t end)
+{
+    if (!bitmap_count(map)) {
+        return end;
+    }
+    for (unsigned i = 0; i < 2 && from < end; i++) {
+        uint64_t near = word_of(map, from >> 6) >> (from & 63);
+
+        if (near) {
+            return min(end, from + (unsigned)__builtin_ctzll(near));
+        }
+        from = (from | 63) + 1;
+    }
+    return from < end ? min(end, bitmap_next_dirty(map, from)) : end;
+}
+
+/* ... that one of them has, or may have; or @end. */
 static uint64_t
 next_in_chain(struct Chain chain, uint64_t from, uint64_t end)
 {
     for (const Point *p = chain.first; p != chain.last && from < end;
          p = p->younger) {
-        end = min(end, next_of(p->kept, from));
-        end = min(end, next_of(p->unsure, from));
+        end = next_in(p->kept, from, end);
+        end = next_in(p->unsure, from, end);
     }
     return end;
 }
@@ -292,7 +305,7 @@ find_in_chain(const Point *first, uint64_t cluster, uint64_t max, Point **found,
         end = min(end, bitmap_next_clean(p->unsure, cluster));
     } else if (p) {
         end = min(end, bitmap_next_clean(p->kept, cluster));
-        end = min(end, next_of(p->unsure, cluster));
+        end = next_in(p->unsure, cluster, end);
     }
     if (p) {
         end = min(end, bitmap_clusters(p->kept));
@@ -487,6 +500,8 @@ look_for(Points *points, uint64_t id, bool is_needed, uint64_t from,
             from = end;
         }
         unlock(points);
+        /* Not to be stopped with the lock in hand the next time. */
+        (void)sched_yield();
     }
     return is_found;
 }

@@ -432,13 +432,14 @@ static void
 test_unsure_sector_stays_so_when_its_page_is_written(void **state)
 {
     struct Fixture *f = *state;
+    const char damaged[512] = "damaged";
 
     scatter(f, 40);
     put_all(f);
     for (unsigned i = 0; i < 5; i++) {
         unsigned s = (unsigned)seed_below(&f->seed, 19);
 
-        put_sector(f, s, "damaged");
+        put_sector(f, s, damaged);
         f->is_unsure[s] = true;
         assert_loads(f);
         scatter(f, 5);

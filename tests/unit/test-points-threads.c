@@ -14,13 +14,14 @@
 #include "tests/lib/test.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 #define BITS     12
 #define CLUSTERS 200
-#define IDS      400
+#define IDS      150
 #define KEPT     6 /* points at a time */
-#define WRITES   150
+#define WRITES   60
 #define READERS  3
 #define GARBAGE  UINT32_MAX
 
@@ -87,6 +88,7 @@ reader_thread(void *data)
         if (last > back) {
             read_one(s, last - back, seed_below(&r->seed, CLUSTERS));
         }
+        (void)sched_yield(); /* the writer, too, wants the lock */
     }
     return NULL;
 }
@@ -115,6 +117,7 @@ looker_thread(void *data)
         }
         s->wrong += points_count(s->points) > IDS;
         (void)points_is_needed(s->points, id);
+        (void)sched_yield();
     }
     return NULL;
 }
