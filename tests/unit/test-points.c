@@ -318,7 +318,7 @@ do_write(struct Model *m)
     }
 }
 
-/* Some have been loaded from a damaged file, and what it did not lose. */
+/* Some have been loaded from a damaged file, and may have what it lost. */
 static void
 do_add(struct Model *m)
 {
@@ -341,9 +341,18 @@ do_add(struct Model *m)
 
         bitmap_set_run(point_unsure(p->point), run);
         memset(p->unsure + run.first, 1, run.count);
+        run = some_run(m);
+        bitmap_set_run(point_kept(p->point), run);
+        memset(p->kept + run.first, 1, run.count);
+        memcpy(p->file, m->disk, sizeof(p->file));
+    }
+    points_add(m->points, p->point);
+    if (seed_below(&m->seed, 10) == 0) { /* it did not come to anything */
+        assert_ptr_equal(points_remove(m->points, p->id), p->point);
+        point_free(p->point);
+        return;
     }
     m->n_chain++;
-    points_add(m->points, p->point);
 }
 
 static void
