@@ -15,6 +15,12 @@
  * Up to the rename NAME is what it was, from then on it is the new content as
  * a whole; after the last step it stays so. An error of the last step leaves
  * the new content in view, and which of the two a power cut leaves is open.
+ *
+ * That takes a block, which a full file system does not have. Swapped, it takes
+ * none: a spare of the same length has its blocks, and both have their names:
+ *
+ *   fsync the directory | write over SPARE | fsync it | exchange SPARE and NAME
+ *   | fsync the directory
  */
 #include "store-io.h"
 
@@ -171,6 +177,16 @@ kernel_rename(StoreIo *io, int dirfd, const char *from, const char *to)
 }
 
 static int
+kernel_exchange(StoreIo *io, int dirfd, const char *a, const char *b)
+{
+    (void)io;
+    if (!is_component(a) || !is_component(b)) {
+        return -EINVAL;
+    }
+    return renameat2(dirfd, a, dirfd, b, RENAME_EXCHANGE) < 0 ? -errno : 0;
+}
+
+static int
 kernel_unlink(StoreIo *io, int dirfd, const char *name, int flags)
 {
     (void)io;
@@ -235,6 +251,7 @@ static const struct StoreIoOps kernel_ops = {
     .ftruncate = kernel_ftruncate,
     .fallocate = kernel_fallocate,
     .rename = kernel_rename,
+    .exchange = kernel_exchange,
     .unlink = kernel_unlink,
     .lseek = kernel_lseek,
     .prep = kernel_prep,
@@ -294,6 +311,55 @@ store_io_replace(StoreIo *io, int dirfd, const char *name, const void *data,
         return r;
     }
     return io->ops->fsync(io, dirfd);
+}
+
+/* @data over the content of @name, if that has the same length; durable. */
+static int
+overwrite_synced(StoreIo *io, int dirfd, const char *name, const void *data,
+                 size_t len)
+{
+    int fd = io->ops->open(io, dirfd, name, O_WRONLY, 0);
+    ssize_t n;
+    int r = -EINVAL;
+
+    if (fd < 0) {
+        return fd;
+    }
+    if (io->ops->lseek(io, fd, 0, SEEK_END) == (off_t)len) {
+        n = io->ops->pwrite(io, fd, data, len, 0);
+        r = n < 0 ? (int)n : (size_t)n != len ? -EIO : 0;
+    }
+    r = r < 0 ? r : io->ops->fsync(io, fd);
+    (void)io->ops->close(io, fd);
+    return r;
+}
+
+int
+store_io_swap(StoreIo *io, int dirfd, const char *name, const char *spare,
+              const void *data, size_t len, mode_t mode)
+{
+    /* Before it is overwritten the spare has to be the spare on disk, too: an
+     * exchange that nobody synced may have left it under the other name. */
+    int r = io->ops->fsync(io, dirfd);
+
+    if (r == 0 && overwrite_synced(io, dirfd, spare, data, len) == 0 &&
+        io->ops->exchange(io, dirfd, spare, name) == 0) {
+        r = io->ops->fsync(io, dirfd);
+        if (r == 0) {
+            return 0;
+        }
+    }
+    /* For the same reason it goes when the directory cannot be synced: the
+     * next sync that succeeds would not make that one good (rule 20). */
+    (void)io->ops->unlink(io, dirfd, spare, 0);
+    if (r < 0) {
+        return r;
+    }
+    r = store_io_replace(io, dirfd, name, data, len, mode);
+    if (r == 0 && write_synced(io, dirfd, spare, data, len, mode) < 0) {
+        (void)io->ops->unlink(io, dirfd, spare, 0);
+    }
+    return r;
 }
 
 /* The content of @fd behind a NUL, malloc'd. */

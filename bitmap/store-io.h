@@ -59,6 +59,8 @@ struct StoreIoOps {
     int (*fallocate)(StoreIo *io, int fd, int mode, uint64_t offset,
                      uint64_t len);
     int (*rename)(StoreIo *io, int dirfd, const char *from, const char *to);
+    /* The two names change places. */
+    int (*exchange)(StoreIo *io, int dirfd, const char *a, const char *b);
     int (*unlink)(StoreIo *io, int dirfd, const char *name, int flags);
     off_t (*lseek)(StoreIo *io, int fd, off_t offset, int whence);
 
@@ -83,6 +85,17 @@ StoreIo *store_io_kernel(void);
  */
 int store_io_replace(StoreIo *io, int dirfd, const char *name, const void *data,
                      size_t len, mode_t mode);
+
+/*
+ * store_io_swap() - the same, without need for room
+ * What @name was is kept as @spare, and the next time overwritten in place and
+ * exchanged with it. Without a spare of that very length, or on a file system
+ * that cannot exchange, the content is replaced, and the spare made if there is
+ * room for it: so lengths should seldom change. Who keeps @name open over more
+ * than one swap may read a mixture.
+ */
+int store_io_swap(StoreIo *io, int dirfd, const char *name, const char *spare,
+                  const void *data, size_t len, mode_t mode);
 
 /* The whole of a small file, NUL-terminated behind @len, malloc'd; at most
  * @max bytes, else -EFBIG. */

@@ -436,7 +436,7 @@ unmake_store(struct Making *making)
 {
     g_autofree char *parent = g_path_get_dirname(making->path);
     g_autofree char *base = g_path_get_basename(making->path);
-    static const char *const own[] = {STORE_STATE, STORE_LOCK};
+    static const char *const own[] = {STORE_STATE, STORE_SPARE, STORE_LOCK};
     StoreIo *io = making->io;
     int parent_fd;
 

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#define BLOCK         4096
 #define CHECKSUM_LINE "# checksum "
 #define CHECKSUM_LEN  (sizeof(CHECKSUM_LINE) - 1 + 16 + 1)
 
@@ -28,12 +29,17 @@ format_checksum(const char *text, size_t len, char line[CHECKSUM_LEN + 1])
 char *
 sealed_text_format(GKeyFile *file, size_t *len)
 {
-    g_autofree char *body = g_key_file_to_data(file, len, NULL);
+    g_autofree char *body = g_key_file_to_data(file, NULL, NULL);
+    GString *text = g_string_new(body);
     char line[CHECKSUM_LEN + 1];
 
-    format_checksum(body, *len, line);
-    *len += CHECKSUM_LEN;
-    return g_strconcat(body, line, NULL);
+    while ((text->len + CHECKSUM_LEN) % BLOCK != 0) {
+        g_string_append_c(text, '\n');
+    }
+    format_checksum(text->str, text->len, line);
+    g_string_append(text, line);
+    *len = text->len;
+    return g_string_free(text, FALSE);
 }
 
 const char *

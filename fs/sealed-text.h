@@ -5,8 +5,10 @@
  * Purpose: what is common to the state and the records of snapshots: the last
  *          line says whether the text is whole, and values are read strictly.
  * Threads: any; pure functions.
- * Shapes:  the last line is "# checksum XXXXXXXXXXXXXXXX", the XXH3 of every
- *          byte before it, in hex.
+ * Shapes:  filled up with empty lines to a multiple of 4096 bytes, so that its
+ *          length seldom changes (store_io_swap()); the last line is
+ *          "# checksum XXXXXXXXXXXXXXXX", the XXH3 of every byte before it, in
+ *          hex.
  * Errors:  false, or in words what is wrong.
  */
 #pragma once

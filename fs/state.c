@@ -3,7 +3,7 @@
  * state.c - what weir itself remembers of a store between two runs
  *
  * The state decides whether a bitmap is believed, so it must never be half
- * right. It is replaced as a whole (store_io_replace), ends with a checksum,
+ * right. It is replaced as a whole (store_io_swap), ends with a checksum,
  * and whatever is odd about it leads to one answer: not clean. Then every
  * cluster counts as dirty and in doubt, and the live disk opens all the same
  * (rule 23).

@@ -169,8 +169,8 @@ bool
 store_is_own_file(const char *name)
 {
     static const char *const own[] = {
-        STORE_CONF,    STORE_LOCK,      STORE_STATE, STORE_SOCKET,
-        STORE_RESERVE, STORE_SNAPSHOTS, NULL};
+        STORE_CONF,    STORE_LOCK,  STORE_STATE,     STORE_SOCKET,
+        STORE_RESERVE, STORE_SPARE, STORE_SNAPSHOTS, NULL};
 
     return g_strv_contains(own, name);
 }

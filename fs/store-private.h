@@ -20,6 +20,7 @@
 #define STORE_STATE     "state"
 #define STORE_SOCKET    "control.sock"
 #define STORE_RESERVE   "reserve"
+#define STORE_SPARE     "state.spare" /* for the next state */
 #define STORE_RAW       "disk.raw"
 #define STORE_DIRTY     "dirty"
 #define STORE_COW       "cow"         /* has a name for an instant only */

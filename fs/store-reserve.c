@@ -2,14 +2,15 @@
 /*
  * store-reserve.c - room for the state on a file system that is full
  *
- * Everything else that a store needs room for has it from the start of a serve
- * on: checkpoint, intent, sent-log and zero record are written in place. The
- * state is replaced as a whole, which takes a block or two. So that a guest
- * which has filled the file system can neither keep its store from being ended
- * cleanly nor from being mounted again (rule 21), a file of nothing is kept,
- * which is given up when the state meets ENOSPC, or a serve begins without room
- * for its sockets, and made again at once. One that is short, because a crash
- * came while it was made or there was no more room then, is filled up.
+ * Everything that a store needs room for has it from the start of a serve on:
+ * checkpoint, intent, sent-log and zero record are written in place, and the
+ * state over the one before it (store_io_swap()). A state that got longer, or a
+ * serve that begins, takes a block or two. So that a guest which has filled the
+ * file system can neither keep its store from being ended cleanly nor from
+ * being mounted again (rule 21), a file of nothing is kept, which is given up
+ * when the state meets ENOSPC, or a serve begins without room for its sockets,
+ * and made again at once. One that is short, because a crash came while it was
+ * made or there was no more room then, is filled up.
  *
  * File systems that write elsewhere, like btrfs, may want more than was freed:
  * there it is no promise, only likely.
@@ -35,12 +36,12 @@ has_room(const Store *store, uint64_t bytes)
            (uint64_t)host.f_bavail * host.f_frsize >= bytes;
 }
 
-static bool
-is_filled(int fd)
+static uint64_t
+filled_bytes(int fd)
 {
     struct stat st;
 
-    return !fstat(fd, &st) && (uint64_t)st.st_blocks * 512 >= RESERVE_BYTES;
+    return fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 void
@@ -49,24 +50,23 @@ store_reserve_keep(Store *store)
     const int flags = O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC;
     StoreIo *io = store->io;
     int fd = io->ops->open(io, store->dir_fd, STORE_RESERVE, flags, 0600);
+    uint64_t had;
     int err = -ENOSPC;
 
     if (fd < 0) {
         return; /* not to be had */
     }
-    if (is_filled(fd)) {
-        io->ops->close(io, fd);
-        return;
-    }
+    had = filled_bytes(fd);
     /* As much of it as there is, before the guest takes it; and not beyond the
-     * end of the file, where xfs frees blocks when it runs out of others. */
-    for (uint64_t bytes = RESERVE_BYTES; err && bytes >= LEAST_BYTES;
-         bytes /= 2) {
+     * end of the file, where xfs frees blocks when it runs out of others. What
+     * it has is not asked for again: xfs wants room even for that. */
+    for (uint64_t bytes = RESERVE_BYTES;
+         err && bytes > had && bytes >= LEAST_BYTES; bytes /= 2) {
         err = io->ops->fallocate(io, fd, 0, 0, bytes);
     }
     err = err ? err : io->ops->fsync(io, fd);
     io->ops->close(io, fd);
-    if (err) {
+    if (err && had < LEAST_BYTES) {
         (void)io->ops->unlink(io, store->dir_fd, STORE_RESERVE, 0);
     }
 }

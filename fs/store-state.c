@@ -62,7 +62,7 @@ store_put_state(StoreIo *io, int dir_fd, const struct State *state)
     size_t len;
 
     text = state_format(state, &len);
-    return store_io_replace(io, dir_fd, STORE_STATE, text, len, 0600);
+    return store_io_swap(io, dir_fd, STORE_STATE, STORE_SPARE, text, len, 0600);
 }
 
 /* Raises @epoch to the largest one that @disk's intent file speaks of. */

@@ -16,6 +16,7 @@
  *          STORE/state       GKeyFile, replaced atomically: clean or not,
  *                            checkpoint sequence, per disk: how the target
  *                            was accepted, and the face's attributes
+ *          STORE/state.spare what it was before, overwritten by the next one
  *          STORE/reserve     a file of nothing: room for the state when the
  *                            file system is full
  *          STORE/NAME/disk.raw, dirty (bitmap-file.h), intent (intent.h),

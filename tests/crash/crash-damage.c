@@ -8,12 +8,12 @@
  *
  * A store that has a past is recorded: two lives that ended cleanly with
  * something left to upload, a third that did not end. Of each of its files
- * but disk.raw and the reserve, which nothing reads: every byte is flipped (of
- * large files one of sixteen, drawn, unless all bits are asked for), every
- * page is zeroed, and the file is replaced by what it was at earlier instants,
- * before the last clean end. The store has to open (a damaged weir.conf may be
- * refused, as damage), nothing wrong may be read, and no cluster may be called
- * clean that is not equal.
+ * but disk.raw, and the reserve and the spare state, which nothing reads: every
+ * byte is flipped (of large files one of sixteen, drawn, unless all bits are
+ * asked for), every page is zeroed, and the file is replaced by what it was at
+ * earlier instants, before the last clean end. The store has to open (a damaged
+ * weir.conf may be refused, as damage), nothing wrong may be read, and no
+ * cluster may be called clean that is not equal.
  */
 #include "judge.h"
 #include "tests/lib/command.h"
@@ -83,7 +83,8 @@ is_metadata(const Judge *judge, const struct CrashName *name)
     const struct CrashFile *file = &judge->states.files[name->node];
 
     return file->base && file != judge->states.raw &&
-           strcmp(name->name, "reserve") != 0;
+           strcmp(name->name, "reserve") != 0 &&
+           strcmp(name->name, "state.spare") != 0;
 }
 
 /*

@@ -228,6 +228,11 @@ apply_name(struct CrashNames *names, const RecordEntry *entry)
     if (entry->end != RECORD_NEVER && entry->result < 0) {
         return;
     }
+    if (entry->kind == RECORD_EXCHANGE) {
+        crash_set_name(names, entry->node, entry->name, entry->other_to);
+        crash_set_name(names, entry->node, entry->name_to, entry->other);
+        return;
+    }
     if (entry->kind == RECORD_LINK) {
         crash_set_name(names, entry->node, entry->name, entry->other);
     } else {
@@ -260,6 +265,7 @@ crash_apply(CrashStates *states, const struct CrashUnit *unit, bool is_base,
         break;
     case RECORD_LINK:
     case RECORD_RENAME:
+    case RECORD_EXCHANGE:
     case RECORD_UNLINK:
         apply_name(is_base ? &states->base_names : &states->now_names, entry);
         break;

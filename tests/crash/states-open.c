@@ -326,8 +326,8 @@ crash_target_event(CrashStates *states, const struct CrashEvent *event)
  * For people
  */
 static const char *const kind_names[RECORD_KINDS] = {
-    "write",  "zero", "grow",  "size",  "sync",       "link", "rename",
-    "unlink", "send", "flush", "guest", "guest sync", "mark"};
+    "write",    "zero",   "grow", "size",  "sync",  "link",       "rename",
+    "exchange", "unlink", "send", "flush", "guest", "guest sync", "mark"};
 static const char *const fate_names[] = {"lost", "kept", "torn"};
 
 void

@@ -162,6 +162,7 @@ happen(CrashStates *states, const struct CrashEvent *event)
     case RECORD_SIZE:
     case RECORD_LINK:
     case RECORD_RENAME:
+    case RECORD_EXCHANGE:
     case RECORD_UNLINK:
         if (entry->node == states->lock) {
             crash_apply(states, &(struct CrashUnit){entry, NULL}, true,

@@ -109,6 +109,12 @@ fault_rename(StoreIo *io, int dirfd, const char *from, const char *to)
 }
 
 static int
+fault_exchange(StoreIo *io, int dirfd, const char *a, const char *b)
+{
+    return PASS(io, exchange, dirfd, a, b);
+}
+
+static int
 fault_unlink(StoreIo *io, int dirfd, const char *name, int flags)
 {
     return PASS(io, unlink, dirfd, name, flags);
@@ -195,6 +201,7 @@ static const struct StoreIoOps fault_ops = {
     .ftruncate = fault_ftruncate,
     .fallocate = fault_fallocate,
     .rename = fault_rename,
+    .exchange = fault_exchange,
     .unlink = fault_unlink,
     .lseek = fault_lseek,
     .prep = fault_prep,

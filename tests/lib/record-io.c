@@ -231,6 +231,31 @@ record_rename(StoreIo *io, int dirfd, const char *from, const char *to)
 }
 
 static int
+record_exchange(StoreIo *io, int dirfd, const char *a, const char *b)
+{
+    RecordIo *record = self_of(io);
+    RecordEntry *entry;
+    struct stat st;
+    int r;
+
+    /* Of two that are there: else nothing happens. */
+    entry = fstatat(dirfd, b, &st, AT_SYMLINK_NOFOLLOW)
+                ? NULL
+                : begin_named(record, RECORD_EXCHANGE, dirfd, a);
+    if (entry) {
+        record_log_lock(record->log);
+        entry->other_to = record_log_node_locked(record->log, &st, false);
+        record_log_unlock(record->log);
+    }
+    r = inner(io)->ops->exchange(inner(io), dirfd, a, b);
+    if (entry) {
+        record_name(entry->name_to, b);
+        end_on(record, entry, dirfd, r);
+    }
+    return r;
+}
+
+static int
 record_unlink(StoreIo *io, int dirfd, const char *name, int flags)
 {
     RecordIo *record = self_of(io);
@@ -311,6 +336,7 @@ static const struct StoreIoOps record_ops = {
     .ftruncate = record_ftruncate,
     .fallocate = record_fallocate,
     .rename = record_rename,
+    .exchange = record_exchange,
     .unlink = record_unlink,
     .lseek = record_lseek,
     .prep = record_prep,

@@ -34,9 +34,10 @@ enum RecordKind {
     RECORD_SYNC,   /* node: what ended before this began is durable after it */
     RECORD_LINK,   /* node: directory; other: new; name */
     RECORD_RENAME, /* node: directory; other: moved; from name to name_to */
-    RECORD_UNLINK, /* node: directory; other: whose name it was; name */
-    RECORD_SEND,   /* conn, offset, len, data (NULL: zeroes) at the target */
-    RECORD_FLUSH,  /* conn, or all if RECORD_NONE: a flush at the target */
+    RECORD_EXCHANGE, /* node: directory; other: name, other_to: name_to */
+    RECORD_UNLINK,   /* node: directory; other: whose name it was; name */
+    RECORD_SEND,     /* conn, offset, len, data (NULL: zeroes) at the target */
+    RECORD_FLUSH,    /* conn, or all if RECORD_NONE: a flush at the target */
     RECORD_GUEST, /* offset, len, data (NULL: discarded); ends with its reply */
     RECORD_GUEST_SYNC,
     RECORD_MARK, /* name: for people */
@@ -45,8 +46,8 @@ enum RecordKind {
 
 typedef struct RecordEntry {
     enum RecordKind kind;
-    uint32_t node;   /* or the connection */
-    uint32_t other;  /* node */
+    uint32_t node;            /* or the connection */
+    uint32_t other, other_to; /* nodes */
     bool is_durable; /* by itself, when it ends (WRITE) or executes (SEND);
                         of a SYNC: with the file's times, as fsync(2) */
     int result;      /* of what ended: -errno, or at least 0 */

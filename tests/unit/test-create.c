@@ -116,11 +116,12 @@ test_create_is_private_under_any_umask(void **state)
     assert_int_equal(mode_of(fixture->dir, "vm"), 0700);
     assert_int_equal(mode_of(fixture->path, STORE_CONF), 0600);
     assert_int_equal(mode_of(fixture->path, STORE_STATE), 0600);
+    assert_int_equal(mode_of(fixture->path, STORE_SPARE), 0600);
     assert_int_equal(mode_of(fixture->path, STORE_LOCK), 0600);
     assert_int_equal(mode_of(fixture->path, "vda"), 0700);
     assert_int_equal(mode_of(fixture->path, "vdb"), 0700);
     assert_int_equal(mode_of(fixture->path, "vdb/disk.raw"), 0600);
-    assert_int_equal(count_entries(fixture->path), 5);
+    assert_int_equal(count_entries(fixture->path), 6);
 }
 
 static void
@@ -168,7 +169,7 @@ test_create_refuses_and_leaves_nothing(void **state)
     cases[0].ask.address = second;
     cases[0].ask.target = inside;
     assert_int_equal(create(store_io_kernel(), &cases[0].ask), 5);
-    assert_int_equal(count_entries(fixture->path), 4);
+    assert_int_equal(count_entries(fixture->path), 5);
     g_free(second);
     g_free(hidden);
     g_free(conf);

@@ -8,6 +8,7 @@
 #include "tests/lib/scratch.h"
 #include "tests/lib/test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/falloc.h>
@@ -102,6 +103,42 @@ test_replace_is_four_steps(void **state)
 }
 
 static void
+test_swap_is_five_steps(void **state)
+{
+    struct Fixture *fixture = *state;
+    StoreIo *io = &fixture->record.io;
+    const RecordEntry *entry;
+
+    assert_int_equal(store_io_swap(store_io_kernel(), fixture->dir_fd, "old",
+                                   "spare", "abcde", 5, 0600),
+                     0);
+    assert_int_equal(
+        store_io_swap(io, fixture->dir_fd, "old", "spare", "after", 5, 0600),
+        0);
+    assert_int_equal(fixture->log.count, 5);
+    assert_int_equal(entry_at(fixture, 0, RECORD_SYNC)->node, 0);
+    const RecordEntry *write = entry_at(fixture, 1, RECORD_WRITE);
+
+    assert_memory_equal(write->data, "after", 5);
+    assert_int_equal(entry_at(fixture, 2, RECORD_SYNC)->node, write->node);
+    entry = entry_at(fixture, 3, RECORD_EXCHANGE);
+    assert_int_equal(entry->node, 0);
+    assert_string_equal(entry->name, "spare");
+    assert_string_equal(entry->name_to, "old");
+    assert_int_equal(entry->other, write->node);
+    assert_true(entry->other_to != RECORD_NONE &&
+                entry->other_to != write->node);
+    assert_int_equal(entry_at(fixture, 4, RECORD_SYNC)->node, 0);
+    assert_true(entry->end < entry_at(fixture, 4, RECORD_SYNC)->begin);
+    /* Of one that is not there nothing is written down. */
+    assert_int_equal(io->ops->exchange(io, fixture->dir_fd, "old", "none"),
+                     -ENOENT);
+    assert_int_equal(io->ops->exchange(io, fixture->dir_fd, "none", "old"),
+                     -ENOENT);
+    assert_int_equal(fixture->log.count, 5);
+}
+
+static void
 test_ring_request_lasts_from_prep_to_done(void **state)
 {
     struct Fixture *fixture = *state;
@@ -172,6 +209,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_attached_files_are_known, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_replace_is_four_steps, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_swap_is_five_steps, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(
             test_ring_request_lasts_from_prep_to_done, setup, teardown),

@@ -58,6 +58,59 @@ test_intent_that_is_believed_is_durable(void **state)
     record_log_deinit(&log);
 }
 
+/* A crash came between its making and its filling. */
+static void
+test_short_reserve_is_filled(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->path, STORE_RESERVE, NULL);
+    struct stat st;
+
+    assert_true(g_file_set_contents(path, "", 0, NULL));
+    fixture_serve(fixture, 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_blocks * 512 >= (blkcnt_t)MIB);
+    g_free(path);
+}
+
+static int
+no_room(StoreIo *io, int fd, int mode, uint64_t offset, uint64_t len)
+{
+    (void)io;
+    (void)fd;
+    (void)mode;
+    (void)offset;
+    (void)len;
+    return -ENOSPC;
+}
+
+/* On xfs that is said of what the file has already. */
+static void
+test_short_reserve_is_kept_when_there_is_no_more(void **state)
+{
+    struct StoreFixture *fixture = *state;
+    char *path = g_build_filename(fixture->path, STORE_RESERVE, NULL);
+    struct StoreIoOps ops = *store_io_kernel()->ops;
+    StoreIo full = {&ops};
+    Store *store;
+    struct stat st;
+
+    ops.fallocate = no_room;
+    fixture_serve(fixture, 0);
+    assert_int_equal(truncate(path, MIB / 2), 0);
+    store = fixture_open(fixture, 0);
+    store->io = &full;
+    store_reserve_keep(store);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_blocks * 512 >= (blkcnt_t)MIB / 2);
+    /* One of nothing is none. */
+    assert_int_equal(truncate(path, 0), 0);
+    store_reserve_keep(store);
+    assert_int_equal(access(path, F_OK), -1);
+    store_free(store);
+    g_free(path);
+}
+
 int
 main(void)
 {
@@ -65,6 +118,8 @@ main(void)
     cmocka_unit_test_setup_teardown(test, fixture_setup, fixture_teardown)
     const struct CMUnitTest tests[] = {
         WITH_STORE(test_intent_that_is_believed_is_durable),
+        WITH_STORE(test_short_reserve_is_filled),
+        WITH_STORE(test_short_reserve_is_kept_when_there_is_no_more),
     };
 
     g_log_set_writer_func(quiet_log, NULL, NULL);

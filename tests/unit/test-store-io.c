@@ -3,8 +3,9 @@
  * test-store-io.c - the storage seam over real files
  *
  * Each test has a directory of its own. Faults are injected at every single
- * call of store_io_replace(), once and for good, and after each of them the
- * file must be the old one or the new one.
+ * call of store_io_replace() and store_io_swap(), once and for good, and after
+ * each of them the file must be the old one or the new one. What a power cut
+ * leaves of a swap is in tests/crash/test-swap.c.
  */
 #include "bitmap/store-io.h"
 #include "tests/lib/fault-io.h"
@@ -45,7 +46,7 @@ setup(void **state)
 static int
 teardown(void **state)
 {
-    static const char *names[] = {"a", "b", "a.tmp", "link", "sub"};
+    static const char *names[] = {"a", "b", "a.tmp", "spare", "link", "sub"};
     struct Fixture *f = *state;
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -90,6 +91,8 @@ test_open_stays_beneath_and_follows_no_link(void **state)
     assert_int_equal(ops->mkdir(f->io, f->dirfd, "sub/b", 0700), -EINVAL);
     assert_int_equal(ops->unlink(f->io, f->dirfd, "sub/b", 0), -EINVAL);
     assert_int_equal(ops->rename(f->io, f->dirfd, "a", "../a"), -EINVAL);
+    assert_int_equal(ops->exchange(f->io, f->dirfd, "a", "../a"), -EINVAL);
+    assert_int_equal(ops->exchange(f->io, f->dirfd, "sub/b", "a"), -EINVAL);
     assert_int_equal(ops->open(f->io, f->dirfd, "none", O_RDONLY, 0), -ENOENT);
     fd = ops->open(f->io, f->dirfd, "a", O_RDONLY, 0);
     assert_true(fd >= 0);
@@ -126,6 +129,7 @@ test_plain_calls_do_what_the_kernel_does(void **state)
     assert_int_equal(ops->close(f->io, fd), 0);
     assert_int_equal(ops->rename(f->io, f->dirfd, "a", "b"), 0);
     assert_int_equal(ops->rename(f->io, f->dirfd, "a", "b"), -ENOENT);
+    assert_int_equal(ops->exchange(f->io, f->dirfd, "a", "b"), -ENOENT);
     assert_int_equal(ops->pread(f->io, -1, buf, 1, 0), -EBADF);
     assert_int_equal(ops->pwrite(f->io, -1, buf, 1, 0), -EBADF);
     assert_int_equal(ops->fdatasync(f->io, -1), -EBADF);
@@ -248,6 +252,235 @@ test_replace_leaves_old_or_new_whatever_fails(void **state)
     assert_content(f, "a", "new");
 }
 
+static int
+swap(StoreIo *io, struct Fixture *f, const char *data)
+{
+    return store_io_swap(io, f->dirfd, "a", "spare", data, strlen(data), 0600);
+}
+
+static ino_t
+inode_of(struct Fixture *f, const char *name)
+{
+    struct stat st;
+
+    return fstatat(f->dirfd, name, &st, AT_SYMLINK_NOFOLLOW) ? 0 : st.st_ino;
+}
+
+/* Both as they are after a swap; the content before this one is @before. */
+static void
+make_pair(struct Fixture *f, const char *before)
+{
+    (void)unlinkat(f->dirfd, "spare", 0);
+    assert_int_equal(swap(f->io, f, before), 0);
+    assert_content(f, "spare", before);
+}
+
+static void
+test_swap_writes_over_the_spare(void **state)
+{
+    struct Fixture *f = *state;
+    ino_t first, second;
+
+    make_pair(f, "1st");
+    first = inode_of(f, "a");
+    second = inode_of(f, "spare");
+    assert_int_equal(swap(f->io, f, "2nd"), 0);
+    assert_content(f, "a", "2nd");
+    assert_content(f, "spare", "1st");
+    assert_int_equal(inode_of(f, "a"), second);
+    assert_int_equal(inode_of(f, "spare"), first);
+    assert_int_equal(swap(f->io, f, "3rd"), 0);
+    assert_content(f, "a", "3rd");
+    assert_content(f, "spare", "2nd");
+    assert_int_equal(inode_of(f, "a"), first);
+}
+
+/* Longer, shorter, none, and one that cannot be opened. */
+static void
+test_swap_does_without_a_fitting_spare(void **state)
+{
+    static const char *const contents[] = {"new and longer", "short", "", "x"};
+    struct Fixture *f = *state;
+
+    make_pair(f, "content");
+    for (unsigned i = 0; i < sizeof(contents) / sizeof(contents[0]); i++) {
+        assert_int_equal(swap(f->io, f, contents[i]), 0);
+        assert_content(f, "a", contents[i]);
+        assert_content(f, "spare", contents[i]);
+    }
+    assert_int_equal(unlinkat(f->dirfd, "spare", 0), 0);
+    assert_int_equal(symlinkat("a", f->dirfd, "spare"), 0);
+    assert_int_equal(swap(f->io, f, "y"), 0);
+    assert_content(f, "a", "y");
+    assert_content(f, "spare", "y");
+    assert_int_equal(unlinkat(f->dirfd, "spare", 0), 0);
+    assert_int_equal(mkdirat(f->dirfd, "spare", 0700), 0);
+    assert_int_equal(swap(f->io, f, "z"), 0);
+    assert_content(f, "a", "z");
+    assert_int_equal(inode_of(f, "a.tmp"), 0);
+}
+
+/* Of a swap that begins with a spare, or (@is_first) without one. */
+static bool
+swap_with_fault(struct Fixture *f, FaultIo *fault, unsigned n, bool is_first)
+{
+    struct stat st;
+    char *data;
+    size_t len;
+    bool failed;
+    int r;
+
+    make_pair(f, "old");
+    if (is_first) {
+        assert_int_equal(unlinkat(f->dirfd, "spare", 0), 0);
+    }
+    fault_io_arm(fault, n, fault->is_sticky, -EIO);
+    r = swap(&fault->io, f, "new");
+    failed = fault_io_disarm(fault) > 0;
+    assert_true(r == 0 || (failed && r == -EIO));
+    assert_int_equal(store_io_load(f->io, f->dirfd, "a", 100, &data, &len), 0);
+    assert_true(!strcmp(data, "new") || (r < 0 && !strcmp(data, "old")));
+    free(data);
+    /* A spare that could not be made whole is none. */
+    assert_true(fault->is_sticky || fstatat(f->dirfd, "spare", &st, 0) < 0 ||
+                st.st_size == 3);
+    /* The next one succeeds, whatever was left. */
+    assert_int_equal(swap(f->io, f, "2nd"), 0);
+    assert_content(f, "a", "2nd");
+    assert_int_equal(swap(f->io, f, "3rd"), 0);
+    assert_content(f, "a", "3rd");
+    assert_content(f, "spare", "2nd");
+    return failed;
+}
+
+static void
+test_swap_leaves_old_or_new_whatever_fails(void **state)
+{
+    struct Fixture *f = *state;
+    FaultIo fault;
+
+    fault_io_init(&fault, f->io);
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned n = 1;
+
+        fault.is_torn = i & 1;
+        fault.is_sticky = i & 2;
+        while (swap_with_fault(f, &fault, n, i & 4)) {
+            n++;
+        }
+        /* Eight calls, or three in vain, six of a replace and four for a
+         * spare: then none to fail. */
+        assert_int_equal(n, i & 4 ? 14 : 9);
+    }
+}
+
+/* What the sync was to make durable may be lost for good: neither is it asked
+ * for again and believed, nor is the spare that of the next swap (rule 20). */
+static void
+test_swap_believes_no_sync_of_the_directory_after_a_failed_one(void **state)
+{
+    struct Fixture *f = *state;
+    FaultIo fault;
+
+    fault_io_init(&fault, f->io);
+    for (unsigned last = 0; last < 2; last++) {
+        make_pair(f, "old");
+        fault_io_arm(&fault, last ? 8 : 1, false, -EIO);
+        assert_int_equal(swap(&fault.io, f, "new"), -EIO);
+        assert_int_equal(fault_io_disarm(&fault), 1);
+        assert_content(f, "a", last ? "new" : "old");
+        assert_int_equal(inode_of(f, "spare"), 0);
+    }
+}
+
+/* A file system without a free block: a file may be overwritten, and names
+ * change places, but nothing is made or gets longer. */
+static int
+full_open(StoreIo *io, int dirfd, const char *name, int flags, mode_t mode)
+{
+    (void)io;
+    return flags & O_CREAT ? -ENOSPC
+                           : store_io_kernel()->ops->open(
+                                 store_io_kernel(), dirfd, name, flags, mode);
+}
+
+static ssize_t
+full_pwrite(StoreIo *io, int fd, const void *buf, size_t len, uint64_t offset)
+{
+    struct stat st;
+
+    (void)io;
+    assert_int_equal(fstat(fd, &st), 0);
+    return offset + len > (uint64_t)st.st_size
+               ? -ENOSPC
+               : store_io_kernel()->ops->pwrite(store_io_kernel(), fd, buf, len,
+                                                offset);
+}
+
+static void
+test_swap_needs_no_room_with_a_spare(void **state)
+{
+    struct Fixture *f = *state;
+    struct StoreIoOps ops = *f->io->ops;
+    StoreIo full = {&ops};
+
+    ops.open = full_open;
+    ops.pwrite = full_pwrite;
+    make_pair(f, "0th");
+    assert_int_equal(store_io_replace(&full, f->dirfd, "a", "no!", 3, 0600),
+                     -ENOSPC);
+    for (unsigned i = 1; i < 5; i++) {
+        char content[] = {(char)('0' + i), 't', 'h', 0};
+
+        assert_int_equal(swap(&full, f, content), 0);
+        assert_content(f, "a", content);
+    }
+    /* Another length wants room, and leaves what there is. */
+    assert_int_equal(swap(&full, f, "longer"), -ENOSPC);
+    assert_content(f, "a", "4th");
+}
+
+/* Room for the content, and none for a spare. */
+static int
+one_open(StoreIo *io, int dirfd, const char *name, int flags, mode_t mode)
+{
+    return !strcmp(name, "spare")
+               ? full_open(io, dirfd, name, flags, mode)
+               : store_io_kernel()->ops->open(io, dirfd, name, flags, mode);
+}
+
+static int
+no_exchange(StoreIo *io, int dirfd, const char *a, const char *b)
+{
+    (void)io;
+    (void)dirfd;
+    (void)a;
+    (void)b;
+    return -EINVAL;
+}
+
+static void
+test_swap_replaces_where_it_has_to(void **state)
+{
+    struct Fixture *f = *state;
+    struct StoreIoOps ops = *f->io->ops;
+    StoreIo io = {&ops};
+
+    ops.exchange = no_exchange;
+    assert_int_equal(swap(&io, f, "1st"), 0);
+    assert_int_equal(swap(&io, f, "2nd"), 0);
+    assert_content(f, "a", "2nd");
+    assert_int_equal(swap(&io, f, "3rd"), 0);
+    assert_content(f, "a", "3rd");
+    assert_int_equal(inode_of(f, "a.tmp"), 0);
+    ops.open = one_open;
+    assert_int_equal(swap(&io, f, "4th"), 0);
+    assert_content(f, "a", "4th");
+    assert_int_equal(inode_of(f, "spare"), 0);
+    assert_int_equal(swap(&io, f, "5th"), 0);
+    assert_content(f, "a", "5th");
+}
+
 static void
 test_load_gives_whole_files_and_refuses_large_ones(void **state)
 {
@@ -308,6 +541,12 @@ main(void)
         TEST(test_short_write_is_carried_on_with),
         TEST(test_ring_requests_do_what_plain_calls_do),
         TEST(test_replace_leaves_old_or_new_whatever_fails),
+        TEST(test_swap_writes_over_the_spare),
+        TEST(test_swap_does_without_a_fitting_spare),
+        TEST(test_swap_leaves_old_or_new_whatever_fails),
+        TEST(test_swap_believes_no_sync_of_the_directory_after_a_failed_one),
+        TEST(test_swap_needs_no_room_with_a_spare),
+        TEST(test_swap_replaces_where_it_has_to),
         TEST(test_load_gives_whole_files_and_refuses_large_ones),
         TEST(test_load_reports_each_failing_call),
         TEST(test_replace_refuses_names_without_room_for_the_temporary_one),
