@@ -146,9 +146,10 @@ see_map(const char *name, void *user)
     if (!id || g_hash_table_contains(points->records->all, id)) {
         return;
     }
-    if (load_point(points, (uint64_t)GPOINTER_TO_SIZE(id),
-                   points->disk->size_bytes, &files, &unsure) ||
-        unsure) {
+    if ((load_point(points, (uint64_t)GPOINTER_TO_SIZE(id),
+                    points->disk->size_bytes, &files, &unsure) ||
+         unsure) &&
+        !store_point_is_begun(&files)) {
         check_tell(points->records->check, CHECK_NOTE,
                    "%s/" STORE_POINTS "/%s: the record of this snapshot was "
                    "deleted; what older ones need of it is kept",

@@ -140,14 +140,18 @@ check_dirty(const struct Removal *removal, GError **error)
     return ok;
 }
 
-/* Is it a file that weir keeps in a disk's directory, or about snapshots? */
+/* Is it a file that weir keeps in a directory of this name? */
 static bool
-is_known_file(const char *name)
+is_known_file(const char *directory, const char *name)
 {
     static const char *const suffixes[] = {"", SNAPSHOT_GONE, SNAPSHOT_MAP,
                                            SNAPSHOT_DATA};
-    bool is_known = store_is_disk_file(name) || g_str_has_suffix(name, ".tmp");
+    bool is_known = g_str_has_suffix(name, ".tmp");
 
+    if (strcmp(directory, STORE_POINTS) != 0 &&
+        strcmp(directory, STORE_SNAPSHOTS) != 0) {
+        return is_known || store_is_disk_file(name);
+    }
     for (unsigned i = 0; !is_known && i < G_N_ELEMENTS(suffixes); i++) {
         is_known = snapshot_file_id(name, suffixes[i]) != 0;
     }
@@ -176,7 +180,7 @@ store_delete_directory(StoreIo *io, int dir_fd, const char *path,
             g_autofree char *inner = g_build_filename(path, name, NULL);
 
             err = store_delete_directory(io, fd, inner, entry->d_name);
-        } else if (is_known_file(entry->d_name)) {
+        } else if (is_known_file(name, entry->d_name)) {
             err = io->ops->unlink(io, fd, entry->d_name, 0);
         }
     }

@@ -89,8 +89,10 @@ void store_point_close(StoreIo *io, struct PointFiles *files);
 void store_point_load(StoreIo *io, const struct PointFiles *files,
                       const struct PointMark *mark, Bitmap *kept,
                       Bitmap *unsure);
+/* Was the process ended while it made them? Then nothing is kept. */
+bool store_point_is_begun(const struct PointFiles *files);
 /* The files of @id in @dir_fd go, whether they are there or not. */
 int store_point_delete(StoreIo *io, int dir_fd, uint64_t id);
-/* @run is kept, and what @kept says is as well: that in the map, durably. */
+/* @run is kept, beside what @point has: that in the map, durably. */
 int store_point_put(StoreIo *io, Point *point, const struct PointMark *mark,
                     struct ClusterRun run);

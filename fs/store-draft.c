@@ -29,6 +29,7 @@
 #include "snapshot-private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #define IDS_AHEAD 16
@@ -247,11 +248,16 @@ store_snapshot_abandon(Store *store, SnapshotDraft *draft)
 static bool
 is_undone(Store *store, uint64_t id)
 {
-    int err = unlink_record(store, id, "");
+    int dir_fd = snapshot_files_dir(store);
+    char name[SNAPSHOT_NAME_LEN];
+    struct stat st;
 
-    return err == -ENOENT ||
-           (!err &&
-            !store->io->ops->fsync(store->io, snapshot_files_dir(store)));
+    snapshot_file_name(name, id, "");
+    if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) && errno == ENOENT) {
+        return true; /* it did not come so far */
+    }
+    return !unlink_record(store, id, "") &&
+           !store->io->ops->fsync(store->io, dir_fd);
 }
 
 gboolean

@@ -122,6 +122,12 @@ store_point_load(StoreIo *io, const struct PointFiles *files,
     }
 }
 
+bool
+store_point_is_begun(const struct PointFiles *files)
+{
+    return files->map_fd >= 0 && size_of(files->map_fd) == 0;
+}
+
 static int
 unlink_one(StoreIo *io, int dir_fd, uint64_t id, const char *suffix)
 {

@@ -271,7 +271,8 @@ load_point(struct Search *search, guint at, Disk *disk, GError **error)
         guess_disk(search, at, disk, &files);
     }
     of = snapshot_disk(&found->snapshot, disk->id);
-    if (!of || (found->is_gone && files.map_fd == -ENOENT)) {
+    if (!of || (found->is_gone && files.map_fd == -ENOENT) ||
+        (found->is_lost && store_point_is_begun(&files))) {
         store_point_close(store->io, &files);
         return TRUE;
     }

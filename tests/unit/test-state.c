@@ -2,6 +2,7 @@
 /*
  * test-state.c - the state file: what round trips, and that no damage passes
  */
+#include "fs/snapshot.h"
 #include "fs/state.h"
 #include "tests/lib/seed.h"
 #include "tests/lib/test.h"
@@ -19,7 +20,8 @@ fill(struct State *state)
         .sequence = 1234567890123,
         .epoch = 77,
         .epoch_before = 75,
-        .cuts = {41, 1700000000000001, 43, 40, 1700000000000000}};
+        .cuts = {41, 1700000000000001, 43, 40, 1700000000000000, 17},
+        .last_snapshot = 19};
     memset(state->uuid, 0xa5, sizeof(state->uuid));
     state->n_disks = 2;
     state->disks[0] = (struct StateDisk){
@@ -58,6 +60,7 @@ test_state_round_trips(void **unused)
     assert_int_equal(back.epoch_before, state.epoch_before);
     assert_memory_equal(back.uuid, state.uuid, 16);
     assert_memory_equal(&back.cuts, &state.cuts, sizeof(back.cuts));
+    assert_int_equal(back.last_snapshot, 19);
     assert_int_equal(back.n_disks, 2);
     disk = state_disk(&back, 3);
     assert_string_equal(disk->target, state.disks[0].target);
@@ -112,6 +115,7 @@ test_lost_cuts_go_on_beyond_all_used(void **unused)
     assert_int_equal(cuts.holds, 0);
     assert_int_equal(cuts.pinned, 0);
     assert_true(cuts.advancing > 1700000000);
+    assert_true(cuts.past >= SNAPSHOT_ID_MAX);
     cuts.holds = UINT64_C(1) << 40;
     state_lose_cuts(&cuts);
     assert_int_equal(cuts.advancing, UINT64_C(1) << 40);

@@ -55,7 +55,13 @@ walk(const struct FaultCase *fault)
                 assert_true(rig_delete(rig, id));
             }
         }
-        if (rig_files(rig)) { g_autofree char *c = g_strdup_printf("ls -lR %s", rig->fixture->path); if (system(c)) {} fail_msg("n %u %d %d", n, fault->error, fault->is_sticky);}
+        if (rig_files(rig)) {
+            g_autofree char *c =
+                g_strdup_printf("ls -lR %s", rig->fixture->path);
+            if (system(c)) {
+            }
+            fail_msg("n %u %d %d", n, fault->error, fault->is_sticky);
+        }
         rig_teardown(&state);
     }
 }
@@ -63,13 +69,11 @@ walk(const struct FaultCase *fault)
 static void
 walk_all(void (*work)(struct Rig *rig), void (*judge)(struct Rig *rig))
 {
-    static const int errors[] = {-EIO, -ENOSPC};
+    const struct FaultCase once = {work, judge, -EIO, false};
+    const struct FaultCase from_then_on = {work, judge, -ENOSPC, true};
 
-    for (unsigned i = 0; i < 2 * G_N_ELEMENTS(errors); i++) {
-        const struct FaultCase fault = {work, judge, errors[i / 2], i % 2};
-
-        walk(&fault);
-    }
+    walk(&once);
+    walk(&from_then_on);
 }
 
 static uint64_t made;
@@ -78,7 +82,6 @@ static void
 work_create(struct Rig *rig)
 {
     made = rig_snapshot(rig, "three");
-    /* One that fails leaves at most what has no name and no content. */
     if (made == 0) {
         rig_remember(rig, 3);
     }
@@ -131,7 +134,8 @@ judge_delete(struct Rig *rig)
 {
     unsigned count = snapshot_list_count(rig->store->snapshots);
 
-    assert_int_equal(count, is_deleted ? 1 : 2);
+    /* If neither the rename nor its undoing is sure, nobody knows. */
+    assert_true(count == 1 || (count == 2 && !is_deleted));
 }
 
 static void
@@ -172,8 +176,7 @@ work_open(struct Rig *rig)
     rig_close(rig);
     store = store_open(&rig->fault.io, rig->fixture->path, 0, NULL);
     if (store) {
-        fault_io_arm(&rig->fault, 0, false, -EIO);
-        atomic_store(&rig->fault.failed, 1);
+        rig->fault.fail_at = 0; /* how many there were stays */
         rig->store = store;
         (void)rig_check(rig);
         assert_true(store_serve(store, NULL));
