@@ -110,8 +110,8 @@ image_open(const char *path, uint64_t *size_bytes, GError **error)
     return fd;
 }
 
-static bool
-is_zero(const char *data, size_t len)
+bool
+image_is_zero(const char *data, size_t len)
 {
     return data[0] == 0 && !memcmp(data, data + 1, len - 1);
 }
@@ -127,11 +127,11 @@ copy_chunk(StoreIo *io, int to, const char *data, size_t len, uint64_t offset)
         size_t run = 0;
         ssize_t written;
 
-        if (is_zero(data + at, block)) {
+        if (image_is_zero(data + at, block)) {
             at += block;
             continue;
         }
-        while (at + run < len && !is_zero(data + at + run, block)) {
+        while (at + run < len && !image_is_zero(data + at + run, block)) {
             run += block;
             block = MIN(IMAGE_BLOCK, len - at - run);
         }

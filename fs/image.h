@@ -16,6 +16,9 @@
  * be one. */
 int image_open(const char *path, uint64_t *size_bytes, GError **error);
 
+/* @len is not 0. */
+bool image_is_zero(const char *data, size_t len);
+
 /* Its content into the empty file @to. Not synced. */
 gboolean image_copy(StoreIo *io, int from, int to, uint64_t size_bytes,
                     GError **error);

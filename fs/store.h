@@ -240,6 +240,11 @@ int store_checkpoint(Store *store, Disk *disk);
  * Blocks. 0 or -errno. */
 int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);
 
+/* ... and of any disk: what the youngest snapshot needs of what is overwritten
+ * next is kept, durably. @runs are in order, and apart. Blocks. 0 or -errno. */
+int store_keep(Store *store, Disk *disk, const struct ClusterRun *runs,
+               unsigned count);
+
 /* For a store that is served without a face, before store_serve(): what the last
  * one left on the zero list stays there. Blocks. 0 or -errno. */
 int store_zeroes_renew(Store *store, Disk *disk);
