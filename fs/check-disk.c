@@ -292,9 +292,8 @@ check_raw(struct Check *check, const struct ConfDisk *disk, int dir_fd,
                    " bytes, weir.conf says %" G_GUINT64_FORMAT,
                    disk->name, stamp.size_bytes, disk->size_bytes);
     } else if (known && check->state.is_clean &&
-               (stamp.inode != known->raw.inode ||
-                stamp.mtime.tv_sec != known->raw.mtime.tv_sec ||
-                stamp.mtime.tv_nsec != known->raw.mtime.tv_nsec)) {
+               !store_raw_is_same(&stamp, &known->raw,
+                                  check->state.rollback != 0)) {
         check_tell(check, CHECK_NOTE,
                    "disk %s: " STORE_RAW
                    " was written or replaced while the store "

@@ -176,6 +176,13 @@ check_state(struct Check *check)
         }
         return;
     }
+    if (check->state.rollback) {
+        check_tell(check, CHECK_NOTE,
+                   "a rollback to snapshot %" G_GUINT64_FORMAT
+                   " was interrupted: weir rollback finishes it, and until "
+                   "then the store cannot be mounted",
+                   check->state.rollback);
+    }
     if (!check->state.is_clean) {
         check_tell(check, CHECK_NOTE,
                    "the store was not ended cleanly: what was written last is "

@@ -49,13 +49,14 @@ const struct CliCommand *cli_find_sub(const struct CliCommand *group,
 const char *cli_last_word(const struct CliCommand *command);
 
 /* One file each. */
-extern const struct CliCommand cli_store_commands[];   /* cli-store.c */
-extern const struct CliCommand cli_mount_commands[];   /* cli-mount.c */
-extern const struct CliCommand cli_status_commands[];  /* cli-status.c */
-extern const struct CliCommand cli_drain_commands[];   /* cli-drain.c */
-extern const struct CliCommand cli_verify_commands[];  /* cli-verify.c */
-extern const struct CliCommand cli_upgrade_commands[]; /* cli-upgrade.c */
-extern const struct CliCommand cli_snapshot_group[];   /* cli-snapshot.c */
+extern const struct CliCommand cli_store_commands[];    /* cli-store.c */
+extern const struct CliCommand cli_mount_commands[];    /* cli-mount.c */
+extern const struct CliCommand cli_status_commands[];   /* cli-status.c */
+extern const struct CliCommand cli_drain_commands[];    /* cli-drain.c */
+extern const struct CliCommand cli_verify_commands[];   /* cli-verify.c */
+extern const struct CliCommand cli_upgrade_commands[];  /* cli-upgrade.c */
+extern const struct CliCommand cli_snapshot_group[];    /* cli-snapshot.c */
+extern const struct CliCommand cli_rollback_commands[]; /* cli-rollback.c */
 
 /* cli-help.c */
 void cli_help_all(void);

@@ -18,6 +18,7 @@
  *   past         ids of snapshots that are no newer than what is held
  *   last-snapshot
  *                no snapshot was ever given a larger id
+ *   rollback     the disks are on their way to that snapshot; absent: 0
  *   cut          of a disk: what its own target was made equal to
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
@@ -241,6 +242,8 @@ parse_file(GKeyFile *file, struct State *state)
                                   &state->epoch) ||
         !sealed_text_later_number(file, "state", "last-snapshot", INT64_MAX,
                                   &state->last_snapshot) ||
+        !sealed_text_later_number(file, "state", "rollback", INT64_MAX,
+                                  &state->rollback) ||
         !parse_cuts(file, &state->cuts)) {
         return "a value of [state] is missing or malformed";
     }
@@ -325,6 +328,9 @@ state_format(const struct State *state, size_t *len)
                               state->last_snapshot);
     }
     format_cuts(file, &state->cuts);
+    if (state->rollback) {
+        g_key_file_set_uint64(file, "state", "rollback", state->rollback);
+    }
     for (unsigned i = 0; i < state->n_disks; i++) {
         format_disk(file, &state->disks[i]);
     }

@@ -82,7 +82,8 @@ flush_page(struct Keep *keep)
         return 0;
     }
     memcpy(mark.uuid, keep->store->uuid, sizeof(mark.uuid));
-    point_page_seal(&keep->page, keep->number, &mark);
+    point_page_seal(&keep->page, keep->number, &mark,
+                    point_unsure(keep->point));
     n = io->ops->pwrite(io, point_map_fd(keep->point), &keep->page,
                         sizeof(keep->page), keep->number * BITMAP_FILE_PAGE);
     keep->has_page = false;

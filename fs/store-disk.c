@@ -23,7 +23,9 @@
  *   unclean, and it was tracked             that and the hot extents, in doubt
  *   unclean, and it was not                 all, and in doubt
  *
- * (That disk.raw is as weir left it can be said after a clean end only.)
+ * (That disk.raw is as weir left it can be said after a clean end only; and not
+ * of one that a rollback was at work on: what that writes is dirty before, see
+ * rollback.c.)
  *
  * Discards that were accepted and not carried out are dirty in any case.
  *
@@ -212,21 +214,29 @@ store_raw_stamp(int fd, struct RawStamp *stamp)
     return 0;
 }
 
-static bool
-is_raw_untouched(const Disk *disk, const struct StateDisk *known)
+bool
+store_raw_is_same(const struct RawStamp *now, const struct RawStamp *then,
+                  bool is_rolling)
 {
-    const struct RawStamp *then = &known->raw;
+    return now->inode == then->inode && now->size_bytes == then->size_bytes &&
+           (is_rolling || (now->mtime.tv_sec == then->mtime.tv_sec &&
+                           now->mtime.tv_nsec == then->mtime.tv_nsec));
+}
+
+static bool
+is_raw_untouched(const Store *store, const Disk *disk,
+                 const struct StateDisk *known)
+{
     struct RawStamp now;
 
-    return !store_raw_stamp(disk->map_fd, &now) && now.inode == then->inode &&
-           now.size_bytes == then->size_bytes &&
-           now.mtime.tv_sec == then->mtime.tv_sec &&
-           now.mtime.tv_nsec == then->mtime.tv_nsec;
+    return !store_raw_stamp(disk->map_fd, &now) &&
+           store_raw_is_same(&now, &known->raw, store->rollback != 0);
 }
 
 /* Why no bitmap of before can be used, or NULL. */
 static const char *
-why_all_dirty(const Disk *disk, const struct StateDisk *known, bool is_clean)
+why_all_dirty(const Store *store, const Disk *disk,
+              const struct StateDisk *known)
 {
     if (!disk->target) {
         return "it has no target";
@@ -244,7 +254,7 @@ why_all_dirty(const Disk *disk, const struct StateDisk *known, bool is_clean)
         known->size_bytes > atomic_load(&disk->size_bytes)) {
         return "its size or cluster size was changed";
     }
-    if (is_clean && !is_raw_untouched(disk, known)) {
+    if (store->was_clean && !is_raw_untouched(store, disk, known)) {
         return "disk.raw was written or replaced while the store was at rest";
     }
     return NULL;
@@ -355,7 +365,7 @@ load_map(Store *store, Disk *disk, const struct State *state, GError **error)
 {
     const struct StateDisk *known = state_disk(state, disk->id);
     bool is_clean = store->was_clean;
-    const char *why = why_all_dirty(disk, known, is_clean);
+    const char *why = why_all_dirty(store, disk, known);
 
     if (known) {
         disk->attr = known->attr;

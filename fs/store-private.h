@@ -124,6 +124,9 @@ gboolean store_aside_open(Store *store, Disk *disk, GError **error);
 
 /* Identity of disk.raw, to see at opening whether somebody else wrote it. */
 int store_raw_stamp(int fd, struct RawStamp *stamp);
+/* @is_rolling: a rollback was at work on it, and may have written. */
+bool store_raw_is_same(const struct RawStamp *now, const struct RawStamp *then,
+                       bool is_rolling);
 
 /* Delete the files of directory @name that weir knows, then itself, if nothing
  * else is in it. @path is for the message. 0 or -errno. */

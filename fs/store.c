@@ -160,6 +160,7 @@ write_state(Store *store, bool is_clean, GError **error)
         .epoch = store->saved_epoch,
         .epoch_before = store->saved_before,
         .cuts = store->cuts,
+        .rollback = store->rollback,
         .n_disks = store->n_disks,
     };
     int err;
@@ -424,6 +425,7 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
     take_epochs(store, &state);
     store->cuts = state.cuts;
     store->last_snapshot = state.last_snapshot;
+    store->rollback = state.rollback;
     for (unsigned i = 0; ok && i < conf->n_disks; i++) {
         Disk *disk = store_disk_open(store, &conf->disks[i], flags, error);
 
@@ -437,6 +439,25 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
          store_snapshots_open(store, error);
     state_deinit(&state);
     return ok;
+}
+
+/* Whose disks are half of one instant and half of another is nobody's. */
+static gboolean
+check_rollback(const Store *store, unsigned flags, GError **error)
+{
+    g_autofree Snapshot *to = g_new0(Snapshot, 1);
+
+    if (!store->rollback || (flags & (STORE_OPEN_READ | STORE_OPEN_ROLLBACK))) {
+        return TRUE;
+    }
+    if (!snapshot_list_get(store->snapshots, store->rollback, to)) {
+        g_strlcpy(to->name, "SNAPSHOT", sizeof(to->name));
+    }
+    g_set_error(error, STORE_ERROR, STORE_ERROR_DAMAGED,
+                "store %s: an interrupted rollback; run weir rollback %s %s "
+                "again, which finishes it",
+                store->path, store->path, to->name);
+    return FALSE;
 }
 
 static gboolean
@@ -473,7 +494,7 @@ open_store(Store *store, unsigned flags, GError **error)
     conf_move_settings(&conf, &store->settings);
     ok = open_disks(store, &conf, flags, error);
     conf_deinit(&conf);
-    return ok;
+    return ok && check_rollback(store, flags, error);
 }
 
 Store *

@@ -187,6 +187,8 @@ typedef struct Store {
      * saved for each. */
     uint64_t saved_snapshot;
     struct SnapshotFiles *snapshot_files; /* of store-snapshots.c */
+    uint64_t rollback; /* id of the snapshot that the disks are on their way to,
+                          see rollback.h; 0: none */
 } Store;
 
 /* What files are written with last, before store_close_clean(). */
@@ -197,10 +199,12 @@ store_end_epoch(const Store *store)
 }
 
 enum StoreOpenFlags {
-    STORE_OPEN_READ = 1,    /* without the lock, for status of a store at rest:
+    STORE_OPEN_READ = 1,     /* without the lock, for status of a store at rest:
                             bitmaps are loaded, nothing is ever written */
-    STORE_OPEN_MOUNTED = 2, /* to go on with the mount that there is of it;
+    STORE_OPEN_MOUNTED = 2,  /* to go on with the mount that there is of it;
                                else such a store is busy */
+    STORE_OPEN_ROLLBACK = 4, /* to begin a rollback, or to finish one that was
+                            interrupted; else such a store is refused */
 };
 
 /* Open; takes the lock unless STORE_OPEN_READ. Errors: not a store, busy

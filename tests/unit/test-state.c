@@ -21,7 +21,8 @@ fill(struct State *state)
         .epoch = 77,
         .epoch_before = 75,
         .cuts = {41, 1700000000000001, 43, 40, 1700000000000000, 17},
-        .last_snapshot = 19};
+        .last_snapshot = 19,
+        .rollback = 12};
     memset(state->uuid, 0xa5, sizeof(state->uuid));
     state->n_disks = 2;
     state->disks[0] = (struct StateDisk){
@@ -61,6 +62,7 @@ test_state_round_trips(void **unused)
     assert_memory_equal(back.uuid, state.uuid, 16);
     assert_memory_equal(&back.cuts, &state.cuts, sizeof(back.cuts));
     assert_int_equal(back.last_snapshot, 19);
+    assert_int_equal(back.rollback, 12);
     assert_int_equal(back.n_disks, 2);
     disk = state_disk(&back, 3);
     assert_string_equal(disk->target, state.disks[0].target);
