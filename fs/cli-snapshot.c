@@ -8,6 +8,7 @@
  * the store's lock.
  */
 #include "cli-snapshot.h"
+#include "cli-snapmount.h"
 
 #include "snapshots.h"
 #include "status.h"
@@ -275,6 +276,25 @@ static const struct CliCommand commands[] = {
      .min_args = 2,
      .max_args = 3,
      .run = cli_snapshot_diff},
+    {.name = "snapshot mount",
+     .synopsis = "STORE NAME DIR [--disk NAME]\n"
+                 "            [--partition PART] [--kernel] [--overlay]",
+     .summary = "Show the files inside one, read-only.",
+     .options = cli_snapshot_mount_entries,
+     .codes = "  0 done   1 failed   2 usage   3 DIR is in use\n",
+     .example =
+         "  weir snapshot mount /srv/weir/vm1 before-upgrade /mnt/past\n",
+     .min_args = 3,
+     .max_args = 3,
+     .run = cli_snapshot_mount},
+    {.name = "snapshot umount",
+     .synopsis = "DIR",
+     .summary = "Undo that.",
+     .codes = "  0 done   1 failed   2 usage   3 DIR is in use\n",
+     .example = "  weir snapshot umount /mnt/past\n",
+     .min_args = 1,
+     .max_args = 1,
+     .run = cli_snapshot_umount},
     {0},
 };
 

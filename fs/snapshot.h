@@ -141,9 +141,6 @@ GArray *store_snapshots_gone(Store *store);
 /* A snapshot of the present, in one go. @made may be NULL. */
 gboolean store_snapshot_now(Store *store, const char *name, const char *reason,
                             Snapshot *made, GError **error);
-/* What snapshots need of @run of @disk is kept, durably: it may be overwritten.
- * 0 or -errno. */
-int store_snapshot_keep(Store *store, Disk *disk, struct ClusterRun run);
 /* Dropped, and its room and that of others that only it needed given back. */
 gboolean store_snapshot_delete_now(Store *store, uint64_t id, GError **error);
 enum SnapshotReaped store_snapshot_reap_now(Store *store, uint64_t id);

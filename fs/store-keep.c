@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * store-keep.c - snapshots while no face serves the store
- *
- * What writes a disk then (a discard of the last serve is punched, a rollback)
- * copies aside before, one step after the other: content, sync, map, sync, and
- * only then it may be overwritten.
+ * store-keep.c - a snapshot that is made while no face serves the store
  *
  * A snapshot of a store at rest is of what a mount of it would show. So discards
  * that are not punched yet are in it, as clusters of zeroes that it keeps from
@@ -17,69 +13,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define CHUNK_BYTES (1u << 20)
-
-/* Content of the disk into the point's data file; zeroes are a hole there. */
-static int
-copy_bytes(Store *store, Disk *disk, int data_fd, uint64_t at, uint64_t end)
-{
-    char *buffer = aligned_alloc(STORE_BLOCK, CHUNK_BYTES);
-    StoreIo *io = store->io;
-    int err = buffer ? 0 : -ENOMEM;
-
-    while (!err && at < end) {
-        size_t len = (size_t)MIN(end - at, CHUNK_BYTES);
-        ssize_t done = io->ops->pread(io, disk->fd, buffer, len, at);
-
-        if (done == (ssize_t)len &&
-            (buffer[0] || memcmp(buffer, buffer + 1, len - 1) != 0)) {
-            done = io->ops->pwrite(io, data_fd, buffer, len, at);
-        }
-        err = done == (ssize_t)len ? 0 : done < 0 ? (int)done : -EIO;
-        at += len;
-    }
-    free(buffer);
-    return err;
-}
-
-static int
-keep_missing(Store *store, Disk *disk, Point *point, struct ClusterRun run)
-{
-    struct PointMark mark =
-        store_point_mark(store->uuid, disk->id, point_id(point));
-    uint64_t bytes = store_raw_bytes(point_size_bytes(point));
-    uint64_t end = (run.first + run.count) << disk->cluster_bits;
-    int err = point_map_fd(point) < 0 || point_data_fd(point) < 0 ? -EBADF : 0;
-
-    if (!err) {
-        err = copy_bytes(store, disk, point_data_fd(point),
-                         run.first << disk->cluster_bits, MIN(end, bytes));
-    }
-    err =
-        err ? err : store->io->ops->fdatasync(store->io, point_data_fd(point));
-    if (!err) {
-        err = store_point_put(store->io, point, &mark, run);
-    }
-    if (!err) {
-        points_keep(disk->points, point, run);
-    }
-    return err;
-}
-
-int
-store_snapshot_keep(Store *store, Disk *disk, struct ClusterRun run)
-{
-    uint64_t end = run.first + run.count;
-    int err = 0;
-
-    run.count = 0;
-    while (!err && points_next_missing(disk->points, run.first + run.count, end,
-                                       &run)) {
-        err = keep_missing(store, disk, points_youngest(disk->points), run);
-    }
-    return err;
-}
 
 /* What is on the zero list is zero in @point, and what it was is kept for the
  * older ones. */
@@ -95,7 +28,7 @@ keep_zeroes(Store *store, Disk *disk, Point *point)
         struct ClusterRun run = run_outward(
             list.range[i].offset, list.range[i].len, disk->cluster_bits);
 
-        err = store_snapshot_keep(store, disk, run);
+        err = store_keep(store, disk, &run, 1);
         if (!err) {
             bitmap_set_run(point_kept(point), run);
             err = store_point_put(store->io, point, &mark, run);

@@ -81,9 +81,10 @@ store_zeroes_punch(Store *store, Disk *disk, const ZeroList *list)
     for (unsigned i = 0; res == 0 && i < list->count; i++) {
         const struct ZeroRange *range = &list->range[i];
 
-        res = store_snapshot_keep(
-            store, disk,
-            run_outward(range->offset, range->len, disk->cluster_bits));
+        struct ClusterRun run =
+            run_outward(range->offset, range->len, disk->cluster_bits);
+
+        res = store_keep(store, disk, &run, 1);
         if (res == 0) {
             res = store_heat(store, disk, range->offset, range->len);
         }
