@@ -13,6 +13,7 @@
 #include "store-private.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,8 +23,8 @@ struct Keep {
     Point *point;
     char *buffer;  /* a cluster */
     bool has_data; /* was written */
-    /* The page that gets bits. */
-    struct BitmapFilePage page;
+    /* The page that gets bits; the files are opened for direct I/O. */
+    _Alignas(BITMAP_FILE_PAGE) struct BitmapFilePage page;
     uint64_t number;
     bool has_page;
 };
@@ -174,8 +175,8 @@ store_keep(Store *store, Disk *disk, const struct ClusterRun *runs,
     if (!is_any) {
         return 0;
     }
-    keep.buffer = g_malloc((size_t)1 << disk->cluster_bits);
-    err = keep_runs(&keep, runs, count);
-    g_free(keep.buffer);
+    keep.buffer = aligned_alloc(STORE_BLOCK, (size_t)1 << disk->cluster_bits);
+    err = keep.buffer ? keep_runs(&keep, runs, count) : -ENOMEM;
+    free(keep.buffer);
     return err;
 }

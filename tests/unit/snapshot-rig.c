@@ -136,8 +136,9 @@ rig_teardown(void **state)
 static int
 copy_before(struct Rig *rig, Disk *disk, unsigned index)
 {
-    return store_snapshot_keep(rig->store, disk,
-                               (struct ClusterRun){cluster_of(index), 1});
+    const struct ClusterRun run = {cluster_of(index), 1};
+
+    return store_keep(rig->store, disk, &run, 1);
 }
 
 int

@@ -399,6 +399,7 @@ test_disks_come_and_go(void **state)
 static void
 test_a_disk_that_grows_keeps_its_snapshots(void **state)
 {
+    const struct ClusterRun run = {120, 400};
     struct Rig *rig = *state;
     Disk *disk = rig->store->disks[0];
 
@@ -407,9 +408,7 @@ test_a_disk_that_grows_keeps_its_snapshots(void **state)
     assert_true(store_resize_disk(rig->store, disk, 64 * MIB, NULL));
     assert_int_not_equal(rig_snapshot(rig, "large"), 0);
     rig_write_some(rig, 0);
-    assert_int_equal(
-        store_snapshot_keep(rig->store, disk, (struct ClusterRun){120, 400}),
-        0);
+    assert_int_equal(store_keep(rig->store, disk, &run, 1), 0);
     assert_true(store_close_clean(rig->store, NULL));
     rig_reopen(rig);
     assert_int_equal(rig_check(rig), 0);
