@@ -277,8 +277,12 @@ uint64_t
 store_snapshots_bytes(Store *store)
 {
     struct SnapshotFiles *files = store->snapshot_files;
-    uint64_t bytes = files->read_bytes;
+    uint64_t bytes;
 
+    if (!files) {
+        return 0; /* nothing was opened */
+    }
+    bytes = files->read_bytes;
     g_mutex_lock(&files->lock);
     for (guint i = 0; i < files->open->len; i++) {
         const struct PointFiles *at =

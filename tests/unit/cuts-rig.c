@@ -174,6 +174,7 @@ rig_start(CutsRig *r)
     r->store = store_open(&r->fault.io, r->fixture->path, 0, NULL);
     assert_non_null(r->store);
     assert_true(store_serve(r->store, NULL));
+    r->last_snapshot = 0;
     rig_new_cuts(r);
 }
 
@@ -281,7 +282,7 @@ uint64_t
 rig_snapshot(const char *name)
 {
     Store *store = rig->store;
-    Snapshot snapshot = {.id = ++store->last_snapshot,
+    Snapshot snapshot = {.id = ++rig->last_snapshot,
                          .wall_us = 1600000000 * SECOND,
                          .n_disks = store->n_disks};
 
@@ -296,6 +297,7 @@ rig_snapshot(const char *name)
         points_add(disk->points,
                    point_new(snapshot.id, size, disk->cluster_bits, -1, -1));
     }
+    store->last_snapshot = MAX(store->last_snapshot, snapshot.id);
     snapshot_list_put(store->snapshots, &snapshot);
     return snapshot.id;
 }

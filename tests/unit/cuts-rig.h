@@ -23,6 +23,7 @@ typedef struct CutsRig {
     FaultIo fault;
     Store *store;
     Cuts *cuts;
+    uint64_t last_snapshot; /* id of this life */
     struct RelayFigures figures[2];
     uint64_t allowed[2]; /* snapshot of the last one that was allowed, or 0 */
     GString *journal;

@@ -321,7 +321,7 @@ test_every_command_has_its_help(void **state)
     struct Said help, same;
 
     (void)state;
-    assert_int_equal(check_all_help(NULL), 20);
+    assert_int_equal(check_all_help(NULL), 22);
     run((const char *[]){"snapshot", "--help", NULL}, &help);
     run((const char *[]){"help", "snapshot", NULL}, &same);
     assert_int_equal(help.code, 0);

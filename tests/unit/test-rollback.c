@@ -218,7 +218,8 @@ test_each_step_is_durable_before_the_next(void **state)
             raw_writes++;
             assert_true(replaced == 1 && is_prepared(&log, pending));
         }
-        if (entry->kind == RECORD_RENAME && !strcmp(entry->name_to, "state")) {
+        if ((entry->kind == RECORD_RENAME || entry->kind == RECORD_EXCHANGE) &&
+            !strcmp(entry->name_to, "state")) {
             replaced++;
             assert_false(is_raw_pending(&log, pending));
         }
