@@ -293,7 +293,9 @@ read_then(const struct RollDisk *of, uint64_t cluster, char *data)
     }
     switch (points_find(points, of->roll->to->id, cluster, 1, &point, &count)) {
     case POINTS_FILE:
-        n = io->ops->pread(io, point_data_fd(point), data, had, offset);
+        n = io->ops->pread(io, point_data_fd(point), data, store_raw_bytes(had),
+                           offset);
+        memset(data + had, 0, len - had);
         points_done(points, point);
         break;
     case POINTS_DISK:
@@ -437,9 +439,12 @@ store_rollback(StoreIo *io, const struct Rollback *rollback, GError **error)
         return FALSE;
     }
     roll.to = g_new0(Snapshot, 1);
-    roll.buffer = g_malloc((size_t)1 << CONF_CLUSTER_BITS_MAX);
+    /* Points' files are opened for direct I/O. */
+    roll.buffer =
+        aligned_alloc(STORE_BLOCK, (size_t)1 << CONF_CLUSTER_BITS_MAX);
+    g_assert(roll.buffer);
     ok = roll_store(&roll, error);
-    g_free(roll.buffer);
+    free(roll.buffer);
     g_free(roll.to);
     store_free(roll.store);
     return ok;

@@ -54,7 +54,7 @@ struct State {
     uint64_t epoch_before; /* what files must be of; less after a loss only */
     struct StoreCuts cuts;
     uint64_t last_snapshot; /* no larger id was given by then */
-    uint64_t rollback; /* Store.rollback */
+    uint64_t rollback;      /* Store.rollback */
     unsigned n_disks;
     struct StateDisk disks[STORE_DISKS_MAX];
 };

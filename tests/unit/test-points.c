@@ -306,8 +306,7 @@ do_write(struct Model *m)
     struct ClusterRun all = some_run(m), run;
     uint64_t end = all.first + all.count;
 
-    for (uint64_t c = all.first;
-         points_next_missing(m->points, c, end, &run);
+    for (uint64_t c = all.first; points_next_missing(m->points, c, end, &run);
          c = run.first + run.count) {
         copy(m, run);
         points_keep(m->points, points_youngest(m->points), run);
