@@ -241,6 +241,36 @@ def report_cuts(results):
         print(f"{'':24} {100 * median(paid):.0f} % of the first ones paid")
 
 
+def report_snapshots(results):
+    if results.cases("snap"):
+        title("Snapshots: p50 of a 4K write into a cluster that one needs")
+    for case in results.cases("snap"):
+        plain = results.get("snap", case, "plain", "p50us")
+        kept = ratios(results.get("snap", case, "first", "kept"),
+                      results.get("snap", case, "first", "writes"))
+        for who, goal in (("first", 8.0), ("second", 1.1)):
+            both = ratios(results.get("snap", case, who, "p50us"), plain)
+            print(f"{case.split('-')[1].upper() + ', ' + who:24} "
+                  f"{spread(both):24} of {median(plain.values()):.0f} us  "
+                  + verdict(median(both), goal, most=True))
+        print(f"{'':24} {100 * median(kept):.0f} % of the first ones paid")
+    if results.cases("keeping"):
+        title("Snapshots: reads of the disk with many kept, to none")
+    for case in results.cases("keeping"):
+        both = ratios(results.get("keeping", case, "many", "iops"),
+                      results.get("keeping", case, "none", "iops"))
+        print(f"{ROWS[case]:24} {spread(both):24} "
+              + verdict(median(both), 0.9))
+    if results.cases("making"):
+        title("Snapshots: time to make one while a guest writes")
+    for case in results.cases("making"):
+        times = sorted(results.get("making", case, "weir", "us").values())
+        p99 = times[min(len(times) - 1, len(times) * 99 // 100)]
+        print(f"disk of {case:16} p50 {median(times) / 1000:.1f} ms, p99 of "
+              f"{len(times)}: {p99 / 1000:.1f} ms  "
+              + verdict(p99 / 1000, 10.0, most=True))
+
+
 def drain_speeds(results, case, tool):
     seconds = results.get("drain", case, tool, "seconds")
     size = results.get("drain", case, tool, "bytes")
@@ -286,6 +316,7 @@ def report(path):
     report_guest(results)
     report_track(results)
     report_cuts(results)
+    report_snapshots(results)
     report_drain(results)
 
 
@@ -354,6 +385,38 @@ def control(path, letter):
             sys.exit("nbdkit does not obey")
 
 
+def making(path, count, case):
+    """Makes snapshots over the control socket, and times each."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(60)
+        peer.connect(path)
+        lines = peer.makefile("r", encoding="utf-8")
+        lines.readline()
+
+        def call(command):
+            peer.sendall(json.dumps({"execute": command}).encode() + b"\n")
+            while True:
+                answer = json.loads(lines.readline())
+                if "error" in answer:
+                    sys.exit(answer["error"]["desc"])
+                if "return" in answer:
+                    return
+
+        call("qmp_capabilities")
+        for turn in range(int(count)):
+            began = time.monotonic()
+            call("weir-snapshot-create")
+            spent = time.monotonic() - began
+            print("making", case, turn, "weir", "us", f"{spent * 1e6:.0f}",
+                  sep="\t")
+            time.sleep(0.05)
+
+
+def total(name):
+    """The sum of a field over the disks of a reply on stdin."""
+    print(sum(disk[name] for disk in json.load(sys.stdin)["disks"]))
+
+
 def field(name):
     """One field of the status.json on stdin."""
     print(json.load(sys.stdin)[name])
@@ -365,4 +428,4 @@ def minus(later, earlier):
 
 if __name__ == "__main__":
     {f.__name__: f for f in (report, fio, timed, evict, control, field,
-                             minus)}[sys.argv[1]](*sys.argv[2:])
+                             making, total, minus)}[sys.argv[1]](*sys.argv[2:])
