@@ -16,7 +16,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NAME_WIDTH 26 /* what the other columns leave of 80 */
+#define WIDTH  80 /* of a line, unless a name needs more */
+#define BESIDE 38 /* the columns between name and notes */
 
 static gboolean as_json;
 
@@ -104,12 +105,25 @@ run_create(int argc, char **argv)
 /*
  * list
  */
+/* What is not the rule, each word after two blanks. */
+static char *
+notes_of(JsonObject *snapshot)
+{
+    return g_strconcat(
+        json_object_get_boolean_member(snapshot, "damaged") ? "  damaged" : "",
+        json_object_get_boolean_member(snapshot, "frozen") ? "  frozen" : "",
+        NULL);
+}
+
+/* A name that is too long has a line of its own; none ends in blanks. */
 static void
-print_line(JsonObject *snapshot, int width)
+print_line(JsonObject *snapshot, size_t width)
 {
     const char *name = json_object_get_string_member(snapshot, "name");
     const char *stamp =
         json_object_get_string_member_with_default(snapshot, "time", NULL);
+    const char *uploaded =
+        json_object_get_boolean_member(snapshot, "uploaded") ? "yes" : "no";
     g_autoptr(GDateTime) when =
         stamp != NULL ? g_date_time_new_from_iso8601(stamp, NULL) : NULL;
     g_autoptr(GDateTime) local =
@@ -118,42 +132,47 @@ print_line(JsonObject *snapshot, int width)
         local != NULL ? g_date_time_format(local, "%F %H:%M") : g_strdup("?");
     g_autofree char *kept =
         status_size((double)json_object_get_int_member(snapshot, "kept_bytes"));
+    g_autofree char *notes = notes_of(snapshot);
 
-    if (strlen(name) > (size_t)width) {
+    if (strlen(name) > width) {
         printf("%s\n", name);
         name = "";
     }
-    printf(
-        "%-*s  %-16s  %8s  %-8s%s%s\n", width, name, clock, kept,
-        json_object_get_boolean_member(snapshot, "uploaded") ? "yes" : "no",
-        json_object_get_boolean_member(snapshot, "damaged") ? "  damaged" : "",
-        json_object_get_boolean_member(snapshot, "frozen") ? "  frozen" : "");
+    printf("%-*s  %-16s  %8s  %-*s%s\n", (int)width, name, clock, kept,
+           *notes != '\0' ? 8 : 0, uploaded, notes);
+}
+
+static void
+print_table(JsonArray *all)
+{
+    guint n = json_array_get_length(all);
+    size_t width = strlen("NAME"), beside = BESIDE;
+
+    for (guint i = 0; i < n; i++) {
+        JsonObject *snapshot = json_array_get_object_element(all, i);
+        g_autofree char *notes = notes_of(snapshot);
+
+        width =
+            MAX(width, strlen(json_object_get_string_member(snapshot, "name")));
+        beside = MAX(beside, BESIDE + strlen(notes));
+    }
+    width = MIN(width, WIDTH - beside);
+    printf("%-*s  %-16s  %8s  UPLOADED%s\n", (int)width, "NAME", "TIME", "KEPT",
+           beside > BESIDE ? "  NOTES" : "");
+    for (guint i = 0; i < n; i++) {
+        print_line(json_array_get_object_element(all, i), width);
+    }
 }
 
 static int
 print_list(JsonObject *answer)
 {
     JsonArray *all = json_object_get_array_member(answer, "snapshots");
-    guint n = json_array_get_length(all);
-    size_t width = strlen("NAME");
 
     if (as_json) {
         cli_print_json(answer);
-        return CLI_OK;
-    }
-    for (guint i = 0; i < n; i++) {
-        const char *name = json_object_get_string_member(
-            json_array_get_object_element(all, i), "name");
-
-        width = MAX(width, strlen(name));
-    }
-    width = MIN(width, NAME_WIDTH);
-    if (n > 0) {
-        printf("%-*s  %-16s  %8s  %-8s  %s\n", (int)width, "NAME", "TIME",
-               "KEPT", "UPLOADED", "NOTES");
-    }
-    for (guint i = 0; i < n; i++) {
-        print_line(json_array_get_object_element(all, i), (int)width);
+    } else if (json_array_get_length(all) > 0) {
+        print_table(all);
     }
     return CLI_OK;
 }
@@ -300,7 +319,8 @@ static const struct CliCommand commands[] = {
 
 const struct CliCommand cli_snapshot_group[] = {
     {.name = "snapshot",
-     .summary = "Instants of all disks that are kept: create, list, delete.",
+     .summary = "Instants of all disks that are kept, to be browsed and gone "
+                "back to.",
      .subs = commands},
     {0},
 };

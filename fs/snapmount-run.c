@@ -41,12 +41,17 @@ read_memory(int fd)
     return n < 0 ? g_strdup("") : g_strdup(text);
 }
 
-/* The last line that says something: those before it are about its steps. */
+/* The line that says what was wrong. libguestfs goes on with advice after its
+ * first error; with others it is the last, after those about their steps. */
 static const char *
-last_line(char *text)
+telling_line(char *text)
 {
-    char *line;
+    char *line = strstr(text, "libguestfs: error: ");
 
+    if (line) {
+        line[strcspn(line, "\n")] = '\0';
+        return line;
+    }
     g_strchomp(text);
     line = strrchr(text, '\n');
     return line ? line + 1 : text;
@@ -61,7 +66,7 @@ judge(char **argv, int status, int err_fd, GError **error)
         return TRUE;
     }
     g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED, "%s: %.300s", argv[0],
-                *text ? last_line(text) : "failed, and does not say why");
+                *text ? telling_line(text) : "failed, and does not say why");
     return FALSE;
 }
 

@@ -38,6 +38,8 @@ exits 1 "$WEIR" snapshot delete "$STORE" nope
 long=$(printf 'n%.0s' {1..64})
 snapshot create "$STORE" "$long" >"$T/out"
 snapshot list "$STORE" | grep -qx "$long" || fail 'a long name is cut'
+! snapshot list "$STORE" | grep -q ' $' || fail 'lines that end in blanks'
+! snapshot list "$STORE" | grep -q NOTES || fail 'a column of nothing'
 snapshot list "$STORE" --json | jq -r '.snapshots[].name' |
     xargs "$WEIR" snapshot delete "$STORE"
 names_are '[]'
@@ -59,6 +61,7 @@ await 10 grep -q thaw "$ran"
 snapshot list "$STORE" --json |
     jq -e '.snapshots[0] | .frozen and .reason == "user" and
         ([.disks[].name] == ["vda", "vdb"])' >/dev/null || fail 'not as asked'
+snapshot list "$STORE" | grep -q '^a .*  frozen$' || fail 'frozen, not said'
 exits 2 "$WEIR" snapshot create "$STORE" a
 "$WEIR" set "$STORE" on-freeze='echo no agent >&2; exit 1'
 exits 0 "$WEIR" snapshot create "$STORE" b --json
