@@ -484,12 +484,12 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
     if (daemon->relay != NULL) {
         relay_stop(daemon->relay, was_up ? store_end_epoch(daemon->store) : 0);
     }
-    g_clear_pointer(&daemon->relay, relay_free);
     if (!was_up && daemon->mount != NULL && daemon->inherited_fd < 0) {
         takeover_forget(&daemon->takeover);
         mount_take_down(daemon->config->mountpoint, true);
     }
     g_clear_pointer(&daemon->face, face_free);
+    g_clear_pointer(&daemon->relay, relay_free); /* the face wakes it */
     g_clear_pointer(&daemon->mount, mount_free);
     if (was_up && !store_close_clean(daemon->store, error)) {
         daemon->exit_code = host_exit_code(*error);

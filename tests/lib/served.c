@@ -205,8 +205,9 @@ served_stop(Served *served, bool is_clean)
     }
     g_clear_pointer(&served->keeper, keeper_free);
     relay_stop(served->relay, is_clean ? store_end_epoch(served->store) : 0);
-    g_clear_pointer(&served->relay, relay_free);
+    /* The face wakes it as long as it punches. */
     fake_session_end(&served->session);
+    g_clear_pointer(&served->relay, relay_free);
 }
 
 void
