@@ -132,3 +132,19 @@ stamp_adopt(StampLog *log, uint64_t number, uint64_t found, bool after_ack)
         entry->synced = found;
     }
 }
+
+/* The header is what was copied first, entries may be newer. Of a discard that
+ * is, nobody knows whether there was one before it: that is let pass. */
+void
+stamp_between(const StampLog *before, StampLog *after)
+{
+    uint64_t newest = after->header->next_sequence - 1;
+
+    assert(before->header->sectors == after->header->sectors);
+    for (uint64_t i = 0; i < after->header->sectors; i++) {
+        StampEntry *entry = &after->entries[i];
+
+        entry->acked = before->entries[i].acked;
+        entry->issued = entry->issued < newest ? entry->issued : newest;
+    }
+}

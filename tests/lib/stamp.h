@@ -153,3 +153,11 @@ enum StampFault stamp_count(const StampLog *log, uint64_t number,
  */
 void stamp_adopt(StampLog *log, uint64_t number, uint64_t found,
                  bool after_ack);
+
+/*
+ * To judge a copy of the disk that is of one instant, with the writer at work:
+ * @before is a copy of the log from before it, @after one from after it. From
+ * now on @after owes what was acknowledged in the first, and was sent nothing
+ * that is newer than the second; judge by it with @after_ack.
+ */
+void stamp_between(const StampLog *before, StampLog *after);

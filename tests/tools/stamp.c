@@ -25,6 +25,8 @@
  *       there; else the power was lost, and what was fsynced has to.
  *       "Taken" are acknowledged, unsynced requests that the power took.
  *       -A: adopt what is there as what has to stay, for the next round.
+ *       -b BEFORE: FILE is of one instant, at which the writer went on. BEFORE
+ *       and LOG are copies of the log, made before it and after it.
  *
  *   stamp inflight LOG
  *       How many requests wait for their answer: "WRITES DISCARDS SYNCS".
@@ -55,7 +57,7 @@ static void __attribute__((noreturn)) usage(void)
     fprintf(stderr, "usage: stamp write [-s SEED] [-n REQUESTS] [-t WORKERS] "
                     "[-b MIN-MAX] [-r OFF+LEN] [-f N] [-p PERCENT] [-P] [-e] "
                     "[-d DISK] FILE LOG\n"
-                    "       stamp verify [-a] [-A] FILE LOG\n"
+                    "       stamp verify [-a] [-A] [-b BEFORE] FILE LOG\n"
                     "       stamp inflight LOG\n");
     exit(2);
 }
@@ -275,20 +277,38 @@ verify_file(struct Verify *verify, const char *path)
     close(fd);
 }
 
+static void
+set_bounds(struct Verify *verify, const char *path)
+{
+    StampLog before;
+
+    open_log(&before, path);
+    if (before.header->sectors != verify->log.header->sectors) {
+        die(path, EINVAL);
+    }
+    stamp_between(&before, &verify->log);
+    stamp_log_close(&before);
+    verify->after_ack = true;
+}
+
 static int
 run_verify(int argc, char **argv)
 {
     struct Verify verify = {0};
     const StampCounts *counts = &verify.counts;
+    const char *before = NULL;
     int option;
 
-    while ((option = getopt(argc, argv, "aA")) != -1) {
+    while ((option = getopt(argc, argv, "aAb:")) != -1) {
         switch (option) {
         case 'a':
             verify.after_ack = true;
             break;
         case 'A':
             verify.adopts = true;
+            break;
+        case 'b':
+            before = optarg;
             break;
         default:
             usage();
@@ -298,6 +318,9 @@ run_verify(int argc, char **argv)
         usage();
     }
     open_log(&verify.log, argv[optind + 1]);
+    if (before) {
+        set_bounds(&verify, before);
+    }
     verify_file(&verify, argv[optind]);
     printf("stamp: %" PRIu64 " stamped, %" PRIu64 " zero, %" PRIu64
            " newer than the last sync, %" PRIu64 " unacknowledged, %" PRIu64

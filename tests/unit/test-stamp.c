@@ -271,6 +271,59 @@ counts_add_up(void **state)
     assert_int_equal(counts.faults[STAMP_SOUND], SECTORS - 1);
 }
 
+static StampLog
+copy_log(const StampLog *log)
+{
+    StampLog copy = {.header = malloc(log->length_bytes),
+                     .length_bytes = log->length_bytes};
+
+    assert_non_null(copy.header);
+    memcpy(copy.header, log->header, log->length_bytes);
+    copy.entries = (StampEntry *)(copy.header + 1);
+    return copy;
+}
+
+/* 1, 2 are before the instant, 3 is about then, 4 is after it. */
+static void
+an_instant_has_two_bounds(void **state)
+{
+    static const struct {
+        uint64_t sequence; /* 0: zeroes */
+        enum StampFault fault;
+    } cases[] = {{1, STAMP_LOST},
+                 {2, STAMP_SOUND},
+                 {3, STAMP_SOUND},
+                 {4, STAMP_NEVER},
+                 {0, STAMP_ZEROES}};
+    struct Rig *rig = *state;
+    StampLog before, after, late;
+
+    request(rig, STAMP_WRITE, 9, 1, SYNCED);
+    request(rig, STAMP_WRITE, 9, 1, ACKED);
+    before = copy_log(&rig->log);
+    request(rig, STAMP_WRITE, 9, 1, ACKED);
+    after = copy_log(&rig->log);
+    request(rig, STAMP_WRITE, 9, 1, ACKED);
+    late = copy_log(&rig->log); /* whose header is that of `after` */
+    late.header->next_sequence = after.header->next_sequence;
+    stamp_between(&before, &after);
+    stamp_between(&before, &late);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        memset(rig->disk[9], 0, STAMP_SECTOR);
+        if (cases[i].sequence) {
+            stamp_fill(rig->disk[9], DISK, 9, cases[i].sequence);
+        }
+        assert_int_equal(
+            stamp_judge(&after, 9, rig->disk[9], true, &rig->found),
+            cases[i].fault);
+        assert_int_equal(stamp_judge(&late, 9, rig->disk[9], true, &rig->found),
+                         cases[i].fault);
+    }
+    free(before.header);
+    free(after.header);
+    free(late.header);
+}
+
 int
 main(void)
 {
@@ -286,6 +339,7 @@ main(void)
         TEST(discards_count_as_requests),
         TEST(adopted_content_has_to_stay),
         TEST(counts_add_up),
+        TEST(an_instant_has_two_bounds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
