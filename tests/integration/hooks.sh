@@ -87,6 +87,19 @@ test_played() {
         {tank/vm1,tank/vm1-log}@"$(label 4)"
     [ "$(grep -c '^zfs snapshot ' "$calls")" -eq 8 ] ||
         fail 'a snapshot was taken twice'
+    # Snapshots of the store are counted by themselves, or not at all.
+    for n in 5 6 7; do
+        WEIR_SNAPSHOT=my.s-$n as_cut $n zfs-snapshot tank/vm1 || fail 'zfs, named'
+    done
+    for n in 5 6 7; do
+        WEIR_SNAPSHOT=b-1 WEIR_KEEP_SNAPSHOTS=1 as_cut $n zfs-snapshot tank/b ||
+            fail 'zfs, named and counted'
+    done
+    has_exactly {tank/vm1,tank/vm1-log}@"$(label 2)" \
+        {tank/vm1,tank/vm1-log}@"$(label 3)" \
+        {tank/vm1,tank/vm1-log}@"$(label 4)" \
+        tank/vm1@"$(label 5)-my.s-5" tank/vm1@"$(label 6)-my.s-6" \
+        tank/vm1@"$(label 7)-my.s-7" tank/b@"$(label 7)-b-1"
     touch "$T/refuses"
     ! as_cut 5 zfs-snapshot tank/vm1 || fail 'zfs: success without a snapshot'
     grep -q 'out of space' "$T/err" || fail 'zfs: it does not say why'
@@ -112,8 +125,8 @@ test_played() {
 # A copy that did not live to be whole is no copy; odd names pass the shells.
 test_copy_names() {
     local dir="$T/it's a \"dir\" \$HOME"
-    mkdir -p "$dir/$(label 1).part"
-    echo old >"$dir/$(label 1).part/x"
+    mkdir -p "$dir/part.$(label 1)"
+    echo old >"$dir/part.$(label 1)/x"
     echo new >"$dir/x"
     WEIR_FAR="$T/bin/far" as_cut 1 reflink-copy "$dir" "$dir/x" || fail 'copy'
     echo newer >"$dir/x"
@@ -148,14 +161,19 @@ put_back() { # KIND LABEL: what was kept, as the raw image $T/back
     esac
 }
 
-labels() { # KIND: all that is kept, oldest first
+all_labels() { # KIND
     case $1 in
     reflink-copy) ls "$T/cuts" ;;
     qcow2-snapshot) qemu-img snapshot -lU "$T/far" | awk '{ print $2 }' ;;
-    esac | grep ^weir- | sort -t- -k3n
+    esac
 }
 
-# Five cuts of a real store; the last three can be put back, bit for bit.
+labels() { # KIND: all that is kept of cuts, oldest first
+    all_labels "$1" | grep -x 'weir-[0-9TZ]*-[0-9]*' | sort -t- -k3n
+}
+
+# Five cuts of a real store, and before the last one a snapshot; the last three
+# and that can be put back, bit for bit.
 test_real() { # KIND HOOK-ARGUMENTS…
     local kind=$1 n cut
     shift
@@ -164,6 +182,7 @@ test_real() { # KIND HOOK-ARGUMENTS…
         on-cut="WEIR_FAR='$T/bin/far' WEIR_KEEP=3 '$hooks/$kind' $*"
     mount_store
     for n in 1 2 3 4 5; do
+        [ $n -lt 5 ] || "$WEIR" snapshot create "$STORE" named.part >"$T/out"
         dd if=/dev/urandom of="$MNT/vda.raw" bs=1M count=2 seek=$((n * 2)) \
             conv=notrunc,fsync status=none
         cp "$MNT/vda.raw" "$T/then.$n"
@@ -179,6 +198,10 @@ test_real() { # KIND HOOK-ARGUMENTS…
         assert_same "$T/then.$n" "$T/back"
         n=$((n + 1))
     done <"$T/labels"
+    cut=$(all_labels "$kind" | grep -- '-named.part$') ||
+        fail "$kind: no copy of the snapshot"
+    put_back "$kind" "$cut"
+    assert_same "$T/then.4" "$T/back"
     cut=$(tail -n 1 "$T/labels")
     [ "${cut##*-}" = "$(status .consistent.cut)" ] || fail "$kind: $cut is last"
     umount_store
