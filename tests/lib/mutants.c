@@ -44,6 +44,9 @@ static const struct Mutant {
     {"no-pin", MUTANT_NO_PIN, NULL},
     {"cut-one-by-one", MUTANT_CUT_ONE_BY_ONE, NULL},
     {"cut-zeroes", MUTANT_CUT_ZEROES, NULL},
+    {"two-in-flight", MUTANT_TWO_IN_FLIGHT, NULL},
+    {"trust-holes", MUTANT_TRUST_HOLES, NULL},
+    {"retry-sync", MUTANT_RETRY_SYNC, NULL},
     {"send-unallowed", MUTANT_SEND_UNALLOWED, NULL},
     {"forget-unsealed", MUTANT_FORGET_UNSEALED, NULL},
     {"snap-no-copy", MUTANT_SNAP_NO_COPY, NULL},
@@ -51,6 +54,7 @@ static const struct Mutant {
     {"snap-no-zeroes", MUTANT_SNAP_NO_ZEROES, NULL},
     {"snap-no-drain", MUTANT_SNAP_NO_DRAIN, NULL},
     {"snap-no-pin", MUTANT_SNAP_NO_PIN, NULL},
+    {"snapshot-no-second-mark", MUTANT_SNAPSHOT_NO_SECOND_MARK, NULL},
     {"no-data-sync", MUTANT_NONE, "disk.raw"},
     {"no-bitmap-sync", MUTANT_NONE, "dirty"},
     {"no-intent-sync", MUTANT_NONE, "intent"},
@@ -75,7 +79,7 @@ mutant_choose(int *argc, char ***argv)
             return true;
         }
     }
-    fprintf(stderr, "usage: %s MUTANT [OPTION VALUE]...\n", (*argv)[0]);
+    fprintf(stderr, "usage: %s MUTANT [ARGUMENT]...\n", (*argv)[0]);
     exit(2);
 }
 

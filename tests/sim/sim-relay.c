@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/lib/mutants.h"
+
 #define STEPS_MIN 1000
 #define CALM_US   (600 * SIM_SECOND)
 #define KEEP_US   50000
@@ -463,7 +465,7 @@ run_seed(uint64_t seed, bool is_verbose, uint64_t *steps)
 int
 main(int argc, char **argv)
 {
-    bool must_fail = sim_choose_mutant(&argc, &argv);
+    bool must_fail = mutant_choose(&argc, &argv);
     uint64_t first = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 0) : argc > 1 ? 1 : 500;
     uint64_t steps = 0;

@@ -286,8 +286,5 @@ void target_event(Sim *sim, const struct SimEvent *event);
 void target_crashed(Sim *sim); /* the daemon, that is */
 void target_calm(Sim *sim);
 
-/* sim-honest.c, sim-mutants.c: true if a run is expected to fail */
-bool sim_choose_mutant(int *argc, char ***argv);
-
 /* sim-relay.c */
 void sim_step(Sim *sim, const struct RelayEvent *event);
