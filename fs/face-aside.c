@@ -20,8 +20,8 @@
  * later cut will be whole (rule 18).
  *
  * A snapshot is never given up. Who overwrites what it needs while there is no
- * room waits for some, full-wait at most, and gets ENOSPC then; what cannot be
- * read cannot be overwritten (EIO) as long as a snapshot needs it.
+ * room waits for some (face-room.c); what cannot be read cannot be overwritten
+ * (EIO) as long as a snapshot needs it.
  */
 #include "face-wire.h"
 #include "snapshot.h"
@@ -30,9 +30,6 @@
 #include <string.h>
 
 #include "bitmap/mutant.h"
-
-#define RETRY_US    (100 * 1000) /* who has no room, not before */
-#define ROOM_AGE_US (100 * 1000) /* how old the figure of the host may be */
 
 static uint64_t
 cluster_bytes(const FaceDisk *disk)
@@ -150,58 +147,6 @@ face_aside_give_up(FaceDisk *disk, int error)
  * Copies
  */
 
-static uint64_t
-point_bytes(Face *face)
-{
-    int64_t now_us = face_now_us();
-
-    if (now_us >= face->point_bytes_us + ROOM_AGE_US) {
-        face->point_bytes = store_snapshots_bytes(face->config.store);
-        face->point_bytes_us = now_us;
-    }
-    return face->point_bytes;
-}
-
-/* Is there room for one more copy, within buffer-size? */
-static bool
-has_room(Face *face, uint64_t bytes)
-{
-    uint64_t limit = face->config.store->settings.buffer_bytes;
-    struct AsideFigures figures;
-
-    if (!limit) {
-        return true;
-    }
-    bytes += point_bytes(face);
-    for (unsigned i = 0; i < face->n_disks; i++) {
-        aside_figures(face->disks[i].disk->aside, &figures);
-        bytes += figures.kept_clusters * cluster_bytes(&face->disks[i]);
-    }
-    return bytes <= limit;
-}
-
-/* Whoever overwrites @cluster must wait for room, or cannot. */
-static void
-refuse(FaceDisk *disk, uint64_t cluster, int error)
-{
-    int64_t now_us = face_now_us();
-
-    disk->aside.retry_us = now_us + RETRY_US;
-    for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
-        struct ClusterRun run = run_of(disk, wait->offset, wait->len);
-
-        if (cluster < run.first || cluster >= run.first + run.count) {
-            continue;
-        }
-        if (error != -ENOSPC && error != -EDQUOT) {
-            wait->error = error;
-        } else if (!wait->starved_us) {
-            wait->starved_us = now_us;
-            disk->face->count.starved++;
-        }
-    }
-}
-
 static void
 copy_end(FaceAsideOp *op)
 {
@@ -257,11 +202,13 @@ face_aside_finish(FaceAsideOp *op, int error)
             aside_put_zeroes(aside, (struct ClusterRun){op->cluster, 1});
         }
     }
+    if (error) {
+        face_room_refuse(disk, op->cluster, error);
+    } else if (op->point) {
+        face_room_found(disk, op->cluster);
+    }
     if (op->point) {
         points_done(disk->disk->points, op->point);
-    }
-    if (error) {
-        refuse(disk, op->cluster, error);
     }
     copy_end(op);
 }
@@ -317,7 +264,7 @@ face_aside_granted(FaceAsideOp *op)
     if (next_missing(disk, op->cluster, end) < end) {
         op->point = points_youngest(disk->disk->points);
         points_use(disk->disk->points, op->point);
-        disk->face->point_bytes += cluster_bytes(disk); /* until it is seen */
+        face_room_take(disk->face, cluster_bytes(disk));
     }
     if (op->is_for_cut || op->point) {
         copy_rest(op);
@@ -376,21 +323,25 @@ op_for(FaceAside *aside, uint64_t cluster, bool *is_full)
     return free_one;
 }
 
-/* Room for a copy of @cluster: a cut makes it before a snapshot goes without. */
+/* Room for a copy of @cluster: the cut makes it, on all disks that are part of
+ * it, before a snapshot goes without. */
 static bool
 make_room(FaceDisk *disk, uint64_t cluster)
 {
+    Face *face = disk->face;
     uint64_t bytes = cluster_bytes(disk);
 
-    if (has_room(disk->face, bytes)) {
+    if (face_room_has(face, bytes)) {
         return true;
     }
-    face_aside_give_up(disk, -ENOSPC);
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        face_aside_give_up(&face->disks[i], -ENOSPC);
+    }
     if (next_missing(disk, cluster, cluster + 1) > cluster ||
-        has_room(disk->face, bytes)) {
+        face_room_has(face, bytes)) {
         return true;
     }
-    refuse(disk, cluster, -ENOSPC);
+    face_room_refuse(disk, cluster, -ENOSPC);
     return false;
 }
 
@@ -452,23 +403,39 @@ face_aside_wait(FaceDisk *disk, FaceAsideWait *wait, uint64_t offset,
     aside->waiting_tail = wait;
 }
 
+/* Is a copy of something in @run being made? */
+static bool
+is_under_way(const FaceAside *aside, struct ClusterRun run)
+{
+    for (unsigned i = 0; i < FACE_ASIDE_OPS; i++) {
+        const FaceAsideOp *op = &aside->ops[i];
+
+        if (op->disk && op->cluster >= run.first &&
+            op->cluster < run.first + run.count) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Does it go on now, or end? */
 static bool
 is_ready(FaceDisk *disk, FaceAsideWait *wait, int64_t now_us)
 {
-    int64_t most_us =
-        disk->face->config.store->settings.full_wait_s * INT64_C(1000000);
+    struct ClusterRun run = run_of(disk, wait->offset, wait->len);
 
     if (!face_aside_needs(disk, wait->offset, wait->len)) {
         wait->error = 0;
-        return true;
-    }
-    if (!wait->error && wait->starved_us &&
-        now_us >= wait->starved_us + most_us) {
+    } else if (disk->disk->is_frozen) {
+        wait->error = -EIO;
+    } else if (!wait->error && wait->starved_us &&
+               !is_under_way(&disk->aside, run) &&
+               face_room_is_over(disk, wait, now_us)) {
         wait->error = -ENOSPC;
-        disk->face->count.refused++;
+    } else if (!wait->error) {
+        return false;
     }
-    return wait->error;
+    return true;
 }
 
 /* Whoever needs nothing any more goes on; the others stay, in their order. */
@@ -485,7 +452,7 @@ release(FaceDisk *disk)
         next = wait->next;
         wait->next = NULL;
         if (is_ready(disk, wait, now_us)) {
-            disk->face->count.starved -= wait->starved_us != 0;
+            face_room_left(disk->face, wait, now_us);
             *ready_end = wait;
             ready_end = &wait->next;
         } else {
@@ -517,10 +484,11 @@ is_wanted(const FaceDisk *disk)
 static bool
 begin_copies(FaceDisk *disk)
 {
-    bool is_retry =
-        disk->aside.waiting && face_now_us() >= disk->aside.retry_us;
+    FaceAsideWait *wait = disk->aside.waiting;
+    /* For all of them: the first that goes without puts the next time off. */
+    bool is_retry = wait && face_now_us() >= disk->aside.retry_us;
 
-    for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
+    for (; wait; wait = wait->next) {
         if ((!wait->starved_us || is_retry) && !copy_for(disk, wait)) {
             return false;
         }

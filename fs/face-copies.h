@@ -31,6 +31,7 @@ struct FaceAsideWait {
     uint64_t offset, len; /* bytes to be written */
     int error;            /* -errno: it cannot be kept */
     int64_t starved_us;   /* since when there is no room for it; 0: there is */
+    bool is_hasty;        /* it holds others up: it does not wait long */
     /* 0: it is kept, or no longer needed. Else -errno: not to be written. */
     void (*go_on)(FaceAsideWait *wait, int error);
 };

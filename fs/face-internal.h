@@ -288,7 +288,10 @@ struct FaceCounters {
     _Atomic uint64_t intent_writes;
     _Atomic uint64_t aside_clusters, aside_waits;
     _Atomic uint64_t point_clusters, point_commits;
-    _Atomic uint64_t starved, refused;
+    _Atomic uint64_t starved;     /* writers that wait for room now */
+    _Atomic uint64_t starvations; /* ... times that one began to */
+    _Atomic uint64_t starved_us;  /* ... and how long, when it was over */
+    _Atomic uint64_t refused;     /* writers that got ENOSPC after it */
 };
 
 struct Face {
@@ -507,6 +510,18 @@ bool face_aside_is_starving(const FaceDisk *disk);
 
 /* The cut cannot be whole any more; nothing is kept for it. */
 void face_aside_give_up(FaceDisk *disk, int error);
+
+/* face-room.c */
+bool face_room_has(Face *face, uint64_t bytes);  /* for one more copy */
+void face_room_take(Face *face, uint64_t bytes); /* until it is seen */
+/* Whoever overwrites @cluster must wait for room, or cannot. */
+void face_room_refuse(FaceDisk *disk, uint64_t cluster, int error);
+/* ... has one copy more. */
+void face_room_found(FaceDisk *disk, uint64_t cluster);
+/* It starves; for too long? */
+bool face_room_is_over(const FaceDisk *disk, const FaceAsideWait *wait,
+                       int64_t now_us);
+void face_room_left(Face *face, FaceAsideWait *wait, int64_t now_us);
 
 /* face-spill.c */
 void face_spill_run(FaceDisk *disk);

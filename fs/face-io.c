@@ -82,7 +82,10 @@ hold_heat(FaceReq *req)
 static void
 hold_kept(FaceAsideWait *wait, int error)
 {
-    hold_again((FaceReq *)((char *)wait - offsetof(FaceReq, aside)), error);
+    FaceReq *req = (FaceReq *)((char *)wait - offsetof(FaceReq, aside));
+
+    req->face->count.refused += error == -ENOSPC;
+    hold_again(req, error);
 }
 
 static bool
@@ -93,6 +96,7 @@ hold_keeps(FaceReq *req)
     }
     face_aside_wait(req->disk, &req->aside, req->hold.offset, req->hold.len,
                     hold_kept);
+    req->aside.is_hasty = req->op == FACE_FALLOCATE;
     return true;
 }
 

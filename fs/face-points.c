@@ -15,8 +15,8 @@
  * A cluster of nothing but zeroes has no data: a hole in the file is its copy.
  *
  * What fails for want of room is tried again while it may come back, as
- * face-aside.c says. A sync that fails freezes the disk, as one of its own does
- * (rule 20).
+ * face-room.c says. A sync that fails freezes the disk, as one of its own does
+ * (rule 20): who waits for a copy there gets EIO, and no more are made.
  */
 #include "face-wire.h"
 
@@ -178,10 +178,12 @@ static void
 page_written(FaceIo *io, int res)
 {
     FaceDisk *disk = disk_of(io);
+    bool is_synced = io->store.op == STORE_WRITE_SYNC;
+    bool is_full = res >= 0 || res == -ENOSPC || res == -EDQUOT;
 
     if (res != BITMAP_FILE_PAGE) {
-        commit_failed(disk, res < 0 ? res : -ENOSPC, false);
-    } else if (io->store.op == STORE_WRITE_SYNC) {
+        commit_failed(disk, res < 0 ? res : -ENOSPC, is_synced && !is_full);
+    } else if (is_synced) {
         commit_end(disk);
     } else {
         disk->points.n_pages++;
@@ -251,12 +253,29 @@ take_written(FacePoints *points)
     return has_data;
 }
 
+/* What a sync that failed may have lost is not made good by the next one. */
+static void
+refuse_written(FaceDisk *disk)
+{
+    FaceAsideOp *op = disk->points.written, *next;
+
+    disk->points.written = NULL;
+    for (; op; op = next) {
+        next = op->next;
+        face_aside_finish(op, -EIO);
+    }
+}
+
 void
 face_points_run(FaceDisk *disk)
 {
     FacePoints *points = &disk->points;
 
     if (points->point || !points->written) {
+        return;
+    }
+    if (atomic_load(&disk->disk->is_frozen)) {
+        refuse_written(disk);
         return;
     }
     points->point = points->written->point;
