@@ -9,7 +9,7 @@
  *   all of its clusters are kept, or settled meanwhile -> it tries again
  *
  * So the writer pays one local read, and for a snapshot two local syncs, never
- * the target's time. What was in flight at the instant is finished before the
+ * the target's time; one that goes on in sequence finds most of it done. What was in flight at the instant is finished before the
  * copy is read: it may be in or not, but never half of the time (rule 12).
  *
  * Copies for a cut stay in their buffers, or go to a file (face-spill.c). If one
@@ -30,6 +30,9 @@
 #include <string.h>
 
 #include "bitmap/mutant.h"
+
+#define IN_ORDER_MIN 3   /* before more than is asked for is copied */
+#define AHEAD_MAX    16u /* clusters */
 
 static uint64_t
 cluster_bytes(const FaceDisk *disk)
@@ -345,12 +348,46 @@ make_room(FaceDisk *disk, uint64_t cluster)
     return false;
 }
 
+/* Who overwrites one cluster after the other is spared most of the waiting: the
+ * clusters behind those that are copied for him, @first up to @at, are copied
+ * with them. As long as that takes nothing away from those who wait. */
+static void
+copy_ahead(FaceDisk *disk, uint64_t first, uint64_t at)
+{
+    uint64_t clusters = disk_map_clusters(disk->disk->map);
+    FaceAside *aside = &disk->aside;
+    struct AsideFigures figures;
+    bool is_full = false;
+    uint64_t end = at;
+
+    aside->in_order = first == aside->ahead_at ? aside->in_order + 1 : 0;
+    if (aside->in_order >= IN_ORDER_MIN) {
+        end += MIN(2u << MIN(aside->in_order - IN_ORDER_MIN, 8), AHEAD_MAX);
+    }
+    end = MIN(end, clusters);
+    aside->ahead_at = end;
+    for (; next_needed(disk, at, end, &at); at++) {
+        FaceAsideOp *op = op_for(aside, at, &is_full);
+
+        aside_figures(disk->disk->aside, &figures);
+        if (is_full || figures.free_buffers <= figures.buffers / 2 ||
+            !face_room_has(disk->face,
+                           (aside->n_copying + 1) * cluster_bytes(disk))) {
+            aside->ahead_at = at;
+            return;
+        }
+        if (op) {
+            copy_begin(disk, op, at, aside_take(disk->disk->aside));
+        }
+    }
+}
+
 /* Copies of what @wait needs; false: nothing more can be begun now. */
 static bool
 copy_for(FaceDisk *disk, const FaceAsideWait *wait)
 {
     struct ClusterRun run = run_of(disk, wait->offset, wait->len);
-    uint64_t end = run.first + run.count;
+    uint64_t end = run.first + run.count, first = end;
     bool is_full = false;
 
     for (uint64_t at = run.first; next_needed(disk, at, end, &at); at++) {
@@ -375,6 +412,10 @@ copy_for(FaceDisk *disk, const FaceAsideWait *wait)
             return false;
         }
         copy_begin(disk, op, at, buffer);
+        first = MIN(first, at);
+    }
+    if (first < end) {
+        copy_ahead(disk, first, end);
     }
     return true;
 }

@@ -69,8 +69,10 @@ typedef struct FaceAside {
     bool is_old;   /* the file has copies of an earlier cut ... */
     bool is_emptying;
     FaceIo empty;
-    int error;        /* why it was given up, until the main thread is told */
-    int64_t retry_us; /* who is starved is not tried again before */
+    int error;         /* why it was given up, until the main thread is told */
+    int64_t retry_us;  /* who is starved is not tried again before */
+    uint64_t ahead_at; /* who needs this cluster next goes on in sequence ... */
+    unsigned in_order; /* ... as so many did before */
 } FaceAside;
 
 /* Copies on their way into the files of a point, see face-points.c. */

@@ -409,7 +409,6 @@ def making(path, count, case):
             spent = time.monotonic() - began
             print("making", case, turn, "weir", "us", f"{spent * 1e6:.0f}",
                   sep="\t")
-            time.sleep(0.05)
 
 
 def total(name):

@@ -143,7 +143,6 @@ read_again() { # NAME
     while [ ! -e "$T/read-ends" ]; do
         [ "$(sum_of "$1" vda)" = "$want" ] || return 1
         echo one >>"$T/reads"
-        sleep 0.1
     done
 }
 

@@ -285,7 +285,7 @@ test_a_cut_is_given_up_before_a_writer_starves(void **state)
     points_rig_write(rig, 0, 4 * CLUSTER, 4);
     assert_true(face_cut(rig->session.face, &cut));
     for (unsigned i = 0; i < 4; i++) {
-        points_rig_write(rig, i * CLUSTER, 4096, 5);
+        points_rig_write(rig, (3 - i) * CLUSTER, 4096, 5);
     }
     aside_figures(rig->disk->aside, &figures);
     assert_int_equal(figures.kept_clusters, 4);
