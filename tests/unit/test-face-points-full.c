@@ -296,6 +296,9 @@ test_a_cut_is_given_up_before_a_writer_starves(void **state)
     aside_figures(rig->disk->aside, &figures);
     assert_int_equal(figures.kept_clusters, 0);
     points_rig_write(rig, 6 * CLUSTER, 4096, 6);
+    while (!rig->session.degraded) {
+        sched_yield(); /* the note is on its way */
+    }
     assert_int_equal(rig->session.degraded, 1);
     points_rig_assert_all(rig);
     points_rig_free(rig);
