@@ -175,9 +175,12 @@ points_rig_snapshot(struct PointsRig *rig)
     snapshot_files_add(&rig->session.store, &files);
     assert_int_equal(ftruncate(files.data_fd, (off_t)SIZE), 0);
     snapshot.points[0] = point_new(id, SIZE, BITS, files.map_fd, files.data_fd);
-    do {
-        r = face_snapshot(rig->session.face, &snapshot);
-    } while (r == -EAGAIN);
+    while ((r = face_snapshot(rig->session.face, &snapshot)) == -EAGAIN) {
+        if (rig->pin) {
+            disk_map_end(rig->disk->map, rig->pin, 1);
+            rig->pin = NULL;
+        }
+    }
     assert_int_equal(r, 0);
     assert_true(snapshot.wall_us > 0);
     rig->then[id - 1] = aligned_alloc(4096, SIZE);

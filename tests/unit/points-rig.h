@@ -44,6 +44,7 @@ struct PointsRig {
     unsigned char *now;
     unsigned char *then[SNAPSHOTS]; /* of snapshot i + 1; NULL: none */
     unsigned n;
+    RangeHold *pin; /* given back when a snapshot had to wait; or NULL */
 };
 
 struct PointsRig *points_rig_new(void);

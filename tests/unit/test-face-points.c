@@ -34,15 +34,26 @@ test_each_kind_of_write_keeps_what_is_needed(void **state)
 }
 
 static void
+ignore_grant(RangeHold *hold)
+{
+    (void)hold;
+}
+
+static void
 test_discards_before_are_in_it(void **state)
 {
+    RangeHold pin = {
+        .len = CLUSTER, .kind = RANGE_PIN, .granted = ignore_grant};
     struct PointsRig *rig = points_rig_new();
 
     (void)state;
     points_rig_write(rig, 0, 1 << 20, 1);
     points_rig_write(rig, 40 * CLUSTER, 1 << 20, 2);
+    assert_true(disk_map_hold(rig->disk->map, &pin)); /* nothing is punched */
+    rig->pin = &pin;
     points_rig_discard(rig, 0, 80 * CLUSTER);
     points_rig_snapshot(rig);
+    assert_null(rig->pin);
     points_rig_assert_all(rig);
     points_rig_write(rig, 41 * CLUSTER, 4096, 3);
     points_rig_write(rig, 0, 512, 4);
