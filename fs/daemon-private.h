@@ -42,6 +42,7 @@ struct Daemon {
     struct StatusInput input; /* of the last look */
     struct StatusTracker tracker;
     enum StoreState last_state;
+    enum RoomState last_room; /* that was told */
     bool has_state;
     gint64 notified_us;
 
@@ -67,6 +68,10 @@ void daemon_pause(Daemon *daemon, bool is_paused); /* the user says so */
 void daemon_advance(Daemon *daemon);
 /* For every client of the control socket; takes @data; @user is the daemon. */
 void daemon_event(void *user, const char *name, JsonObject *data);
+
+/* daemon-room.c */
+void
+daemon_look_at_room(Daemon *daemon); /* behind daemon_look(), each second */
 
 /* daemon-news.c */
 enum DaemonMsg { DAEMON_MSG_FACE, DAEMON_MSG_RELAY };

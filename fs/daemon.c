@@ -102,6 +102,7 @@ tick_cb(gpointer data)
 
     daemon_look(daemon);
     say_state(daemon, status_state(&daemon->input, &daemon->tracker));
+    daemon_look_at_room(daemon);
     daemon_advance(daemon);
     return G_SOURCE_CONTINUE;
 }

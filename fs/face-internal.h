@@ -288,10 +288,10 @@ struct FaceCounters {
     _Atomic uint64_t intent_writes;
     _Atomic uint64_t aside_clusters, aside_waits;
     _Atomic uint64_t point_clusters, point_commits;
-    _Atomic uint64_t starved;     /* writers that wait for room now */
-    _Atomic uint64_t starvations; /* ... times that one began to */
-    _Atomic uint64_t starved_us;  /* ... and how long, when it was over */
-    _Atomic uint64_t refused;     /* writers that got ENOSPC after it */
+    _Atomic uint64_t starved;      /* writers that wait for room now */
+    _Atomic uint64_t starvations;  /* ... times that one began to */
+    _Atomic uint64_t throttled_us; /* ... and how long, when it was over */
+    _Atomic uint64_t refused;      /* writers that got ENOSPC after it */
 };
 
 struct Face {

@@ -65,6 +65,10 @@ face_figures(Face *face, struct FaceFigures *figures)
         .intent_writes = count->intent_writes,
         .aside_clusters = count->aside_clusters,
         .aside_waits = count->aside_waits,
+        .starved = count->starved,
+        .starvations = count->starvations,
+        .throttled_us = count->throttled_us,
+        .refused = count->refused,
         .is_uring = face->is_uring,
     };
 }

@@ -109,7 +109,7 @@ end_starving(Face *face, FaceAsideWait *wait, int64_t now_us)
 {
     if (wait->starved_us) {
         face->count.starved--;
-        face->count.starved_us += (uint64_t)(now_us - wait->starved_us);
+        face->count.throttled_us += (uint64_t)(now_us - wait->starved_us);
         wait->starved_us = 0;
     }
 }

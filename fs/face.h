@@ -143,6 +143,11 @@ struct FaceFigures {
     uint64_t intent_writes;  /* pages of intent files written */
     uint64_t aside_clusters; /* copied aside before a write */
     uint64_t aside_waits;    /* ... and times that no buffer was free */
-    bool is_uring;           /* the transport in use */
+    /* For want of room for old content that a snapshot needs (face-room.c): */
+    uint64_t starved;      /* writers that wait now */
+    uint64_t starvations;  /* times that one began to */
+    uint64_t throttled_us; /* ... and how long they waited in all */
+    uint64_t refused;      /* got ENOSPC after it */
+    bool is_uring;         /* the transport in use */
 };
 void face_figures(Face *face, struct FaceFigures *figures);

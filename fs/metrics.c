@@ -244,7 +244,13 @@ put_guest(Metrics *m)
               "Dirty bitmaps saved while they are in use.",
               (double)m->input->checkpoints);
     put_store(m, "guest_throttled_seconds_total", "counter",
-              "Time that writes were slowed down.", 0);
+              "Time that writes waited for room for old content.",
+              (double)face->throttled_us / 1e6);
+    put_store(m, "guest_waiting_writes", "gauge",
+              "Writes that wait for room for old content.",
+              (double)face->starved);
+    put_store(m, "guest_refused_writes_total", "counter",
+              "Writes that got ENOSPC for want of it.", (double)face->refused);
 }
 
 char *

@@ -69,6 +69,7 @@ status_gather(Store *store, Relay *relay, Face *face, const char *mountpoint,
     input->is_served = store->is_served;
     input->checkpoints = atomic_load(&store->checkpoints);
     input->n_disks = store->n_disks;
+    input->is_tight = atomic_load(&store->is_tight);
     input->aside_limit_bytes = atomic_load(&store->settings.buffer_bytes);
     input->in_place = store_is_in_place(store);
     input->held = store->cuts;

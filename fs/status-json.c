@@ -380,7 +380,10 @@ status_build(const struct StatusInput *input,
         json_object_set_null_member(root, "eta_seconds");
     }
     json_object_set_boolean_member(root, "diverging", rates.is_diverging);
-    json_object_set_boolean_member(root, "throttled", FALSE);
+    json_object_set_boolean_member(root, "throttled",
+                                   status_is_throttled(input, tracker));
+    json_object_set_object_member(root, "room",
+                                  status_room_build(input, tracker));
     for (unsigned i = 0; i < input->n_disks; i++) {
         json_array_add_object_element(disks,
                                       build_disk(input, &input->disks[i]));

@@ -104,7 +104,7 @@ instant(JsonObject *status, const char *stamp)
 
 /* What is still to do, in words. */
 static char *
-answer(JsonObject *status)
+to_upload(JsonObject *status)
 {
     gint64 dirty = get_int(status, "dirty_bytes");
     JsonObject *rates = get_object(status, "rates");
@@ -143,15 +143,25 @@ has_any_target(JsonObject *status)
 }
 
 static char *
+answer(JsonObject *status)
+{
+    g_autofree char *what = has_any_target(status)
+                                ? to_upload(status)
+                                : g_strdup("no target: nothing to upload");
+
+    return json_object_get_boolean_member(status, "throttled")
+               ? g_strconcat("writes wait for room; ", what, NULL)
+               : g_steal_pointer(&what);
+}
+
+static char *
 first_line(JsonObject *status, unsigned columns)
 {
     JsonArray *disks = json_object_get_array_member(status, "disks");
     guint n = json_array_get_length(disks);
     g_autofree char *name = g_path_get_basename(get_text(status, "store"));
     g_autofree char *state = g_ascii_strup(get_text(status, "state"), -1);
-    g_autofree char *what = has_any_target(status)
-                                ? answer(status)
-                                : g_strdup("no target: nothing to upload");
+    g_autofree char *what = answer(status);
     g_autofree char *rest = g_strdup_printf(
         "  %u disk%s  %s  %s%s", n, n == 1 ? "" : "s", state, what,
         json_object_get_boolean_member(status, "mounted") ? ""
@@ -385,8 +395,12 @@ status_text(JsonObject *status, unsigned columns)
     GString *text = g_string_new(NULL);
     JsonArray *disks = json_object_get_array_member(status, "disks");
     g_autofree char *head = first_line(status, columns);
+    g_autofree char *room = status_room_words(status);
 
     add_line(text, head, columns);
+    if (room != NULL) {
+        add_wrapped(text, room, columns);
+    }
     add_age(text, status, columns);
     add_obstacles(text, status, columns);
     add_flow(text, status, columns);

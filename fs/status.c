@@ -10,6 +10,8 @@
  *
  * State, the first that applies:
  *
+ *   throttled     guest writes wait for room for old content, or did in the last
+ *                 seconds, or were refused then (status-room.c)
  *   paused        the user said so
  *   disconnected  a disk with a target has no connection to it (a fresh start
  *                 that is still connecting for the first time is not that)
@@ -21,8 +23,6 @@
  *   initial-sync  a target has never held all of its disk yet
  *   draining      something is dirty
  *   idle          the targets hold everything
- *
- * throttled belongs to a full buffer, and does not exist yet.
  *
  * Rates come from a ring of samples, one a second: over the last 5 seconds to
  * show, over 30 to judge a trend. What gets dirty and what gets settled are
@@ -182,6 +182,7 @@ status_tracker_update(struct StatusTracker *tracker, struct StatusInput *input)
     struct StatusSample now;
 
     tracker_first_sync(tracker, input);
+    status_room_update(tracker, input);
     if (!has_target(input) || has_first_sync(input) ||
         status_dirty_bytes(input) > 0) {
         tracker->clean_since_us = 0;
@@ -313,6 +314,9 @@ status_state(const struct StatusInput *input,
 
     for (unsigned i = 0; i < input->n_disks; i++) {
         is_down |= is_unlinked(&input->disks[i]);
+    }
+    if (status_is_throttled(input, tracker)) {
+        return STATE_THROTTLED;
     }
     if (input->is_paused) {
         return STATE_PAUSED;

@@ -41,6 +41,10 @@ enum StoreState {
 };
 const char *store_state_name(enum StoreState state);
 
+/* For old content that snapshots need, see status-room.c. */
+enum RoomState { ROOM_AMPLE, ROOM_LOW, ROOM_FULL, ROOMS };
+const char *status_room_name(enum RoomState room);
+
 struct StatusDisk {
     const char *name;
     const char *target; /* NULL: none, nothing is owed */
@@ -70,6 +74,7 @@ struct StatusInput {
     struct StatusDisk disks[STORE_DISKS_MAX];
     unsigned n_disks;
     uint64_t host_free_bytes;
+    bool is_tight;              /* ... about to end */
     uint64_t aside_limit_bytes; /* 0: none */
     uint64_t bwlimit_bps;       /* in force now; 0: none */
     Store *of; /* whose snapshots are listed; NULL: there are none */
@@ -96,6 +101,9 @@ struct StatusTracker {
     int64_t whole_us;       /* last instant at which the targets held it all */
     bool first_sync[STORE_DISKS_MAX];          /* by Disk.index */
     uint64_t first_sync_base[STORE_DISKS_MAX]; /* settled when it began */
+    enum RoomState room;
+    uint64_t hindered;   /* writes that had to wait for room, or were refused */
+    int64_t hindered_us; /* when the last one was; 0: never */
 };
 
 /* Once a second; also keeps StatusDisk.is_first_sync up to date. */
@@ -114,6 +122,15 @@ char *status_json(const struct StatusInput *input,
                   const struct StatusTracker *tracker);
 char *metrics_text(const struct StatusInput *input,
                    const struct StatusTracker *tracker);
+
+/* status-room.c */
+void status_room_update(struct StatusTracker *tracker,
+                        const struct StatusInput *input);
+/* Do guest writes wait for room, or did they in the last seconds? */
+bool status_is_throttled(const struct StatusInput *input,
+                         const struct StatusTracker *tracker);
+JsonObject *status_room_build(const struct StatusInput *input,
+                              const struct StatusTracker *tracker);
 
 /* Rates over the last seconds; used by both producers. */
 struct StatusRates {
@@ -135,6 +152,8 @@ void status_gather(Store *store, Relay *relay, Face *face,
  */
 /* Lines of at most @columns; the first one is the answer. */
 char *status_text(JsonObject *status, unsigned columns);
+/* What is wrong with the room for old content, and the way out; NULL: nothing. */
+char *status_room_words(JsonObject *status);
 /* "[#####-----]  50% at the target": @columns wide. */
 char *status_bar(JsonObject *status, unsigned columns);
 /* One line about a drain. */

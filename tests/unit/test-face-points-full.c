@@ -127,7 +127,7 @@ test_who_has_no_room_waits_until_there_is_some(void **state)
         was_written(rig, 3);
         assert_int_equal(count_of(rig)->starved, 0);
         assert_int_equal(count_of(rig)->refused, 0);
-        assert_true(count_of(rig)->starved_us > 0);
+        assert_true(count_of(rig)->throttled_us > 0);
         assert_int_equal(rig->session.frozen, 0);
         points_rig_assert_all(rig);
         points_rig_free(rig);
