@@ -85,14 +85,6 @@ next_needed(const FaceDisk *disk, uint64_t from, uint64_t end,
     return *cluster < end;
 }
 
-static bool
-is_needed(const FaceDisk *disk, uint64_t cluster)
-{
-    uint64_t at;
-
-    return next_needed(disk, cluster, cluster + 1, &at);
-}
-
 static struct ClusterRun
 run_of(const FaceDisk *disk, uint64_t offset, uint64_t len)
 {
@@ -229,6 +221,28 @@ copy_failed(FaceAsideOp *op, int error)
     face_aside_finish(op, op->point ? error : 0);
 }
 
+/* Room for a copy that is no zeroes: the cut makes it, on all disks that are
+ * part of it, before a snapshot goes without. */
+static bool
+take_room(FaceAsideOp *op)
+{
+    Face *face = op->disk->face;
+    uint64_t bytes = cluster_bytes(op->disk);
+    bool has_room = face_room_has(face, bytes);
+
+    for (unsigned i = 0; !has_room && i < face->n_disks; i++) {
+        face_aside_give_up(&face->disks[i], -ENOSPC);
+    }
+    if (!op->point) {
+        return true;
+    }
+    if (!has_room && !face_room_has(face, bytes)) {
+        return false;
+    }
+    face_room_take(face, bytes);
+    return true;
+}
+
 static void
 copy_read(FaceIo *io, int res)
 {
@@ -246,7 +260,9 @@ copy_read(FaceIo *io, int res)
     }
     memset((unsigned char *)op->buffer + bytes_of(op), 0, len - bytes_of(op));
     op->is_zero = is_all_zero(op->buffer, len);
-    if (op->point) {
+    if (!op->is_zero && !take_room(op)) {
+        face_aside_finish(op, -ENOSPC);
+    } else if (op->point) {
         face_points_keep(op);
     } else {
         face_aside_finish(op, 0);
@@ -267,7 +283,6 @@ face_aside_granted(FaceAsideOp *op)
     if (next_missing(disk, op->cluster, end) < end) {
         op->point = points_youngest(disk->disk->points);
         points_use(disk->disk->points, op->point);
-        face_room_take(disk->face, cluster_bytes(disk));
     }
     if (op->is_for_cut || op->point) {
         copy_rest(op);
@@ -326,28 +341,6 @@ op_for(FaceAside *aside, uint64_t cluster, bool *is_full)
     return free_one;
 }
 
-/* Room for a copy of @cluster: the cut makes it, on all disks that are part of
- * it, before a snapshot goes without. */
-static bool
-make_room(FaceDisk *disk, uint64_t cluster)
-{
-    Face *face = disk->face;
-    uint64_t bytes = cluster_bytes(disk);
-
-    if (face_room_has(face, bytes)) {
-        return true;
-    }
-    for (unsigned i = 0; i < face->n_disks; i++) {
-        face_aside_give_up(&face->disks[i], -ENOSPC);
-    }
-    if (next_missing(disk, cluster, cluster + 1) > cluster ||
-        face_room_has(face, bytes)) {
-        return true;
-    }
-    face_room_refuse(disk, cluster, -ENOSPC);
-    return false;
-}
-
 /* Who overwrites one cluster after the other is spared most of the waiting: the
  * clusters behind those that are copied for him, @first up to @at, are copied
  * with them. As long as that takes nothing away from those who wait. */
@@ -399,12 +392,6 @@ copy_for(FaceDisk *disk, const FaceAsideWait *wait)
         }
         if (!op) {
             continue;
-        }
-        if (!make_room(disk, at)) {
-            return true;
-        }
-        if (!is_needed(disk, at)) {
-            continue; /* a cut was given up for it */
         }
         buffer = aside_take(disk->disk->aside);
         if (!buffer) {

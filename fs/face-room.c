@@ -3,7 +3,8 @@
  * Room for old content: what becomes of a guest's write when there is none for
  * the copy that a snapshot needs of what it overwrites (rule 18).
  *
- *   is there room?   copies for the cut and files of snapshots, of all disks,
+ *   is there room?   asked when what is to be kept was read and is no zeroes:
+ *                    copies for the cut and files of snapshots, of all disks,
  *                    within buffer-size; and none on the host is what a write
  *                    to those files says (ENOSPC)
  *   no               the cut is given up (face-aside.c); is there now?
@@ -22,8 +23,8 @@
  *
  * The files of snapshots are looked at every ROOM_AGE_US, which is a system call
  * for each. In between what is copied for them is added. So the limit may be
- * exceeded by the copies that are under way at the same time, FACE_ASIDE_OPS of
- * a disk, and no more.
+ * exceeded by the copies that were under way when they were looked at,
+ * FACE_ASIDE_OPS of a disk, and no more.
  */
 #include "face-internal.h"
 

@@ -172,6 +172,21 @@ test_nobody_waits_without_a_full_wait(void **state)
     points_rig_free(rig);
 }
 
+/* What was zeroes is a bit in the map. */
+static void
+test_zeroes_need_no_room(void **state)
+{
+    struct PointsRig *rig = new_rig();
+
+    (void)state;
+    rig->session.store.settings.full_wait_s = 0;
+    atomic_store(&rig->session.store.settings.buffer_bytes, 1);
+    assert_int_equal(reply_of(rig, send_write(rig, 3)), -ENOSPC);
+    points_rig_write(rig, 40 * CLUSTER, 8 * CLUSTER, 4);
+    points_rig_assert_all(rig);
+    points_rig_free(rig);
+}
+
 /* Each copy that is made is progress: time begins anew. */
 static void
 test_a_large_write_goes_on_where_it_was(void **state)
@@ -446,6 +461,7 @@ main(void)
         cmocka_unit_test(test_who_has_no_room_waits_until_there_is_some),
         cmocka_unit_test(test_who_has_no_room_is_refused_in_the_end),
         cmocka_unit_test(test_nobody_waits_without_a_full_wait),
+        cmocka_unit_test(test_zeroes_need_no_room),
         cmocka_unit_test(test_a_large_write_goes_on_where_it_was),
         cmocka_unit_test(test_buffer_size_is_kept_to),
         cmocka_unit_test(test_room_of_a_deleted_snapshot_is_had),
