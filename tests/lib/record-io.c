@@ -43,6 +43,14 @@ node_of(RecordIo *record, int fd)
     return node;
 }
 
+static bool
+ends_with(const char *name, const char *end)
+{
+    size_t len = strlen(name), end_len = strlen(end);
+
+    return len >= end_len && !strcmp(name + len - end_len, end);
+}
+
 /* What this sync is written down as. */
 static enum RecordKind
 sync_kind(RecordIo *record, int fd)
@@ -50,8 +58,8 @@ sync_kind(RecordIo *record, int fd)
     const RecordNode *node = record->log->nodes[node_of(record, fd)];
     const char *name = node->is_dir ? "." : node->name;
 
-    return record->forget && !strcmp(record->forget, name) ? RECORD_MARK
-                                                           : RECORD_SYNC;
+    return record->forget && ends_with(name, record->forget) ? RECORD_MARK
+                                                             : RECORD_SYNC;
 }
 
 static void

@@ -18,9 +18,10 @@ typedef struct RecordIo {
     StoreIo io; /* to be passed on; first member */
     StoreIo *inner;
     RecordLog *log;
-    /* For tests of tests: syncs of files that were made under this name, or
-     * were there under it, are performed and not written down, as if the
-     * program had left them out. NULL: none; "." stands for directories. */
+    /* For tests of tests: data syncs of files that were made under a name that
+     * ends in this, or were there under one, are performed and not written down,
+     * as if the program had left them out. NULL: none; "." stands for
+     * directories. */
     const char *forget;
 } RecordIo;
 

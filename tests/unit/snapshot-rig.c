@@ -5,6 +5,8 @@
  */
 #include "snapshot-rig.h"
 
+#include "tests/lib/quick-io.h"
+
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
@@ -57,37 +59,6 @@ rig_reopen(struct Rig *rig)
 {
     rig_close(rig);
     rig_open(rig);
-}
-
-/* Nobody takes the power away here; syncs, and waiting for the disk in other
- * ways, would be most of the time. */
-static int
-open_cached(StoreIo *io, int dirfd, const char *name, int flags, mode_t mode)
-{
-    StoreIo *kernel = store_io_kernel();
-
-    (void)io;
-    return kernel->ops->open(kernel, dirfd, name, flags & ~O_DIRECT, mode);
-}
-
-static int
-sync_nothing(StoreIo *io, int fd)
-{
-    (void)io;
-    (void)fd;
-    return 0;
-}
-
-static StoreIo *
-quick_io(void)
-{
-    static struct StoreIoOps ops;
-    static StoreIo io = {&ops};
-
-    ops = *store_io_kernel()->ops;
-    ops.open = open_cached;
-    ops.fsync = ops.fdatasync = sync_nothing;
-    return &io;
 }
 
 static void
