@@ -243,7 +243,11 @@ test_abandoned_ones_leave_nothing(void **state)
     assert_int_equal(rig_files(rig), 0);
     assert_int_equal(rig->store->last_snapshot, 1);
     /* Killed before the instant. */
-    g_free(store_snapshot_prepare(rig->store, NULL, "user", NULL));
+    draft = store_snapshot_prepare(rig->store, NULL, "user", NULL);
+    for (unsigned i = 0; i < rig->store->n_disks; i++) {
+        point_free(draft->points[i]);
+    }
+    g_free(draft);
     assert_int_equal(rig_files(rig), FILES_EACH);
     rig_reopen(rig);
     assert_int_equal(snapshot_list_count(rig->store->snapshots), 0);
