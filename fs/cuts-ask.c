@@ -12,9 +12,10 @@
 #include "cuts-private.h"
 
 static const char *const state_names[CUTS_STATES] = {
-    [CUTS_REST] = "rest",     [CUTS_SENDING] = "sending",
-    [CUTS_BROKEN] = "broken", [CUTS_WHOLE] = "whole",
-    [CUTS_HOOK] = "hook",     [CUTS_PINNED] = "pinned",
+    [CUTS_REST] = "rest",       [CUTS_BEFORE] = "before-degrade",
+    [CUTS_SENDING] = "sending", [CUTS_BROKEN] = "broken",
+    [CUTS_WHOLE] = "whole",     [CUTS_HOOK] = "hook",
+    [CUTS_PINNED] = "pinned",
 };
 
 const char *
@@ -68,9 +69,12 @@ cuts_figures(const Cuts *cuts, struct CutsFigures *figures)
         g_strlcpy(figures->waits_for, cuts->waits_for->name,
                   sizeof(figures->waits_for));
     }
-    if (cuts->state != CUTS_REST && cuts->cut.snapshot) {
+    if (cuts->state != CUTS_REST && cuts->state != CUTS_BEFORE &&
+        cuts->cut.snapshot) {
         g_strlcpy(figures->snapshot, cuts->snapshot_name,
                   sizeof(figures->snapshot));
     }
     g_strlcpy(figures->hook_error, cuts->error, sizeof(figures->hook_error));
+    g_strlcpy(figures->before_error, cuts->before_error,
+              sizeof(figures->before_error));
 }

@@ -120,7 +120,8 @@ leave_cut(Cuts *cuts, Disk *disk)
     if (cuts->state == CUTS_REST || found < 0) {
         return;
     }
-    if (cuts->state != CUTS_HOOK && cuts->state != CUTS_PINNED) {
+    if (cuts->state != CUTS_HOOK && cuts->state != CUTS_PINNED &&
+        cuts->state != CUTS_BEFORE) {
         cuts_end_aside(cuts, disk);
     }
     cut->n_disks--;

@@ -64,10 +64,26 @@ clear_failures(Cuts *cuts)
 }
 
 void
+cuts_run_hook(Cuts *cuts, const char *command)
+{
+    g_autofree char *names = names_of_cut(cuts);
+
+    cut_hook_run(
+        cuts->hook,
+        &(struct CutHookRun){
+            .command = command,
+            .cut = cuts->number,
+            .wall_us = cuts->cut.wall_us,
+            .store = cuts->config.store->path,
+            .disks = names,
+            .snapshot = cuts->cut.snapshot != 0 ? cuts->snapshot_name : NULL,
+        });
+}
+
+void
 cuts_step_hook(Cuts *cuts, int64_t now_us)
 {
     const Store *store = cuts->config.store;
-    g_autofree char *names = NULL;
 
     /* One that hangs is in nobody's way once the user has another, or none. */
     if (cut_hook_is_running(cuts->hook) &&
@@ -83,17 +99,7 @@ cuts_step_hook(Cuts *cuts, int64_t now_us)
     if (now_us < cuts->retry_us) {
         return;
     }
-    names = names_of_cut(cuts);
-    cut_hook_run(
-        cuts->hook,
-        &(struct CutHookRun){
-            .command = store->settings.on_cut,
-            .cut = cuts->number,
-            .wall_us = cuts->cut.wall_us,
-            .store = store->path,
-            .disks = names,
-            .snapshot = cuts->cut.snapshot != 0 ? cuts->snapshot_name : NULL,
-        });
+    cuts_run_hook(cuts, store->settings.on_cut);
 }
 
 static void
@@ -120,7 +126,9 @@ cuts_hook_cb(void *user, const char *words)
 {
     Cuts *cuts = user;
 
-    if (words) {
+    if (cuts->state == CUTS_BEFORE) {
+        cuts_before_done(cuts, words);
+    } else if (words) {
         hook_failed(cuts, words);
     } else {
         clear_failures(cuts);

@@ -39,6 +39,11 @@ struct Cuts {
     uint64_t failed;
     int64_t retry_us; /* the hook, not before */
     char error[CUTS_TEXT];
+
+    bool is_risky;       /* the next cut is likely to be given up */
+    uint64_t asked;      /* before-degrade was run for what held this number */
+    int64_t patience_us; /* ... and is waited for until then */
+    char before_error[CUTS_TEXT];
 };
 
 /* cuts-group.c */
@@ -79,8 +84,18 @@ void cuts_recall(Cuts *cuts);
 /* cuts-pin.c */
 void cuts_step_hook(Cuts *cuts, int64_t now_us);
 void cuts_step_pinned(Cuts *cuts, int64_t now_us);
+/* @command, with the cut that cuts->cut and number say in its environment. */
+void cuts_run_hook(Cuts *cuts, const char *command);
 /* The hook's `done`; @user is the Cuts. */
 void cuts_hook_cb(void *user, const char *words);
+
+/* cuts-before.c */
+void cuts_weigh(Cuts *cuts); /* a cut is whole, before its copies are dropped */
+/* before-degrade runs now, and the cut that is due comes after it; false: there
+ * is nothing to be told. The group is gathered. */
+bool cuts_ask_before(Cuts *cuts, int64_t now_us);
+void cuts_before_done(Cuts *cuts, const char *words);
+void cuts_step_before(Cuts *cuts, int64_t now_us);
 
 /* Data of an event, and the event. */
 JsonObject *cuts_number_object(uint64_t number);

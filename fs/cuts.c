@@ -8,11 +8,15 @@
  * content that it still owes is kept aside from the guest (face.h).
  *
  *   state     when                          what                      then
- *   REST      a snapshot is pending, or it
+ *   REST      a cut is due that may be
+ *             given up (cuts-before.c)      before-degrade is run     BEFORE
+ *             a snapshot is pending, or it
  *             is due; nothing in the way    "advancing to N" durable,
  *                                           cut, may be sent          SENDING
  *             held but not pinned, a hook   (after a restart, or the
  *                                           hook is new)              HOOK
+ *   BEFORE    the command has ended, or
+ *             it took too long              (whatever became of it)   REST
  *   SENDING   all of it is at the targets,
  *             all that the face says heard                            WHOLE
  *             old content could not be kept                           BROKEN
@@ -227,7 +231,6 @@ begin(Cuts *cuts, int64_t now_us)
     if (!reserve(cuts)) {
         return;
     }
-    gather_group(cuts, cut);
     cuts_choose(cuts);
     if (!cuts_mark_before(cuts)) {
         cuts->again_us = now_us + AGAIN_US;
@@ -284,7 +287,10 @@ step_rest(Cuts *cuts, int64_t now_us)
     cuts->is_waiting = !cuts_is_owing(cuts) || now_us < due_us(cuts);
     if (cuts_has_members(cuts) && is_group_ready(cuts) && !cuts->is_waiting &&
         now_us >= cuts->again_us) {
-        begin(cuts, now_us);
+        gather_group(cuts, &cuts->cut);
+        if (!cuts_ask_before(cuts, now_us)) {
+            begin(cuts, now_us);
+        }
     }
 }
 
@@ -338,6 +344,7 @@ step_sending(Cuts *cuts, int64_t now_us)
     if (cuts->state == CUTS_SENDING && unsettled) {
         degrade(cuts, unsettled, -ECANCELED);
     } else if (cuts->state == CUTS_SENDING) {
+        cuts_weigh(cuts);
         /* Before the state is saved: on a full disk theirs is the room. */
         cuts_end_all_aside(cuts);
         cuts->state = CUTS_WHOLE;
@@ -407,9 +414,10 @@ step_whole(Cuts *cuts, int64_t now_us)
  * Looking
  */
 static void (*const steps[CUTS_STATES])(Cuts *cuts, int64_t now_us) = {
-    [CUTS_REST] = step_rest,      [CUTS_SENDING] = step_sending,
-    [CUTS_BROKEN] = step_broken,  [CUTS_WHOLE] = step_whole,
-    [CUTS_HOOK] = cuts_step_hook, [CUTS_PINNED] = cuts_step_pinned,
+    [CUTS_REST] = step_rest,          [CUTS_BEFORE] = cuts_step_before,
+    [CUTS_SENDING] = step_sending,    [CUTS_BROKEN] = step_broken,
+    [CUTS_WHOLE] = step_whole,        [CUTS_HOOK] = cuts_step_hook,
+    [CUTS_PINNED] = cuts_step_pinned,
 };
 
 static gboolean
@@ -428,6 +436,7 @@ arm(Cuts *cuts, int64_t now_us)
 {
     int64_t next_us = cuts->state == CUTS_HOOK && cuts->retry_us > now_us
                           ? cuts->retry_us
+                      : cuts->state == CUTS_BEFORE ? cuts->patience_us
                       : cuts->state == CUTS_REST && cuts_is_owing(cuts)
                           ? MAX(due_us(cuts), cuts->again_us)
                           : 0;

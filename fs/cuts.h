@@ -76,6 +76,7 @@ bool cuts_is_done(Cuts *cuts, uint64_t number);
 
 enum CutsState {
     CUTS_REST,
+    CUTS_BEFORE,
     CUTS_SENDING,
     CUTS_BROKEN,
     CUTS_WHOLE,
@@ -94,9 +95,10 @@ struct CutsFigures {
     uint64_t whole, degraded;           /* cuts of this run */
     char snapshot[STORE_NAME_MAX + 1];  /* under way, or empty */
     unsigned snapshots_pending;         /* ... and to come */
-    bool is_hook_running;
-    unsigned hook_failures; /* in a row */
-    uint64_t hook_failed;   /* in this run */
+    bool is_hook_running;               /* on-cut, or before-degrade */
+    unsigned hook_failures;             /* in a row */
+    uint64_t hook_failed;               /* in this run */
     char hook_error[CUTS_TEXT];
+    char before_error[CUTS_TEXT]; /* of before-degrade, the last time */
 };
 void cuts_figures(const Cuts *cuts, struct CutsFigures *figures);

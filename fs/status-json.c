@@ -136,6 +136,7 @@ build_hook(const struct StatusInput *input)
     json_object_set_boolean_member(object, "running", cuts->is_hook_running);
     json_object_set_int_member(object, "failures", cuts->hook_failures);
     set_text(object, "error", cuts->hook_error);
+    set_text(object, "before_degrade_error", cuts->before_error);
     return object;
 }
 

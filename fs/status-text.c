@@ -310,6 +310,13 @@ add_obstacles(GString *text, JsonObject *status, unsigned columns)
 
         add_wrapped(text, words, columns);
     }
+    if (get_text(hook, "before_degrade_error") != NULL) {
+        g_autofree char *words =
+            g_strdup_printf("before-degrade FAILED, cuts go on: %s",
+                            get_text(hook, "before_degrade_error"));
+
+        add_wrapped(text, words, columns);
+    }
 }
 
 static void
