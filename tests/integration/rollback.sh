@@ -70,7 +70,7 @@ mount_store
 write vda 0x41 40M 8M
 umount_store
 killed=0
-for after in 0.005 0.01 0.02 0.04 0.08; do
+for after in 0.005 0.01 0.02 0.04 0.08 0.16 0.32 0.64 1.28; do
     ! timeout -s KILL "$after" "$WEIR" rollback "$STORE" second \
         >"$T/roll.log" 2>&1 || break
     if "$WEIR" mount "$STORE" "$MNT" 2>"$T/err"; then
