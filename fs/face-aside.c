@@ -500,8 +500,11 @@ release(FaceDisk *disk)
 static bool
 is_wanted(const FaceDisk *disk)
 {
-    for (FaceAsideWait *wait = disk->aside.waiting; wait; wait = wait->next) {
-        if (!wait->starved_us) {
+    FaceAsideWait *wait = disk->aside.waiting;
+    int64_t now_us = wait ? face_now_us() : 0;
+
+    for (; wait; wait = wait->next) {
+        if (!wait->starved_us && now_us >= wait->slowed_us) {
             return true;
         }
     }
@@ -513,11 +516,14 @@ static bool
 begin_copies(FaceDisk *disk)
 {
     FaceAsideWait *wait = disk->aside.waiting;
+    int64_t now_us = wait ? face_now_us() : 0;
     /* For all of them: the first that goes without puts the next time off. */
-    bool is_retry = wait && face_now_us() >= disk->aside.retry_us;
+    bool is_retry = now_us >= disk->aside.retry_us;
 
     for (; wait; wait = wait->next) {
-        if ((!wait->starved_us || is_retry) && !copy_for(disk, wait)) {
+        bool is_due = wait->starved_us ? is_retry : now_us >= wait->slowed_us;
+
+        if (is_due && !copy_for(disk, wait)) {
             return false;
         }
     }

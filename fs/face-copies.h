@@ -32,6 +32,7 @@ struct FaceAsideWait {
     int error;            /* -errno: it cannot be kept */
     int64_t starved_us;   /* since when there is no room for it; 0: there is */
     bool is_hasty;        /* it holds others up: it does not wait long */
+    int64_t slowed_us;    /* no copy is begun for it before; 0: at once */
     /* 0: it is kept, or no longer needed. Else -errno: not to be written. */
     void (*go_on)(FaceAsideWait *wait, int error);
 };

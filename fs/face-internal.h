@@ -292,6 +292,7 @@ struct FaceCounters {
     _Atomic uint64_t starvations;  /* ... times that one began to */
     _Atomic uint64_t throttled_us; /* ... and how long, when it was over */
     _Atomic uint64_t refused;      /* writers that got ENOSPC after it */
+    _Atomic uint64_t slowed; /* writes that were, before it came to that */
 };
 
 struct Face {
@@ -518,6 +519,9 @@ void face_room_take(Face *face, uint64_t bytes); /* until it is seen */
 void face_room_refuse(FaceDisk *disk, uint64_t cluster, int error);
 /* ... has one copy more. */
 void face_room_found(FaceDisk *disk, uint64_t cluster);
+/* Room is short, and comes back: a write that has begun to wait does so a
+ * little longer. */
+void face_room_slow(FaceDisk *disk, FaceAsideWait *wait);
 /* It starves; for too long? */
 bool face_room_is_over(const FaceDisk *disk, const FaceAsideWait *wait,
                        int64_t now_us);

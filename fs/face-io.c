@@ -96,7 +96,11 @@ hold_keeps(FaceReq *req)
     }
     face_aside_wait(req->disk, &req->aside, req->hold.offset, req->hold.len,
                     hold_kept);
-    req->aside.is_hasty = req->op == FACE_FALLOCATE;
+    if (req->op == FACE_FALLOCATE) {
+        req->aside.is_hasty = true;
+    } else {
+        face_room_slow(req->disk, &req->aside);
+    }
     return true;
 }
 

@@ -69,6 +69,7 @@ face_figures(Face *face, struct FaceFigures *figures)
         .starvations = count->starvations,
         .throttled_us = count->throttled_us,
         .refused = count->refused,
+        .slowed = count->slowed,
         .is_uring = face->is_uring,
     };
 }

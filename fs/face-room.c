@@ -14,6 +14,13 @@
  *                    begins anew
  *   full-wait over   ENOSPC; what is being copied for it just then is waited for
  *
+ * So that nobody runs into that wall while room is coming back anyway, since
+ * snapshots that were deleted are being reaped or the copies of a cut that ended
+ * are punched: from NEAR of buffer-size on, or when the host's room is about to
+ * end (is_tight), a write that needs a copy for a snapshot waits a little before
+ * that is begun, the longer the less there is left, SLOW_MAX_US and a turn of the
+ * timer at most. A cut is not spared by that: it is given up first.
+ *
  * Nobody else waits for who starves: reads, writes that need no copy, and those
  * for which there is room go on. But the kernel lets no write of the file pass
  * a FALLOCATE that is not answered, so that one does not wait long.
@@ -33,6 +40,8 @@
 #define RETRY_US    (100 * 1000)
 #define ROOM_AGE_US (100 * 1000)
 #define HASTY_US    (250 * 1000) /* two tries */
+#define NEAR        7            /* of 8 */
+#define SLOW_MAX_US (40 * 1000)
 
 /*
  * How much there is
@@ -70,6 +79,55 @@ void
 face_room_take(Face *face, uint64_t bytes)
 {
     face->point_bytes += bytes;
+}
+
+/*
+ * Who is slowed
+ */
+static bool
+is_coming_back(const Face *face)
+{
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        if (face->disks[i].aside.is_emptying) {
+            return true;
+        }
+    }
+    return atomic_load(&face->config.store->is_reaping);
+}
+
+/* Of the last part of the room, so much is used up, of 1000. */
+static uint64_t
+pressure(Face *face)
+{
+    Store *store = face->config.store;
+    uint64_t limit = atomic_load(&store->settings.buffer_bytes);
+    uint64_t near = limit / 8 * NEAR, host = atomic_load(&store->squeeze);
+    uint64_t used = limit ? used_bytes(face) : 0;
+
+    return used > near ? MAX(host, MIN(used - near, limit - near) * 1000 /
+                                       (limit - near))
+                       : host;
+}
+
+void
+face_room_slow(FaceDisk *disk, FaceAsideWait *wait)
+{
+    struct ClusterRun run =
+        run_outward(wait->offset, wait->len, disk->disk->cluster_bits);
+    struct ClusterRun missing;
+    uint64_t slow_us;
+
+    if (!is_coming_back(disk->face) || !disk->disk->points ||
+        !points_next_missing(disk->disk->points, run.first,
+                             run.first + run.count, &missing)) {
+        return;
+    }
+    slow_us = pressure(disk->face) * SLOW_MAX_US / 1000;
+    if (slow_us) {
+        wait->slowed_us = face_now_us() + (int64_t)slow_us;
+        disk->face->count.slowed++;
+        disk->face->count.throttled_us += slow_us;
+    }
 }
 
 /*

@@ -111,7 +111,7 @@ arm_polls(Face *face)
 static void
 arm_timer(Face *face)
 {
-    static struct __kernel_timespec period = {.tv_nsec = 50 * 1000 * 1000};
+    static struct __kernel_timespec period = {.tv_nsec = 10 * 1000 * 1000};
     bool is_needed = false;
 
     for (unsigned i = 0; i < face->n_disks; i++) {

@@ -148,6 +148,7 @@ struct FaceFigures {
     uint64_t starvations;  /* times that one began to */
     uint64_t throttled_us; /* ... and how long they waited in all */
     uint64_t refused;      /* got ENOSPC after it */
+    uint64_t slowed;       /* writes that were, before it came to that */
     bool is_uring;         /* the transport in use */
 };
 void face_figures(Face *face, struct FaceFigures *figures);

@@ -244,7 +244,8 @@ put_guest(Metrics *m)
               "Dirty bitmaps saved while they are in use.",
               (double)m->input->checkpoints);
     put_store(m, "guest_throttled_seconds_total", "counter",
-              "Time that writes waited for room for old content.",
+              "Time that writes waited for room for old content, or were "
+              "slowed down before.",
               (double)face->throttled_us / 1e6);
     put_store(m, "guest_waiting_writes", "gauge",
               "Writes that wait for room for old content.",

@@ -144,7 +144,9 @@ reaper_thread(void *user)
         g_array_append_vals(ids, reaper->todo->data, reaper->todo->len);
         g_array_set_size(reaper->todo, 0);
         pthread_mutex_unlock(&reaper->lock);
+        atomic_store(&snapshots->config.store->is_reaping, true);
         reap_all(snapshots, ids);
+        atomic_store(&snapshots->config.store->is_reaping, false);
         pthread_mutex_lock(&reaper->lock);
         if (reaper->todo->len == 0 && ids->len > 0) {
             g_array_append_vals(reaper->todo, ids->data, ids->len);

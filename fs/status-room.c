@@ -45,14 +45,18 @@ is_low(const struct StatusInput *input, const struct StatusTracker *tracker)
            (input->is_tight && input->n_snapshots > 0);
 }
 
+static bool
+is_recent(const struct StatusInput *input, int64_t at_us)
+{
+    return at_us > 0 && input->now_us - at_us < HINDERED_US;
+}
+
 bool
 status_is_throttled(const struct StatusInput *input,
                     const struct StatusTracker *tracker)
 {
     return tracker != NULL &&
-           (input->face.starved > 0 ||
-            (tracker->hindered_us > 0 &&
-             input->now_us - tracker->hindered_us < HINDERED_US));
+           (tracker->room == ROOM_FULL || is_recent(input, tracker->slowed_us));
 }
 
 void
@@ -64,10 +68,14 @@ status_room_update(struct StatusTracker *tracker,
     if (input->face.starved > 0 || hindered != tracker->hindered) {
         tracker->hindered_us = input->now_us;
     }
+    if (input->face.slowed != tracker->slowed) {
+        tracker->slowed_us = input->now_us;
+    }
     tracker->hindered = hindered;
-    tracker->room = status_is_throttled(input, tracker) ? ROOM_FULL
-                    : is_low(input, tracker)            ? ROOM_LOW
-                                                        : ROOM_AMPLE;
+    tracker->slowed = input->face.slowed;
+    tracker->room = is_recent(input, tracker->hindered_us) ? ROOM_FULL
+                    : is_low(input, tracker)               ? ROOM_LOW
+                                                           : ROOM_AMPLE;
 }
 
 JsonObject *

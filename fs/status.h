@@ -104,6 +104,8 @@ struct StatusTracker {
     enum RoomState room;
     uint64_t hindered;   /* writes that had to wait for room, or were refused */
     int64_t hindered_us; /* when the last one was; 0: never */
+    uint64_t slowed;     /* ... that were slowed down before it came to that */
+    int64_t slowed_us;
 };
 
 /* Once a second; also keeps StatusDisk.is_first_sync up to date. */

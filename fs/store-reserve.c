@@ -101,8 +101,11 @@ store_look_at_room(Store *store)
     if (!fstatvfs(store->dir_fd, &host)) {
         uint64_t all = (uint64_t)host.f_blocks * host.f_frsize;
         uint64_t free = (uint64_t)host.f_bavail * host.f_frsize;
+        uint64_t least = MIN(all / TIGHT_PART, TIGHT_BYTES);
+        bool is_tight = free < least;
 
-        atomic_store(&store->is_tight,
-                     free < MIN(all / TIGHT_PART, TIGHT_BYTES));
+        atomic_store(&store->is_tight, is_tight);
+        atomic_store(&store->squeeze,
+                     is_tight ? (unsigned)((least - free) * 1000 / least) : 0);
     }
 }

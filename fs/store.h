@@ -165,12 +165,14 @@ typedef struct Store {
     struct StoreSettings settings;
     Disk *disks[STORE_DISKS_MAX];
     unsigned n_disks;
-    bool is_read_only;         /* STORE_OPEN_READ */
-    bool was_clean;            /* before this opening */
-    bool is_served;            /* marked unclean on disk: a daemon is at work */
-    atomic_bool is_tight;      /* the host's room is about to end */
-    GMutex checkpoint_lock;    /* one checkpoint at a time, on any thread */
-    _Atomic uint64_t sequence; /* of the last checkpoint that was begun */
+    bool is_read_only;        /* STORE_OPEN_READ */
+    bool was_clean;           /* before this opening */
+    bool is_served;           /* marked unclean on disk: a daemon is at work */
+    atomic_bool is_tight;     /* the host's room is about to end ... */
+    _Atomic unsigned squeeze; /* ... and so much of the rest is gone, of 1000 */
+    atomic_bool is_reaping;   /* room of deleted snapshots is given back */
+    GMutex checkpoint_lock;   /* one checkpoint at a time, on any thread */
+    _Atomic uint64_t sequence;    /* of the last checkpoint that was begun */
     _Atomic uint64_t checkpoints; /* made in this run */
     /* Epochs count the serves that began from a clean state, and their clean
      * ends. What a file of the store says of the target, of hot extents or of

@@ -286,6 +286,48 @@ test_room_of_a_deleted_snapshot_is_had(void **state)
     points_rig_free(rig);
 }
 
+static int64_t
+time_of_write(struct PointsRig *rig, uint64_t cluster)
+{
+    int64_t begun_us = face_now_us();
+
+    points_rig_write(rig, cluster * CLUSTER, 4096, 8);
+    return face_now_us() - begun_us;
+}
+
+/* The less there is left, the more; and only if it comes back, and only who needs
+ * some. */
+static void
+test_writes_are_slowed_while_room_comes_back(void **state)
+{
+    struct PointsRig *rig = new_rig();
+    Store *store = &rig->session.store;
+
+    (void)state;
+    points_rig_write(rig, 0, 8 * CLUSTER, 4); /* 9 clusters, and the map */
+    atomic_store(&store->squeeze, 990);
+    (void)time_of_write(rig, 16);
+    assert_int_equal(count_of(rig)->slowed, 0);
+    atomic_store(&store->is_reaping, true);
+    (void)time_of_write(rig, 20); /* is kept */
+    assert_int_equal(count_of(rig)->slowed, 0);
+    assert_true(time_of_write(rig, 18) >= 39600);
+    assert_int_equal(count_of(rig)->slowed, 1);
+    assert_int_equal(count_of(rig)->throttled_us, 39600);
+
+    atomic_store(&store->squeeze, 0);
+    atomic_store(&store->settings.buffer_bytes, 16 * CLUSTER);
+    (void)time_of_write(rig, 22);
+    assert_int_equal(count_of(rig)->slowed, 1);
+    atomic_store(&store->settings.buffer_bytes, 13 * CLUSTER + 3 * 4096);
+    (void)time_of_write(rig, 24);
+    assert_int_equal(count_of(rig)->slowed, 2);
+    assert_in_range(count_of(rig)->throttled_us, 39600 + 1, 39600 + 40000);
+    assert_int_equal(count_of(rig)->starvations, 0);
+    points_rig_assert_all(rig);
+    points_rig_free(rig);
+}
+
 /* Which is owed there as well, and kept by the snapshot before. */
 static void
 test_a_cut_is_given_up_before_a_writer_starves(void **state)
@@ -465,6 +507,7 @@ main(void)
         cmocka_unit_test(test_a_large_write_goes_on_where_it_was),
         cmocka_unit_test(test_buffer_size_is_kept_to),
         cmocka_unit_test(test_room_of_a_deleted_snapshot_is_had),
+        cmocka_unit_test(test_writes_are_slowed_while_room_comes_back),
         cmocka_unit_test(test_a_cut_is_given_up_before_a_writer_starves),
         cmocka_unit_test(test_a_discard_that_starves_stays_on_its_list),
         cmocka_unit_test(test_a_small_discard_does_not_wait_long),

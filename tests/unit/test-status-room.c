@@ -83,6 +83,21 @@ test_full_while_writes_wait_and_a_while_longer(void **state)
     assert_int_equal(look_after(&f, 1), ROOM_FULL);
 }
 
+static void
+test_slowed_is_throttled_and_not_full(void **state)
+{
+    struct Fixture f;
+
+    (void)state;
+    setup(&f);
+    f.input.snapshot_bytes = 75 * MIB;
+    f.input.face.slowed = 1;
+    assert_int_equal(look_after(&f, 1), ROOM_LOW);
+    assert_true(status_is_throttled(&f.input, &f.tracker));
+    assert_int_equal(look_after(&f, 5), ROOM_LOW);
+    assert_false(status_is_throttled(&f.input, &f.tracker));
+}
+
 static char *
 words_of(const char *state, const char *limit, const char *snapshots)
 {
@@ -158,6 +173,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_low_is_near_the_limit_and_stays_a_little),
         cmocka_unit_test(test_full_while_writes_wait_and_a_while_longer),
+        cmocka_unit_test(test_slowed_is_throttled_and_not_full),
         cmocka_unit_test(test_words_name_the_oldest_and_the_limit),
         cmocka_unit_test(test_status_says_so_first),
     };
