@@ -65,7 +65,7 @@ copy_logs() { # before|after
 
 # What it is, past the page cache: dd fails if not all of it can be read.
 sum_of() { # NAME DISK
-    dd if="$shots/$1/$2.raw" bs=1M iflag=direct status=none | sha256sum
+    dd if="$shots/$1/$2.raw" bs=1M iflag=direct status=none | b2sum
 }
 
 # Between copy_logs before and copy_logs after; what it is from now on.
