@@ -19,6 +19,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,13 +57,13 @@ struct Worker {
     unsigned char *data;
 };
 
-static volatile sig_atomic_t was_told_to_end;
+static atomic_bool was_told_to_end;
 
 static void
 told_to_end(int sig)
 {
     (void)sig;
-    was_told_to_end = 1;
+    was_told_to_end = true;
 }
 
 static void
