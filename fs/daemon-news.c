@@ -167,6 +167,8 @@ take_letter(Daemon *daemon, struct Letter *letter)
             take_contact(daemon, disk);
             break;
         case RELAY_NEWS_SETTLED:
+        case RELAY_NEWS_HALTED:
+        case RELAY_NEWS_ENDED:
             break;
         }
     }

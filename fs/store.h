@@ -31,6 +31,7 @@
 
 #include "bitmap/aside.h"
 #include "bitmap/disk-map.h"
+#include "bitmap/named.h"
 #include "bitmap/points.h"
 #include "bitmap/store-io.h"
 #include "relay/relay.h"
@@ -79,6 +80,8 @@ typedef struct Disk {
     Aside *aside;   /* what a cut owes, see bitmap/aside.h */
     int aside_fd;   /* its file, which has no name; -1: none */
     Points *points; /* of its snapshots, see snapshot.h */
+    NamedBitmaps *bitmaps; /* see store-bitmaps.h */
+    GPtrArray *bits; /* StoreBits, borrowed; guarded by the checkpoint_lock */
     /* The store's own. `dirty` holds this run's past; `intent` says what is
      * hot, which is in hot until the map takes it. */
     bool has_checkpoint;

@@ -94,6 +94,10 @@ struct RelayCoreConfig {
     bool recovers;         /* more is dirty than differs: compare it with its
                               sums, also while there is no target */
     bool is_cut;           /* somebody else seals, and says what may be sent */
+    bool is_job;           /* these four as in struct RelayJobConfig */
+    bool is_exact, is_zero, keeps_zeroes;
+    bool halts; /* at an error of the target's, or the local disk's */
+    uint64_t window_bytes; /* at most in flight, 0: no limit */
     unsigned max_conns;    /* 1 .. RELAY_CONNS */
     int64_t settle_us;     /* settle interval, 1 s */
     int64_t deadline_us;   /* of a request, 15 s; quarantine is 4 times that */
@@ -218,6 +222,8 @@ void relay_core_pause(RelayCore *core, bool pause);
 /* The guest is at work: read the local disk with restraint. What the relay has
  * queued there is what a request of the guest's waits for. */
 void relay_core_yield(RelayCore *core, bool yield);
+/* After a halt: go on. Followed by a TICK. */
+void relay_core_proceed(RelayCore *core);
 /* Seal soon and do not wait for the settle interval: somebody waits. */
 void relay_core_hurry(RelayCore *core);
 /* New limits or permission; a refused target is tried again at once. Another
@@ -277,6 +283,12 @@ struct RelayCoreFigures {
     uint64_t log_commits;   /* writes of the sent-log */
     bool is_recovering;     /* compares what the last end left dirty */
     bool is_cut;            /* seals nothing, sends what it is allowed */
+    struct {
+        bool is_halted; /* until relay_core_proceed() */
+        bool is_read;   /* the local disk; else the target */
+        int error;      /* positive errno */
+        unsigned count; /* of halts, ever */
+    } halt;
     struct {
         bool is_active;
         unsigned done; /* walks that reached the end of the disk */

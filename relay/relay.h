@@ -26,6 +26,8 @@ enum RelayNews {
     RELAY_NEWS_LINK,    /* a disk's link state or error changed */
     RELAY_NEWS_CONTACT, /* a disk's target was accepted: keep it in state */
     RELAY_NEWS_SETTLED, /* a generation was settled */
+    RELAY_NEWS_HALTED,  /* a job's: an error, and it stands; see its figures */
+    RELAY_NEWS_ENDED,   /* nothing of it is in flight; see relay_end_disk() */
 };
 
 /* A disk's target, as the user gave it and as the store remembers it. */
@@ -55,6 +57,21 @@ struct RelayDiskConfig {
     uint64_t epoch;        /* ... and become of */
     bool is_in_doubt;      /* uploads of an earlier life may still execute */
     bool recovers;         /* the map has more than what differs */
+
+    /* Of a job; all zero for the relay of a disk. */
+    struct RelayJobConfig {
+        bool is_job; /* the map says what is to be brought: what is clean in it
+                        says nothing of the target. The store keeps no contact:
+                        what was met is taken as kept */
+        DiskMap *pins; /* the guest's, where what is read is pinned; borrowed */
+        bool is_exact; /* a target of another size is refused */
+        bool is_zero;  /* the target reads as zero where nobody wrote */
+        bool keeps_zeroes; /* unmap=false: holes are written, not deallocated */
+        bool is_paused;
+        bool halts;   /* it stands at an error; see relay_proceed() */
+        uint64_t bps; /* 0: no limit; the store's bwlimit is the relay's */
+        uint64_t window_bytes; /* at most in flight; 0: as the link can */
+    } job;
 };
 
 struct RelayConfig {
@@ -92,7 +109,24 @@ void relay_free(Relay *relay);
  * something was dirtied. Any thread, cheap, never blocks. */
 void relay_wake(Relay *relay);
 
+/* All of them but jobs. */
 void relay_pause(Relay *relay, gboolean pause);
+
+/*
+ * Jobs: added like disks, at any time, under a name of their own; their fds, map
+ * and points have to be there until they are forgotten.
+ */
+void relay_pause_job(Relay *relay, const char *job, gboolean pause);
+void relay_set_speed(Relay *relay, const char *job, uint64_t bps);
+/* After an error: it goes on, and tries again what failed. */
+void relay_proceed(Relay *relay, const char *job);
+/* What is settled by now is settled, nothing more is sent, connections are
+ * dropped; RELAY_NEWS_ENDED when nothing is in flight: within the time of a local
+ * read, whatever the target does. Figures stay. Then relay_forget_disk() frees
+ * it; with @is_over its sent-log and sums are of no use to anybody. */
+void relay_end_disk(Relay *relay, const char *job);
+void relay_forget_disk(Relay *relay, const char *job);
+
 void relay_set_cut(Relay *relay, const char *disk, gboolean is_cut);
 /* The sealed generations up to @seq may be sent; as snapshot @snapshot has it,
  * if that is not 0 (bitmap/point-marks.h has what was done before). Where it
