@@ -2,8 +2,10 @@
 /*
  * disk-map-private.h - the DiskMap itself, and its lock
  *
- * Purpose: what disk-map.c and disk-map-heat.c share.
- * Threads: *_locked functions are called with the lock held.
+ * Purpose: what disk-map.c, disk-map-heat.c and disk-map-record.c share, and
+ *          named bitmaps, whose bits its lock guards.
+ * Threads: *_locked functions are called with the lock held. Of two maps the
+ *          disk's is locked before a job's.
  * Units:   bytes; hot and touched are bitmaps of extents (intent.h).
  */
 #pragma once
@@ -28,6 +30,7 @@ struct DiskMap {
     Bitmap *hot;      /* NULL: not tracked, all counts as hot */
     Bitmap *touched;  /* begun or ended in since the last disk_map_cool_begin();
                          there is one if there is hot */
+    DiskMapRecorder *recorders; /* list */
 };
 
 static inline void
@@ -45,6 +48,19 @@ disk_map_unlock(DiskMap *map)
 
     assert(r == 0);
 }
+
+/* disk-map.c: in the open generation, and nowhere else. */
+void disk_map_mark_locked(DiskMap *map, uint64_t offset, uint64_t len,
+                          int64_t now_us);
+
+/* disk-map-record.c */
+void disk_map_attach_locked(DiskMap *map, DiskMapRecorder *recorder);
+void disk_map_detach_locked(DiskMap *map, DiskMapRecorder *recorder);
+void disk_map_record_locked(DiskMap *map, uint64_t offset, uint64_t len,
+                            int64_t now_us);
+/* Memory first, so that growing cannot fail. */
+int disk_map_reserve_records_locked(DiskMap *map, uint64_t size_bytes);
+void disk_map_grow_records_locked(DiskMap *map, uint64_t size_bytes);
 
 /* disk-map-heat.c */
 bool disk_map_is_hot_locked(const DiskMap *map, uint64_t offset, uint64_t len);

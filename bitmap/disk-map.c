@@ -12,7 +12,8 @@
  * A hold that had to wait is marked when it is granted, by whoever dropped the
  * one in its way and at that moment, before its owner hears of it.
  *
- * Extents that are hot, and how they get cold: disk-map-heat.c.
+ * Extents that are hot, and how they get cold: disk-map-heat.c. Who else is
+ * told what the guest changes: disk-map-record.c.
  *
  * The lock is held for the words that a call touches. What goes over a whole
  * disk (mark_all, load, union, next_clean) goes in slices and lets others in
@@ -32,14 +33,26 @@
 /* 64 Ki clusters: 8 KiB of bits per generation, some ten microseconds. */
 #define SLICE_CLUSTERS (UINT64_C(1) << 16)
 
-static void
-mark_locked(DiskMap *map, uint64_t offset, uint64_t len, int64_t now_us)
+void
+disk_map_mark_locked(DiskMap *map, uint64_t offset, uint64_t len,
+                     int64_t now_us)
 {
     uint64_t end;
 
     assert(range_end(offset, len, map->size_bytes, &end));
     generations_mark(&map->gens, run_outward(offset, len, map->cluster_bits),
                      now_us);
+}
+
+/* One of the two marks of a guest's write. */
+static void
+changed_locked(DiskMap *map, const RangeHold *hold, int64_t now_us,
+               bool is_unrecorded)
+{
+    disk_map_mark_locked(map, hold->offset, hold->len, now_us);
+    if (!is_unrecorded) {
+        disk_map_record_locked(map, hold->offset, hold->len, now_us);
+    }
 }
 
 /* A writer has got its range: the first mark (rule 1). */
@@ -50,7 +63,8 @@ begin_marks_locked(DiskMap *map, const RangeHold *hold, int64_t now_us)
         return;
     }
     if (!mutant(MUTANT_NO_FIRST_MARKING)) {
-        mark_locked(map, hold->offset, hold->len, now_us);
+        changed_locked(map, hold, now_us,
+                       mutant(MUTANT_RECORDER_NO_FIRST_MARK));
     }
     if (mutant(MUTANT_CLEAR_BY_GENERATION)) {
         bitmap_set_bytes(map->begun, hold->offset, hold->len);
@@ -150,12 +164,14 @@ disk_map_grow(DiskMap *map, uint64_t size_bytes, int64_t now_us)
         r = bitmap_grow(map->begun, size_bytes);
     }
     r = r < 0 ? r : disk_map_reserve_heat_locked(map, size_bytes);
+    r = r < 0 ? r : disk_map_reserve_records_locked(map, size_bytes);
     r = r < 0 ? r : generations_grow(&map->gens, size_bytes);
     if (r == 0) {
         disk_map_grow_heat_locked(map, size_bytes);
+        disk_map_grow_records_locked(map, size_bytes);
         map->size_bytes = size_bytes;
         /* In one step with the size, or the relay would see a clean tail. */
-        mark_locked(map, old, size_bytes - old, now_us);
+        disk_map_mark_locked(map, old, size_bytes - old, now_us);
         spare = map->spare;
         map->spare = NULL;
     }
@@ -189,7 +205,8 @@ disk_map_end(DiskMap *map, RangeHold *hold, int64_t now_us)
     disk_map_lock(map);
     if (range_kind_writes(hold->kind) && !hold->is_parked) {
         if (!mutant(MUTANT_NO_SECOND_MARKING)) {
-            mark_locked(map, hold->offset, hold->len, now_us);
+            changed_locked(map, hold, now_us,
+                           mutant(MUTANT_RECORDER_NO_SECOND_MARK));
         }
         disk_map_touch_locked(map, hold->offset, hold->len);
     }
@@ -202,7 +219,7 @@ void
 disk_map_mark(DiskMap *map, uint64_t offset, uint64_t len, int64_t now_us)
 {
     disk_map_lock(map);
-    mark_locked(map, offset, len, now_us);
+    disk_map_mark_locked(map, offset, len, now_us);
     disk_map_unlock(map);
 }
 

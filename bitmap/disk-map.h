@@ -78,21 +78,24 @@ uint64_t disk_map_cool_end(DiskMap *map, const Bitmap *candidates,
  * Recorders: who else wants to know what the guest changes. They are marked
  * where the open generation is, in the same step and under the same lock, which
  * guards what they mark as well; but not by what marks the map for its own
- * purposes (disk_map_mark() and the like). One has bits of its own, or the map of
- * a job, or both.
+ * purposes (disk_map_mark() and the like). One has bits of its own, or the map
+ * of a job, or both, or neither.
  */
 typedef struct DiskMapRecorder {
-    Bitmap
-        *bits; /* NULL: none. Any granularity, of this size; it grows with the
-                     disk, and what it grows by is clean */
-    DiskMap *job; /* NULL: none. Marked in its open generation */
+    /* NULL: none. Any granularity, of this size; it grows with the disk, and
+     * what it grows by is clean. */
+    Bitmap *bits;
+    /* NULL: none. Marked in its open generation, as far as it goes: it does not
+     * grow. Its lock is taken under this map's, never the other way round. */
+    DiskMap *job;
+    bool is_idle;                 /* it grows, but nothing marks it */
     struct DiskMapRecorder *next; /* the map's */
 } DiskMapRecorder;
 void disk_map_attach(DiskMap *map, DiskMapRecorder *recorder);
 void disk_map_detach(DiskMap *map, DiskMapRecorder *recorder);
 /* The guest changed it, or may have, and holds nothing: a discard that is on its
  * list, what a crash makes doubtful, a rollback. The open generation and all
- * recorders. */
+ * recorders; a large range in slices. */
 void disk_map_changed(DiskMap *map, uint64_t offset, uint64_t len,
                       int64_t now_us);
 

@@ -51,6 +51,9 @@ enum WeirMutant {
     MUTANT_SNAPSHOT_NO_FIRST_MARK,  /* what was overwritten since a snapshot is
                                        not sealed with its cut */
     MUTANT_SNAPSHOT_NO_SECOND_MARK, /* ... or not dirty again after it */
+    MUTANT_RECORDER_NO_FIRST_MARK,  /* recorders hear of a guest's write only at
+                                       completion */
+    MUTANT_RECORDER_NO_SECOND_MARK, /* ... or only at its beginning */
 };
 
 #ifndef WEIR_MUTANT
