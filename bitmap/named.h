@@ -90,18 +90,23 @@ void named_undo_free(NamedUndo *undo);
 /* For a job. The pointer is good until named_thaw(). */
 enum NamedResult named_freeze(NamedBitmaps *set, const char *name,
                               NamedBitmap **frozen);
+/* One that is busy, as named_restore() has it again, for the job that it is of;
+ * NULL: there is no such bitmap, or it is not. */
+NamedBitmap *named_frozen(NamedBitmaps *set, const char *name);
 /* What the job is to copy of it: S, and N as it is now, into @into, which may
  * have other grains. The successor keeps N. */
 void named_merge_into(NamedBitmap *frozen, DiskMap *into, int64_t now_us);
-/* What was changed so far is in what the job brings: N begins anew. To be called
- * before the instant that the job's end is of. */
+/* What was changed so far is in what the job brings: N begins anew, and S has
+ * what N had, for NAMED_OLD. To be called before the instant that the job's end
+ * is of. */
 void named_renew(NamedBitmap *frozen);
 enum NamedEnd { NAMED_NEW, NAMED_OLD, NAMED_REST };
 /* @rest: of the job's map, all generations; may be NULL unless NAMED_REST. */
 void named_thaw(NamedBitmap *frozen, enum NamedEnd end, DiskMap *rest);
 
-/* Of a store that is opened: a bitmap as it was kept. @bits is taken, and of
- * @successor too (NULL: it was not busy; on loading it is busy again). */
+/* Of a store that is opened: a bitmap as it was kept, of this disk's size or a
+ * smaller one. @bits and @successor (NULL: it was not busy; with one it is busy
+ * again) are taken if it is NAMED_OK. NAMED_EXISTS: the name, or the id. */
 enum NamedResult named_restore(NamedBitmaps *set, const struct NamedSpec *spec,
                                Bitmap *bits, Bitmap *successor);
 /* After a crash: what the guest may have written since they were kept counts for
