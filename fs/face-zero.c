@@ -435,7 +435,7 @@ mark(FaceDisk *disk, uint64_t offset, uint64_t len)
     while (len) {
         uint64_t part = MIN(len, MARK_BYTES);
 
-        disk_map_mark(disk->disk->map, offset, part, face_now_us());
+        disk_map_changed(disk->disk->map, offset, part, face_now_us());
         offset += part;
         len -= part;
     }

@@ -264,7 +264,7 @@ mark_disk(struct RollDisk *of, GError **error)
         uint64_t offset = run.first << bits;
         uint64_t len = MIN(run.count << bits, of->now_bytes - offset);
 
-        disk_map_mark(of->disk->map, offset, len, g_get_monotonic_time());
+        disk_map_changed(of->disk->map, offset, len, g_get_monotonic_time());
         of->roll->all_bytes += len;
     }
     return !err || set_failed(error, of, err, "disk.raw cannot be looked at");
