@@ -16,6 +16,9 @@
  *   NONE    | overwrite | nothing
  *   NONE    | same      | nothing; each op compares before it sends
  *
+ * Of a job what is clean says nothing, so that a target which it knows is asked
+ * by sums only: of what was written in this life, or else by an earlier one.
+ *
  * A single sum that differs may be a damaged one, or that of a last cluster
  * which was shorter before the disk grew: the greater number counts.
  *
@@ -31,6 +34,7 @@
 #define LOOK_BYTES    (UINT64_C(1) << 30)
 #define SAMPLE_BYTES  (UINT64_C(64) << 10)
 #define READBACK_HOPS 16
+#define KNOWN_HOPS    4
 
 #define WAY_OUT                                                         \
     "`weir set STORE target-accept=overwrite` makes it equal, `=same` " \
@@ -45,6 +49,12 @@ check_caps(RelayCore *core)
     uint64_t cluster = UINT64_C(1) << core->cluster_bits;
 
     caps->min_block = caps->min_block ? caps->min_block : 1;
+    if (core->config.is_exact && caps->size_bytes != size) {
+        core_error(core, "Source and target have different sizes: %llu, %llu",
+                   (unsigned long long)size,
+                   (unsigned long long)caps->size_bytes);
+        return false;
+    }
     if (caps->size_bytes < size) {
         core_error(core,
                    "target has %llu bytes, disk needs %llu: enlarge it or "
@@ -88,11 +98,14 @@ check_accept(RelayCore *core)
             return;
         }
         core->contact = CONTACT_KNOWN;
-        disk_map_mark_all(core->config.map, core->now_us);
+        if (!core->config.is_job) {
+            disk_map_mark_all(core->config.map, core->now_us);
+        }
         core->same_seq = core->config.accept == ACCEPT_SAME
                              ? disk_map_open_seq(core->config.map)
                              : 0;
     }
+    core->is_contact_kept |= core->config.is_job;
     core->is_estranged = false;
     core->log.is_forgotten = false;
     link_online(core);
@@ -168,6 +181,17 @@ sample_next(RelayCore *core)
     op_compare(core, op, op->len, true);
 }
 
+/* A run in which some sum may be known. */
+static void
+look_for_sums(RelayCore *core, struct ClusterRun run, unsigned hops)
+{
+    Op *op = check_op(core, run);
+
+    op->is_by_sum = true;
+    op->hops = hops;
+    op_load(core, op);
+}
+
 /* The first place is the start of the disk: hardly ever a hole. */
 static void
 readback_next(RelayCore *core)
@@ -178,19 +202,24 @@ readback_next(RelayCore *core)
     uint64_t from = check->next && slice
                         ? check->next * slice + core_random(core) % slice
                         : 0;
-    uint64_t at = disk_map_next_clean(core->config.map, from);
+    struct ClusterRun run;
+    uint64_t at;
 
     check->is_asked_all = ++check->next == CORE_READBACKS;
+    if (core->config.is_job) {
+        if (job_next_known(core, from, &run)) {
+            look_for_sums(core, run, 0);
+        }
+        return;
+    }
+    at = disk_map_next_clean(core->config.map, from);
     if (at < clusters) { /* the disk may just have grown */
         op_map(core, check_op(core, (struct ClusterRun){at, 1}));
         return;
     }
     at = bitmap_next_clean(core->log.logged, from);
     if (at < clusters) {
-        Op *op = check_op(core, (struct ClusterRun){at, 1});
-
-        op->is_by_sum = true;
-        op_load(core, op);
+        look_for_sums(core, (struct ClusterRun){at, 1}, 0);
     }
 }
 
@@ -273,19 +302,51 @@ check_run(RelayCore *core)
     }
 }
 
-void
-check_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
+/* One cluster is enough of a run that may have more of them. */
+static void
+check_sums(RelayCore *core, Op *op, const uint64_t *known)
 {
-    bool is_told = !op->is_by_sum ||
-                   ((event->known[0] & 1) && op->len <= core->caps.max_payload);
+    uint64_t cluster = UINT64_C(1) << core->cluster_bits;
+    uint64_t i = 0, left;
 
-    if (core->link != RELAY_CHECKING || !is_told) {
+    while (i < op->run.count && !op_has_bit(known, i)) {
+        i++;
+    }
+    if (i == op->run.count) {
+        struct ClusterRun run = op->run;
+        unsigned hops = op->hops + 1;
+
+        op_free(core, op);
+        if (core->config.is_job && hops < KNOWN_HOPS &&
+            job_next_known(core, run.first + run.count, &run)) {
+            look_for_sums(core, run, hops);
+        }
+        return;
+    }
+    op->cursor = i << core->cluster_bits;
+    left = op->len - op->cursor;
+    left = left < cluster ? left : cluster;
+    if (left > core->caps.max_payload) {
         op_free(core, op);
         return;
     }
     op_bind(core, op, link_pick(core));
     op_move(core, op, OP_COMPARING);
-    op_compare(core, op, op->len, false);
+    op_compare(core, op, left, false);
+}
+
+void
+check_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
+{
+    if (core->link != RELAY_CHECKING) {
+        op_free(core, op);
+    } else if (op->is_by_sum) {
+        check_sums(core, op, event->known);
+    } else {
+        op_bind(core, op, link_pick(core));
+        op_move(core, op, OP_COMPARING);
+        op_compare(core, op, op->len, false);
+    }
 }
 
 /* It is not what was written there. */
@@ -335,7 +396,7 @@ check_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         core->check.n_same += event->is_equal;
         core->check.n_other += !event->is_equal;
         core->check.other_at =
-            event->is_equal ? core->check.other_at : op->offset;
+            event->is_equal ? core->check.other_at : op->offset + op->cursor;
         op_free(core, op);
     } else if (is_status && event->is_zero) {
         op->cursor += len;

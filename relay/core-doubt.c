@@ -67,7 +67,8 @@ doubt_grow(RelayCore *core)
     if (size != core->size_bytes) {
         if (bitmap_grow(core->doubt.frozen, size) < 0 ||
             bitmap_grow(core->doubt.growing, size) < 0 ||
-            bitmap_grow(core->doubt.ripe, size) < 0 || !log_grow(core, size)) {
+            bitmap_grow(core->doubt.ripe, size) < 0 || !log_grow(core, size) ||
+            !job_grow(core, size)) {
             return false;
         }
         core->size_bytes = size;

@@ -7,7 +7,8 @@
  *          core-link.c connects, core-check.c decides whether a target is
  *          ours, core-verify.c whether it holds what it should,
  *          core-doubt.c keeps quarantines, core-log.c the sent-log,
- *          core-window.c says how much may be in flight.
+ *          core-window.c says how much may be in flight, core-job.c has what
+ *          only jobs have.
  * Threads: the relay thread's.
  * Units:   bytes, microseconds, clusters.
  */
@@ -64,6 +65,7 @@ typedef struct Op {
     bool is_answered; /* all else is there: acknowledged as soon as it comes */
     bool is_suspect;  /* was in the sent-log before: its sums say nothing */
     bool is_by_sum;   /* JOB_READBACK: there is no content to compare with */
+    bool is_asked;    /* the request under way is for block status */
     unsigned pending; /* answers outstanding */
     unsigned writes;  /* ... of those to requests that change the target */
     unsigned conn;
@@ -201,6 +203,15 @@ struct Verify {
     unsigned done;            /* walks that reached the end */
 };
 
+/* What only jobs have; see core-job.c. */
+struct Job {
+    Bitmap *written; /* at the target, by this life; NULL: of no job */
+    bool trusts_zeroes;
+    bool is_halted, is_read_error;
+    int error; /* of the last halt */
+    unsigned halts;
+};
+
 struct RelayCore {
     struct RelayCoreConfig config;
     int64_t now_us;               /* of this step */
@@ -240,6 +251,7 @@ struct RelayCore {
     Log log;
     bool is_recovering; /* no target so far: compare what is dirty by sums */
     Window window;
+    struct Job job;
     bool is_token_blocked;
 
     /* ops */
@@ -289,6 +301,27 @@ void pass_settle_known(RelayCore *core, struct ClusterRun run);
 void pass_failure(RelayCore *core);
 void run_list_add(struct RunList *list, struct ClusterRun run);
 
+/* core-job.c */
+bool job_init(RelayCore *core);
+void job_deinit(RelayCore *core);
+bool job_grow(RelayCore *core, uint64_t size_bytes);
+void job_wrote(RelayCore *core, const Op *op, uint64_t at, uint64_t len);
+/* Does @cluster read as zero at the target because nobody ever wrote there? */
+bool job_is_untouched(const RelayCore *core, uint64_t cluster);
+/* Shortens @run to what is like its first cluster: untouched, or not. */
+bool job_untouched_run(const RelayCore *core, struct ClusterRun *run);
+/* Something for check_loaded() to look for sums of, at or after @from. */
+bool job_next_known(const RelayCore *core, uint64_t from,
+                    struct ClusterRun *run);
+/* An error that its owner has to judge: nothing more begins. */
+void job_halt(RelayCore *core, bool is_read, int error);
+/* May something new be begun at all, as far as others are concerned? */
+static inline bool
+job_stands(const RelayCore *core)
+{
+    return core->is_paused || core->job.is_halted;
+}
+
 /* core-log.c */
 bool log_init(RelayCore *core);
 void log_deinit(RelayCore *core);
@@ -312,6 +345,7 @@ void op_free(RelayCore *core, Op *op);
 void op_move(RelayCore *core, Op *op, enum OpState state);
 void op_bind(RelayCore *core, Op *op, Conn *conn);
 void op_unbind(RelayCore *core, Op *op);
+void op_take_cost(RelayCore *core, Op *op, uint64_t bytes);
 void op_release_cost(RelayCore *core, Op *op);
 unsigned op_index(const RelayCore *core, const Op *op);
 
@@ -388,9 +422,12 @@ uint64_t doubt_count(const RelayCore *core);
 
 /* core-window.c */
 void window_init(RelayCore *core);
+uint64_t window_bytes(const RelayCore *core);
 bool window_take(RelayCore *core, uint64_t bytes);
 uint64_t window_op_bytes(const RelayCore *core);
 uint64_t window_zero_bytes(const RelayCore *core);
+/* What a hole of @bytes takes of the window. */
+uint64_t window_hole_cost(const RelayCore *core, uint64_t bytes);
 uint64_t window_bps(const RelayCore *core);
 int64_t window_latency_us(const RelayCore *core);
 void window_sent(RelayCore *core, Op *op);

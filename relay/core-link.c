@@ -258,6 +258,7 @@ flush_failed(RelayCore *core, Conn *conn, const struct RelayEvent *event)
     core_error(core, "%s", event->text);
     conn->is_flushing = false;
     pass_flush_failed(core, conn);
+    job_halt(core, false, event->error);
 }
 
 void

@@ -61,8 +61,8 @@ op_load(RelayCore *core, Op *op)
     op->load_us = core->now_us;
     core->loading_bytes += op->len;
     if (op->job == JOB_DRAIN) {
-        op->cost = op->len;
-        core->inflight_bytes += op->cost;
+        op_release_cost(core, op); /* of a hole that has to be data */
+        op_take_cost(core, op, op->len);
     }
     action->op = op_index(core, op);
     action->offset = op->offset;
@@ -82,6 +82,7 @@ op_request(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
     struct RelayAction *action = core_emit(core, kind);
 
     op->pending++;
+    op->is_asked = kind == RELAY_SEND_STATUS;
     /* An answer about extents carries none of them. */
     op->deadline_us = link_deadline(core, &core->conns[op->conn],
                                     kind == RELAY_SEND_STATUS ? 0 : len);
@@ -107,6 +108,8 @@ op_write(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
 
     op->writes++;
     action->is_fua = !core->caps.can_flush && core->caps.can_fua;
+    action->keeps_room = core->config.keeps_zeroes && kind == RELAY_SEND_ZERO;
+    job_wrote(core, op, at, len);
 }
 
 /* A read at the target, of what is at @op->cursor. */
@@ -270,7 +273,8 @@ op_compared(RelayCore *core, Op *op, bool is_equal)
 /*
  * Sums
  */
-/* Which clusters are equal, if the sums may be believed at all. */
+/* Which clusters are equal, if the sums may be believed at all; or zero there
+ * as well, without any. */
 static bool
 op_take_equal(RelayCore *core, Op *op, const uint64_t *equal)
 {
@@ -280,8 +284,11 @@ op_take_equal(RelayCore *core, Op *op, const uint64_t *equal)
     uint64_t n = 0;
 
     memset(op->equal, 0, sizeof(op->equal));
-    for (uint64_t i = 0; is_believed && i < op->run.count; i++) {
-        if (op_has_bit(equal, i)) {
+    for (uint64_t i = 0; i < op->run.count; i++) {
+        bool is_zero_there = !op->is_suspect && op_has_bit(op->zero, i) &&
+                             job_is_untouched(core, op->run.first + i);
+
+        if (is_zero_there || (is_believed && op_has_bit(equal, i))) {
             op->equal[i / 64] |= UINT64_C(1) << i % 64;
             n++;
         }
@@ -305,9 +312,9 @@ op_settle_equal(RelayCore *core, Op *op)
 static void
 op_loaded(RelayCore *core, Op *op, const struct RelayEvent *event)
 {
+    memcpy(op->zero, event->zero, sizeof(op->zero));
     bool is_all_equal = op_take_equal(core, op, event->equal);
 
-    memcpy(op->zero, event->zero, sizeof(op->zero));
     /* One that has noted what it is about to send has to send it. */
     bool has_begun = op->is_noting || op->is_noted;
 
@@ -374,21 +381,45 @@ op_was_acked(RelayCore *core, Op *op)
     op_hole_step(core, op);
 }
 
+/* ... among what was sent as data? */
+static bool
+op_has_zeroes(const Op *op)
+{
+    uint64_t i = 0;
+
+    while (i < op->run.count &&
+           (!op_has_bit(op->zero, i) || op_has_bit(op->equal, i))) {
+        i++;
+    }
+    return i < op->run.count;
+}
+
+/* Is it WRITE_ZEROES that the target has not, whatever it said? */
+static bool
+op_lacks_zero(const Op *op, const struct RelayEvent *event)
+{
+    bool is_unsupported = event->error == EOPNOTSUPP || event->error == EINVAL;
+
+    return is_unsupported && op->state == OP_SENDING &&
+           (op->is_hole ? !op->is_trimmed : op_has_zeroes(op));
+}
+
 static void
 op_was_refused(RelayCore *core, Op *op, const struct RelayEvent *event)
 {
-    bool is_unsupported = event->error == EOPNOTSUPP || event->error == EINVAL;
+    bool lacks_zero = op_lacks_zero(op, event);
 
     core->figures.errors++;
     core_error(core, "%s", event->text);
     if (op->state == OP_ASKING || (op->state == OP_VERIFYING && op->is_hole)) {
         core->has_no_status = true;
     }
-    if (op->state == OP_SENDING) {
-        op->writes--;
-        core->has_no_zero |= op->is_hole && is_unsupported;
-    }
+    op->writes -= op->state == OP_SENDING;
+    core->has_no_zero |= lacks_zero;
     pass_failure(core);
+    if (!op->is_asked && !lacks_zero) {
+        job_halt(core, false, event->error);
+    }
     op_fail(core, op);
 }
 
@@ -426,6 +457,7 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         }
         if (op->job == JOB_DRAIN) {
             pass_failure(core);
+            job_halt(core, true, event->error);
         }
         op_fail(core, op);
     } else if (op->job == JOB_DRAIN) {

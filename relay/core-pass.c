@@ -240,6 +240,7 @@ claim_run(RelayCore *core, struct ClusterRun run)
     core->n_holes += op->is_hole;
     op->is_suspect = log_claim(core, op);
     if (op->is_hole) {
+        op_take_cost(core, op, window_hole_cost(core, op->len));
         op_ready(core, op);
     } else {
         op_load(core, op);
@@ -288,6 +289,30 @@ claim_is_for_later(RelayCore *core, struct ClusterRun *run)
     return true;
 }
 
+/* A hole where the target is one: nothing has to be done about it. */
+static bool
+claim_is_needless(RelayCore *core, struct ClusterRun *run)
+{
+    if (!core->extent.is_hole || !job_untouched_run(core, run)) {
+        return false;
+    }
+    core->pass.cursor = run->first + run->count;
+    pass_settle_known(core, *run);
+    return true;
+}
+
+static bool
+claim_may_begin(RelayCore *core, uint64_t bytes)
+{
+    uint64_t cost = window_hole_cost(core, bytes);
+
+    if (core->extent.is_hole) {
+        return core->n_holes < CORE_HOLES_MAX &&
+               (!cost || window_take(core, cost));
+    }
+    return load_may_begin(core, bytes) && window_take(core, bytes);
+}
+
 /* Claim the next run; false when nothing more can be done now. */
 static bool
 claim_next(RelayCore *core)
@@ -317,11 +342,10 @@ claim_next(RelayCore *core)
     }
     most = claim_max(core, run.first);
     run.count = run.count < most ? run.count : most;
-    uint64_t bytes = run.count << core->cluster_bits;
-
-    if (core->extent.is_hole
-            ? core->n_holes >= CORE_HOLES_MAX
-            : !load_may_begin(core, bytes) || !window_take(core, bytes)) {
+    if (claim_is_needless(core, &run)) {
+        return true;
+    }
+    if (!claim_may_begin(core, run.count << core->cluster_bits)) {
         return false;
     }
     claim_run(core, run);
@@ -491,6 +515,9 @@ pass_step(RelayCore *core)
 static bool
 pass_may_go_on(const RelayCore *core)
 {
+    if (core->job.is_halted) {
+        return false;
+    }
     return (core_may_write(core) && !core->is_paused) || core->is_recovering;
 }
 
@@ -502,7 +529,7 @@ pass_run(RelayCore *core)
     }
     while (pass_may_go_on(core) && pass_step(core)) {
     }
-    if (!core->is_paused) {
+    if (!job_stands(core)) {
         op_send_ready(core);
     }
     pass_flush(core);

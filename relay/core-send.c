@@ -61,7 +61,8 @@ op_hole_asked(RelayCore *core, Op *op, uint64_t len, bool is_zero)
         op_move(core, op, OP_SENDING);
         op->cursor += len;
         op_write(core, op, RELAY_SEND_ZERO, at, len);
-    } else if (core->caps.can_trim && !op->is_trimmed) {
+    } else if (core->caps.can_trim && !op->is_trimmed &&
+               !core->config.keeps_zeroes) {
         op_move(core, op, OP_SENDING);
         op->is_trimmed = true;
         op->cursor = 0; /* all of it is asked again */

@@ -41,6 +41,15 @@ op_new(RelayCore *core, enum OpJob job, struct ClusterRun run)
     return op;
 }
 
+/* Before it is bound. */
+void
+op_take_cost(RelayCore *core, Op *op, uint64_t bytes)
+{
+    assert(!op->cost && op->conn == RELAY_CONNS);
+    op->cost = bytes;
+    core->inflight_bytes += bytes;
+}
+
 void
 op_release_cost(RelayCore *core, Op *op)
 {

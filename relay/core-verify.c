@@ -41,6 +41,9 @@ is_clean(const RelayCore *core, uint64_t cluster)
 void
 relay_core_verify(RelayCore *core, bool repairs, uint64_t bps)
 {
+    if (core->config.is_job) {
+        return;
+    }
     /* What is under way is of another walk: it must not move this one on. */
     for (unsigned i = 0; core->verify.is_busy && i < RELAY_OPS; i++) {
         Op *op = &core->ops[i];

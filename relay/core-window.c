@@ -20,6 +20,9 @@
  * Bounds: a window smaller than 4 MiB is not worth the trouble on links that
  * empty it in 40 ms; nor may it hold more than two seconds of traffic beyond
  * one cluster, so that deadlines mean something on 1 Mbit/s.
+ *
+ * A job's user may say less. Then holes count, too, as far as the window goes: a
+ * window of one cluster is one thing after the other, whatever it is.
  */
 #include "core-internal.h"
 
@@ -84,13 +87,28 @@ window_latency_us(const RelayCore *core)
     return least == LATENCY_UNKNOWN ? 0 : least;
 }
 
+uint64_t
+window_bytes(const RelayCore *core)
+{
+    uint64_t most = core->config.window_bytes;
+
+    return most ? min_u64(core->window.bytes, most) : core->window.bytes;
+}
+
 static uint64_t
 window_now(const RelayCore *core)
 {
-    const Window *window = &core->window;
+    uint64_t bytes = window_bytes(core);
 
-    return window->is_probing ? max_u64(window->bytes / 4, OP_MIN)
-                              : window->bytes;
+    return core->window.is_probing
+               ? min_u64(max_u64(core->window.bytes / 4, OP_MIN), bytes)
+               : bytes;
+}
+
+uint64_t
+window_hole_cost(const RelayCore *core, uint64_t bytes)
+{
+    return min_u64(bytes, core->config.window_bytes);
 }
 
 /* May @bytes more be in flight? An op larger than the window goes alone. */
@@ -108,7 +126,7 @@ window_take(RelayCore *core, uint64_t bytes)
 uint64_t
 window_op_bytes(const RelayCore *core)
 {
-    uint64_t window = core->window.bytes;
+    uint64_t window = window_bytes(core);
     uint64_t cluster = UINT64_C(1) << core->cluster_bits;
     uint64_t bytes = max_u64(window / WINDOW_OPS_IN_IT, OP_MIN);
 

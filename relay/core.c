@@ -145,8 +145,11 @@ relay_core_new(const struct RelayCoreConfig *config)
         core->free_ops[i] = RELAY_OPS - 1 - i;
     }
     window_init(core);
-    core->is_recovering = config->recovers && core->is_contact_kept;
-    if (!doubt_init(core) || !log_init(core)) {
+    /* A job's cut has content of its own, which nobody has named so far: what
+     * would be compared is the disk, and another content may have its sums. */
+    core->is_recovering = config->recovers && core->is_contact_kept &&
+                          !(config->is_job && config->is_cut);
+    if (!doubt_init(core) || !log_init(core) || !job_init(core)) {
         relay_core_free(core);
         return NULL;
     }
@@ -165,6 +168,7 @@ relay_core_free(RelayCore *core)
     }
     doubt_deinit(core);
     log_deinit(core);
+    job_deinit(core);
     free(core);
 }
 
@@ -301,7 +305,8 @@ relay_core_set(RelayCore *core, unsigned max_conns, enum TargetAccept accept,
 void
 relay_core_trust(RelayCore *core)
 {
-    if (core->is_estranged) {
+    /* A job does not know all that it would have to bring to another one. */
+    if (core->is_estranged && !core->config.is_job) {
         core->is_estranged = false;
         core->contact = CONTACT_NONE;
         core->is_contact_kept = false;
@@ -333,6 +338,9 @@ relay_core_set_cut(RelayCore *core, bool is_cut)
     /* What it sealed for itself goes back when its ops have ended. */
     if (is_cut && !core->config.is_cut && core->sealed_seq) {
         core->pass.is_at_end = true;
+    }
+    if (is_cut && core->config.is_job && !core->sealed_seq) {
+        core->is_recovering = false; /* see relay_core_new() */
     }
     core->config.is_cut = is_cut;
 }
@@ -400,6 +408,10 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->doubt_clusters = doubt_count(core);
     figures->is_recovering = core->is_recovering;
     figures->is_cut = core->config.is_cut && !core->sealed_seq;
+    figures->halt.is_halted = core->job.is_halted;
+    figures->halt.is_read = core->job.is_read_error;
+    figures->halt.error = core->job.error;
+    figures->halt.count = core->job.halts;
     figures->verify.is_active = core->verify.is_active;
     figures->verify.done = core->verify.done;
     figures->verify.cursor_bytes = core->verify.cursor << core->cluster_bits;
@@ -408,7 +420,7 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
                                    << core->cluster_bits;
     figures->verify.other_clusters = core->verify.other_clusters;
     figures->verify.unread_clusters = core->verify.unread_clusters;
-    figures->window_bytes = core->window.bytes;
+    figures->window_bytes = window_bytes(core);
     figures->rtt_us = window_latency_us(core);
     figures->retry_us = is_waiting ? core->retry_us : 0;
 }

@@ -97,7 +97,7 @@ struct RelayCoreConfig {
     bool is_job;           /* these four as in struct RelayJobConfig */
     bool is_exact, is_zero, keeps_zeroes;
     bool halts; /* at an error of the target's, or the local disk's */
-    uint64_t window_bytes; /* at most in flight, 0: no limit */
+    uint64_t window_bytes; /* at most in flight, but one op; 0: no limit */
     unsigned max_conns;    /* 1 .. RELAY_CONNS */
     int64_t settle_us;     /* settle interval, 1 s */
     int64_t deadline_us;   /* of a request, 15 s; quarantine is 4 times that */
@@ -191,6 +191,7 @@ struct RelayAction {
     bool is_zero_run;
     bool is_sum;
     bool is_fua;         /* SEND_DATA, SEND_ZERO: with NBD_CMD_FLAG_FUA */
+    bool keeps_room;     /* SEND_ZERO: with NBD_CMD_FLAG_NO_HOLE */
     int64_t deadline_us; /* absolute; the loop reports LINK_LOST when an NBD
                             action is unanswered then */
 };
@@ -222,7 +223,7 @@ void relay_core_pause(RelayCore *core, bool pause);
 /* The guest is at work: read the local disk with restraint. What the relay has
  * queued there is what a request of the guest's waits for. */
 void relay_core_yield(RelayCore *core, bool yield);
-/* After a halt: go on. Followed by a TICK. */
+/* After a halt: go on, and try again what failed. Followed by a TICK. */
 void relay_core_proceed(RelayCore *core);
 /* Seal soon and do not wait for the settle interval: somebody waits. */
 void relay_core_hurry(RelayCore *core);
@@ -240,7 +241,8 @@ void relay_core_retarget(RelayCore *core, enum TargetAccept accept,
  * the store remembers that it is ours. Followed by a TICK. */
 void relay_core_contact_kept(RelayCore *core);
 /* Compare what is clean with the target, from the start of the disk on; what
- * differs is counted, and if it @repairs made dirty. @bps: 0 no limit. */
+ * differs is counted, and if it @repairs made dirty. @bps: 0 no limit. Not of a
+ * job, where what is clean may be anything at the target. */
 void relay_core_verify(RelayCore *core, bool repairs, uint64_t bps);
 /* Clusters whose upload began and is not settled, or may have: what the
  * sent-log has to hold. */

@@ -248,7 +248,9 @@ issue(TargetCmd *cmd)
     nbd_extent_callback extent = {extent_cb, cmd, free_cb};
     const struct RelayAction *action = &cmd->action;
     struct nbd_handle *nbd = cmd->target->nbd;
-    uint32_t flags = action->is_fua ? LIBNBD_CMD_FLAG_FUA : 0;
+    uint32_t flags =
+        (action->is_fua ? (uint32_t)LIBNBD_CMD_FLAG_FUA : 0) |
+        (action->keeps_room ? (uint32_t)LIBNBD_CMD_FLAG_NO_HOLE : 0);
 
     cmd->pending = action->kind == RELAY_SEND_STATUS ? 2 : 1;
     switch (action->kind) {
