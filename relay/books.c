@@ -119,11 +119,11 @@ books_open(RelayBooks *books, StoreIo *io, const struct RelayDiskConfig *config,
 }
 
 void
-books_end(RelayBooks *books, const RelayCore *core)
+books_end(RelayBooks *books, const RelayCore *core, bool syncs)
 {
     StoreIo *io = books->io;
-    bool is_durable =
-        books->sums.fd >= 0 && io->ops->fdatasync(io, books->sums.fd) == 0;
+    bool is_durable = syncs && books->sums.fd >= 0 &&
+                      io->ops->fdatasync(io, books->sums.fd) == 0;
 
     bitmap_clear_all(books->logged);
     if (bitmap_grow(books->logged, disk_map_size_bytes(books->map)) < 0) {
@@ -187,15 +187,18 @@ ask(RelayBooks *books, enum BooksRequest request, const StoreReq *req)
  * Loads
  */
 uint8_t *
-books_known(const RelayBooks *books, unsigned op)
+books_known(const RelayBooks *books, unsigned op, uint64_t at)
 {
-    return books->entries + (size_t)op * 2 * BOOKS_OP_BYTES;
+    uint64_t cluster = at >> disk_map_cluster_bits(books->map);
+
+    return books->entries + (size_t)op * 2 * BOOKS_OP_BYTES +
+           cluster * SUMS_BYTES;
 }
 
 static uint8_t *
 loaded_entries(const RelayBooks *books, unsigned op)
 {
-    return books_known(books, op) + BOOKS_OP_BYTES;
+    return books_known(books, op, 0) + BOOKS_OP_BYTES;
 }
 
 static struct ClusterRun
@@ -213,7 +216,7 @@ books_load(RelayBooks *books, const struct RelayAction *load, StoreReq *req)
     *req = (StoreReq){
         .op = STORE_READ,
         .fd = books->sums.fd,
-        .buf = books_known(books, load->op),
+        .buf = books_known(books, load->op, 0),
         .offset = sums_offset(run),
         .len = run.count * SUMS_BYTES,
     };
@@ -253,7 +256,7 @@ books_look(const RelayBooks *books, uint64_t offset, uint64_t len,
 
     for (uint64_t at = 0; at < len; at += cluster, i++) {
         size_t part = MIN(cluster, len - at);
-        const uint8_t *known = books_known(books, event->op) + i * SUMS_BYTES;
+        const uint8_t *known = books_known(books, event->op, at);
         uint8_t *entry = loaded_entries(books, event->op) + i * SUMS_BYTES;
 
         sums_hash(&books->sums, first + i, data + at, part, entry);

@@ -50,8 +50,9 @@ struct BooksStep {
 
 bool books_open(RelayBooks *books, StoreIo *io,
                 const struct RelayDiskConfig *config, GError **error);
-/* The core ends: what the next one, or the next life, has to know. */
-void books_end(RelayBooks *books, const RelayCore *core);
+/* The core ends: what the next one, or the next life, has to know. Waits for the
+ * disk if it @syncs; else more of what is settled counts as not known. */
+void books_end(RelayBooks *books, const RelayCore *core, bool syncs);
 void books_stamp(RelayBooks *books, uint64_t epoch);
 void books_close(RelayBooks *books); /* also if never opened, all zeroes */
 
@@ -71,5 +72,6 @@ void books_loaded(StoreReq *req, int res);
 /* What the core wants to know of each cluster of @event->op: its @data. */
 void books_look(const RelayBooks *books, uint64_t offset, uint64_t len,
                 const uint8_t *data, struct RelayEvent *event);
-/* The sums that the file had when the op was loaded. */
-uint8_t *books_known(const RelayBooks *books, unsigned op);
+/* The sums that the file had when the op was loaded; that of what is @at bytes
+ * behind its start. */
+uint8_t *books_known(const RelayBooks *books, unsigned op, uint64_t at);

@@ -8,7 +8,9 @@
  *
  * A core that stops still has local reads in flight, whose buffers it owns:
  * it is freed when they are back. A target that is set meanwhile waits for
- * that.
+ * that. A disk that ends goes the same way, and no further: when its core is gone,
+ * and the ring has nothing left that names it, the main thread hears of it, and
+ * this thread does not touch any more what the main thread frees then.
  *
  * Figures are copied for other threads at most every FIGURES_US, and at once
  * when there is news, so that whoever is told about news also sees it.
@@ -69,6 +71,10 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     disk->map_fd = config->map_fd;
     disk->dio_align = MAX(config->dio_align, 1);
     disk->map = config->map;
+    disk->pins = config->job.pins ? config->job.pins : config->map;
+    disk->place_bits = disk_map_cluster_bits(disk->pins);
+    disk->job = config->job;
+    disk->is_paused = config->job.is_paused;
     disk->is_cut = config->is_cut;
     disk->aside = config->aside;
     disk->aside_fd = config->aside_fd;
@@ -78,8 +84,9 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
     disk->recovers = config->recovers;
     /* Before the thread has looked for the first time, too: who makes cuts asks
      * at once, and a core that recovers takes what is sealed for its own. */
-    disk->figures.core.is_recovering =
-        config->target && config->recovers && config->contact == CONTACT_KNOWN;
+    disk->figures.core.is_recovering = config->target && config->recovers &&
+                                       config->contact == CONTACT_KNOWN &&
+                                       !(config->job.is_job && config->is_cut);
     disk->accept = config->accept;
     disk->accept_unflushed = config->accept_unflushed;
     disk->insecure = config->insecure;
@@ -91,13 +98,21 @@ relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
 }
 
 void
+relay_disk_close(RelayDisk *disk)
+{
+    books_close(&disk->books);
+    disk->books = (RelayBooks){0};
+    if (disk->buffers) {
+        munmap(disk->buffers, BUFFERS_BYTES);
+        disk->buffers = NULL;
+    }
+}
+
+void
 relay_disk_free(RelayDisk *disk)
 {
     if (disk) {
-        books_close(&disk->books);
-        if (disk->buffers) {
-            munmap(disk->buffers, BUFFERS_BYTES);
-        }
+        relay_disk_close(disk);
         target_uri_unref(disk->uri);
         target_uri_unref(disk->next_uri);
         g_free(disk->name);
@@ -115,7 +130,7 @@ begin_core(RelayDisk *disk)
     Relay *relay = disk->relay;
     struct RelayCoreConfig config = {
         .map = disk->map,
-        .bucket = &relay->bucket,
+        .bucket = disk->job.is_job ? &disk->bucket : &relay->bucket,
         .contact = disk->contact,
         .accept = disk->accept,
         .accept_unflushed = disk->accept_unflushed,
@@ -123,6 +138,12 @@ begin_core(RelayDisk *disk)
         .is_in_doubt = disk->is_in_doubt,
         .recovers = disk->recovers,
         .is_cut = disk->is_cut,
+        .is_job = disk->job.is_job,
+        .is_exact = disk->job.is_exact,
+        .is_zero = disk->job.is_zero,
+        .keeps_zeroes = disk->job.keeps_zeroes,
+        .halts = disk->job.halts,
+        .window_bytes = disk->job.window_bytes,
         .max_conns = relay->max_conns,
         .settle_us = SETTLE_US,
         .deadline_us = relay->config.deadline_us,
@@ -139,7 +160,8 @@ begin_core(RelayDisk *disk)
     if (!disk->core) {
         g_error("%s: out of memory", disk->name);
     }
-    relay_core_pause(disk->core, relay->is_paused);
+    rate_bucket_set(&disk->bucket, disk->job.bps, relay->now_us);
+    relay_core_pause(disk->core, relay_disk_is_paused(disk));
     disk->told_contact = disk->contact;
     disk->told_settled = disk_map_settled_seq(disk->map);
     disk->is_ticked = true;
@@ -166,7 +188,7 @@ end_server(RelayDisk *disk)
     if (!disk->server) {
         return;
     }
-    disk->server_life++;
+    perform_server_left(disk);
     server_terminate(disk->server);
     g_ptr_array_add(relay->endings, disk->server);
     relay->endings_us = relay->now_us + SERVER_GRACE_US;
@@ -199,6 +221,16 @@ take_uri(RelayDisk *disk, TargetUri *uri)
 }
 
 static void
+stop_core(RelayDisk *disk)
+{
+    if (disk->core && !disk->is_stopping) {
+        disk->is_stopping = true;
+        relay_core_stop(disk->core);
+        disk->is_ticked = true;
+    }
+}
+
+static void
 set_target(RelayDisk *disk, TargetUri *uri)
 {
     int64_t now_us = disk->relay->now_us;
@@ -212,17 +244,34 @@ set_target(RelayDisk *disk, TargetUri *uri)
     disk_map_mark_all(disk->map, now_us);
     target_uri_unref(disk->next_uri);
     disk->next_uri = uri;
-    if (disk->core && !disk->is_stopping) {
-        disk->is_stopping = true;
-        relay_core_stop(disk->core);
-        disk->is_ticked = true;
-    }
+    stop_core(disk);
 }
 
 bool
 relay_disk_is_busy(const RelayDisk *disk)
 {
     return disk->n_local > 0;
+}
+
+bool
+relay_disk_is_paused(const RelayDisk *disk)
+{
+    return disk->job.is_job ? disk->is_paused : disk->relay->is_paused;
+}
+
+static void
+copy_figures(RelayDisk *disk)
+{
+    struct RelayFigures *figures = &disk->figures;
+
+    rate_meter_update(&disk->meter, disk->last.sent_bytes, disk->relay->now_us);
+    pthread_mutex_lock(&disk->relay->lock);
+    figures->core = disk->last;
+    figures->upload_bps = rate_meter_bps(&disk->meter);
+    figures->target_size_bytes = disk->target_size;
+    figures->target_number = disk->target_number;
+    pthread_mutex_unlock(&disk->relay->lock);
+    disk->is_stale = false;
 }
 
 /* What waited for a stopped core to be idle. */
@@ -233,7 +282,16 @@ follow_up(RelayDisk *disk)
         struct RelayCoreFigures last;
 
         relay_core_figures(disk->core, &last);
-        relay_disk_end(disk);
+        /* What has ended is not of much use to a later life: others need not
+         * wait for its sums. */
+        relay_disk_end(disk, !disk->is_ending);
+        if (disk->is_ending) {
+            end_server(disk);
+            disk->last = last;
+            disk->meter = (RateMeter){0};
+            copy_figures(disk);
+            return;
+        }
         take_uri(disk, NULL);
         disk->is_stopping = false;
         disk->is_in_doubt = last.doubt_clusters > 0;
@@ -247,13 +305,13 @@ follow_up(RelayDisk *disk)
 
 /* No local I/O is in flight. */
 void
-relay_disk_end(RelayDisk *disk)
+relay_disk_end(RelayDisk *disk, bool syncs)
 {
     relay_thread_assert();
     assert(!relay_disk_is_busy(disk));
     perform_drop_all(disk);
     if (disk->core) {
-        books_end(&disk->books, disk->core);
+        books_end(&disk->books, disk->core, syncs);
     }
     relay_core_free(disk->core);
     disk->core = NULL;
@@ -268,7 +326,14 @@ core_message(RelayDisk *disk, const struct RelayMsg *msg)
 {
     switch ((enum RelayMsgKind)msg->msg.kind) {
     case MSG_PAUSE:
-        relay_core_pause(disk->core, msg->is_on);
+    case MSG_PAUSE_JOB:
+        relay_core_pause(disk->core, relay_disk_is_paused(disk));
+        break;
+    case MSG_SPEED:
+        rate_bucket_set(&disk->bucket, disk->job.bps, disk->relay->now_us);
+        break;
+    case MSG_PROCEED:
+        relay_core_proceed(disk->core);
         break;
     case MSG_CONNS:
     case MSG_ACCEPT:
@@ -296,6 +361,8 @@ core_message(RelayDisk *disk, const struct RelayMsg *msg)
     case MSG_BWLIMIT:
     case MSG_QUIT:
     case MSG_ADD:
+    case MSG_END:
+    case MSG_FORGET:
     case MSG_TARGET:
     case MSG_PINNED:
     case MSG_MAPPED:
@@ -313,6 +380,18 @@ relay_disk_message(RelayDisk *disk, struct RelayMsg *msg)
         disk->set_number = msg->number;
         set_target(disk, g_steal_pointer(&msg->uri));
         return;
+    }
+    if (msg->msg.kind == MSG_END) {
+        disk->is_ending = true;
+        target_uri_unref(g_steal_pointer(&disk->next_uri));
+        stop_core(disk);
+        return;
+    }
+    if (msg->msg.kind == MSG_PAUSE_JOB) {
+        disk->is_paused = msg->is_on;
+    }
+    if (msg->msg.kind == MSG_SPEED) {
+        disk->job.bps = msg->bps;
     }
     if (msg->msg.kind == MSG_CUT) {
         disk->is_cut = msg->is_on;
@@ -381,19 +460,17 @@ tell(RelayDisk *disk, enum RelayNews news)
     }
 }
 
+/* The last touch of what is not the relay's own. */
 static void
-copy_figures(RelayDisk *disk)
+tell_end(RelayDisk *disk)
 {
-    struct RelayFigures *figures = &disk->figures;
-
-    rate_meter_update(&disk->meter, disk->last.sent_bytes, disk->relay->now_us);
-    pthread_mutex_lock(&disk->relay->lock);
-    figures->core = disk->last;
-    figures->upload_bps = rate_meter_bps(&disk->meter);
-    figures->target_size_bytes = disk->target_size;
-    figures->target_number = disk->target_number;
-    pthread_mutex_unlock(&disk->relay->lock);
-    disk->is_stale = false;
+    if (disk->is_ending && !disk->has_ended && !disk->n_polls) {
+        assert(!relay_disk_is_busy(disk) && !disk->core);
+        pthread_mutex_lock(&disk->relay->lock);
+        disk->has_ended = true;
+        pthread_mutex_unlock(&disk->relay->lock);
+        tell(disk, RELAY_NEWS_ENDED);
+    }
 }
 
 /* Comparisons hold buffers, too, and count as nothing in flight. */
@@ -424,8 +501,10 @@ relay_disk_look(RelayDisk *disk, bool is_due)
     struct RelayCoreFigures now = {0}; /* compared with its padding */
     uint64_t settled;
     bool is_link_news, is_contact_news, is_settled_news, is_end_news;
+    bool is_halt_news;
 
     if (!disk->core) {
+        tell_end(disk);
         return;
     }
     relay_core_figures(disk->core, &now);
@@ -438,12 +517,13 @@ relay_disk_look(RelayDisk *disk, bool is_due)
     /* Who ends the relay pauses it and waits for these. */
     is_end_news = now.is_paused && (!disk->last.is_paused ||
                                     now.unanswered != disk->last.unanswered);
+    is_halt_news = now.halt.count != disk->last.halt.count;
     disk->is_stale |= memcmp(&now, &disk->last, sizeof(now)) != 0;
     disk->last = now;
     disk->told_contact = now.contact;
     disk->told_settled = settled;
     if (is_due || is_link_news || is_contact_news || is_settled_news ||
-        is_end_news) {
+        is_end_news || is_halt_news) {
         copy_figures(disk);
     }
     if (is_link_news) {
@@ -454,6 +534,9 @@ relay_disk_look(RelayDisk *disk, bool is_due)
     }
     if (is_settled_news) {
         tell(disk, RELAY_NEWS_SETTLED);
+    }
+    if (is_halt_news) {
+        tell(disk, RELAY_NEWS_HALTED);
     }
     give_memory_back(disk);
 }

@@ -130,9 +130,11 @@ take_completion(Relay *relay, const struct io_uring_cqe *cqe)
         relay->is_inbox_armed = cqe->flags & IORING_CQE_F_MORE;
         break;
     case TAG_NBD:
+        disk->n_polls--;
         perform_socket(disk, slot, (uint32_t)data, cqe->res);
         break;
     case TAG_SERVER:
+        disk->n_polls--;
         perform_server_died(disk, (uint32_t)data);
         break;
     case TAG_DATA:
@@ -181,7 +183,7 @@ set_limit(Relay *relay)
         rate_bucket_set(&relay->bucket, bps, relay->now_us);
         atomic_store(&relay->bwlimit_bps, bps);
         for (unsigned i = 0; i < relay->n_disks; i++) {
-            relay->table[i]->is_ticked = true;
+            relay->disks_now[i]->is_ticked = true;
         }
     }
 }
@@ -189,9 +191,39 @@ set_limit(Relay *relay)
 static void
 add_disk(Relay *relay, RelayDisk *disk)
 {
-    assert(disk->index == relay->n_disks);
-    relay->table[relay->n_disks++] = disk;
+    assert(!relay->table[disk->index]);
+    relay->table[disk->index] = disk;
+    relay->disks_now[relay->n_disks++] = disk;
     relay_disk_begin(disk);
+}
+
+/* Nothing of it is in flight, and nothing that names it is behind this message:
+ * see relay_forget_disk(). */
+static void
+forget_disk(Relay *relay, RelayDisk *disk)
+{
+    unsigned i = 0;
+
+    while (relay->disks_now[i] != disk) {
+        i++;
+    }
+    relay->disks_now[i] = relay->disks_now[--relay->n_disks];
+    relay->table[disk->index] = NULL;
+    assert(disk->has_ended && !disk->n_local && !disk->n_polls);
+    relay_disk_free(disk);
+}
+
+/* All of them, but those that a word about the relay does not reach. */
+static void
+tell_disks(Relay *relay, struct RelayMsg *msg)
+{
+    for (unsigned i = 0; i < relay->n_disks; i++) {
+        RelayDisk *disk = relay->disks_now[i];
+
+        if (msg->msg.kind != MSG_PAUSE || !disk->job.is_job) {
+            relay_disk_message(disk, msg);
+        }
+    }
 }
 
 static void
@@ -199,7 +231,7 @@ quit(Relay *relay)
 {
     relay->is_quitting = true;
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        RelayDisk *disk = relay->table[i];
+        RelayDisk *disk = relay->disks_now[i];
 
         if (disk->core) {
             relay_core_stop(disk->core);
@@ -219,6 +251,9 @@ take_order(Relay *relay, struct RelayMsg *msg)
     case MSG_ADD:
         add_disk(relay, msg->disk);
         break;
+    case MSG_FORGET:
+        forget_disk(relay, msg->disk);
+        break;
     case MSG_BWLIMIT:
         relay->bwlimit = msg->table;
         set_limit(relay);
@@ -230,10 +265,12 @@ take_order(Relay *relay, struct RelayMsg *msg)
             msg->msg.kind == MSG_PAUSE ? msg->is_on : relay->is_paused;
         relay->max_conns =
             msg->msg.kind == MSG_CONNS ? msg->number : relay->max_conns;
-        for (unsigned i = 0; i < relay->n_disks; i++) {
-            relay_disk_message(relay->table[i], msg);
-        }
+        tell_disks(relay, msg);
         break;
+    case MSG_END:
+    case MSG_PAUSE_JOB:
+    case MSG_SPEED:
+    case MSG_PROCEED:
     case MSG_ACCEPT:
     case MSG_TRUST:
     case MSG_TARGET:
@@ -293,7 +330,7 @@ look_for_dirt(Relay *relay)
     relay->dirt_us = relay->now_us;
     atomic_store(&relay->is_waiting_for_dirt, true);
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        relay->table[i]->is_ticked = true;
+        relay->disks_now[i]->is_ticked = true;
     }
 }
 
@@ -324,7 +361,7 @@ is_over(const Relay *relay)
         return false;
     }
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        if (relay_disk_is_busy(relay->table[i])) {
+        if (relay_disk_is_busy(relay->disks_now[i])) {
             return false;
         }
     }
@@ -343,8 +380,8 @@ look_at_guest(Relay *relay)
         relay->guest_us = relay->now_us;
     }
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        if (relay->table[i]->core) {
-            relay_core_yield(relay->table[i]->core,
+        if (relay->disks_now[i]->core) {
+            relay_core_yield(relay->disks_now[i]->core,
                              relay->guest_us &&
                                  relay->now_us - relay->guest_us < GUEST_US);
         }
@@ -369,10 +406,12 @@ turn(Relay *relay)
     is_due = relay->now_us >= relay->figures_us + FIGURES_US;
     relay->figures_us = is_due ? relay->now_us : relay->figures_us;
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        perform_deadlines(relay->table[i]);
-        relay_disk_pump(relay->table[i]);
-        relay_disk_look(relay->table[i], is_due);
-        perform_arm(relay->table[i]);
+        RelayDisk *disk = relay->disks_now[i];
+
+        perform_deadlines(disk);
+        relay_disk_pump(disk);
+        perform_arm(disk);
+        relay_disk_look(disk, is_due);
     }
     arm_inbox(relay);
 }
@@ -389,7 +428,7 @@ next_us(const Relay *relay)
         next = MIN(next, relay->now_us + DIRT_US);
     }
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        next = MIN(next, relay_disk_next_us(relay->table[i]));
+        next = MIN(next, relay_disk_next_us(relay->disks_now[i]));
     }
     return next;
 }
@@ -456,9 +495,9 @@ static void
 end(Relay *relay)
 {
     for (unsigned i = 0; i < relay->n_disks; i++) {
-        RelayDisk *disk = relay->table[i];
+        RelayDisk *disk = relay->disks_now[i];
 
-        relay_disk_end(disk);
+        relay_disk_end(disk, true);
         if (disk->server) {
             server_terminate(disk->server);
             g_ptr_array_add(relay->endings, g_steal_pointer(&disk->server));

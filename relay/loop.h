@@ -26,7 +26,12 @@
 enum RelayMsgKind {
     MSG_QUIT,
     MSG_ADD,
+    MSG_END,
+    MSG_FORGET,
     MSG_PAUSE,
+    MSG_PAUSE_JOB,
+    MSG_SPEED,
+    MSG_PROCEED,
     MSG_BWLIMIT,
     MSG_CONNS,
     MSG_ACCEPT,
@@ -48,7 +53,7 @@ struct RelayMsg {
     InboxMsg msg;
     RelayDisk *disk;
     bool is_on;        /* PAUSE, CUT; ACCEPT: unflushed; VERIFY: repairs */
-    uint64_t bps;      /* VERIFY */
+    uint64_t bps;      /* VERIFY, SPEED */
     uint64_t seq;      /* ALLOW ... */
     uint64_t snapshot; /* ... too */
     bool insecure;     /* ACCEPT */
@@ -92,21 +97,28 @@ struct RelayDisk {
     int fd, map_fd;
     uint32_t dio_align;
     DiskMap *map;
-    Aside *aside; /* may be NULL */
+    DiskMap *pins;       /* where guests hold ranges: the same, but of a job */
+    unsigned place_bits; /* the clusters of that, and of the next three */
+    Aside *aside;        /* may be NULL */
     int aside_fd;
     Points *points;             /* may be NULL */
     enum TargetContact contact; /* of the first core */
     bool is_in_doubt, recovers; /* ... too */
+    struct RelayJobConfig job;
     uint8_t *buffers;
 
     bool has_target;      /* main thread only ... */
     unsigned targets_set; /* ... too: numbers relay_set_target() */
 
-    struct RelayFigures figures; /* guarded by relay->lock */
+    struct RelayFigures figures; /* guarded by relay->lock ... */
+    bool has_ended;              /* ... too: the main thread may forget it */
 
     /* relay thread only */
     RelayCore *core;     /* NULL: no target */
     bool is_stopping;    /* the core ends as soon as it is idle */
+    bool is_ending;      /* ... and that is all; see relay_end_disk() */
+    bool is_paused;      /* a job's */
+    RateBucket bucket;   /* ... too */
     TargetUri *uri;      /* NULL: malformed, see barred */
     TargetUri *next_uri; /* the next target, once the core has stopped */
     unsigned set_number, target_number; /* of the last MSG_TARGET, of uri */
@@ -121,6 +133,7 @@ struct RelayDisk {
     struct RelaySlot slots[RELAY_OPS];
     RelayBooks books;            /* opened by the main thread */
     unsigned n_local;            /* local requests in flight */
+    unsigned n_polls;            /* in the ring, which names this disk */
     uint64_t data_from, data_to; /* known to be data, until data_us */
     int64_t data_us;
     struct RelayActions actions;
@@ -156,7 +169,8 @@ struct Relay {
     int64_t guest_us;    /* ... when it last changed */
     struct io_uring ring;
     Mapper *mapper;
-    RelayDisk *table[RELAY_DISKS]; /* by index */
+    RelayDisk *table[RELAY_DISKS];     /* by index; NULL: free */
+    RelayDisk *disks_now[RELAY_DISKS]; /* those that are there */
     unsigned n_disks;
     GPtrArray *endings; /* Server: of former targets, told to end */
     int64_t endings_us; /* when they are looked at, or killed */
@@ -194,15 +208,19 @@ uint64_t relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot,
 /* disk.c: a disk's life, its messages, its figures */
 RelayDisk *relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,
                           GError **error);
-void relay_disk_free(RelayDisk *disk); /* main thread, after the end */
+/* Main thread, after the end: all that is somebody else's, or large. */
+void relay_disk_close(RelayDisk *disk);
+void relay_disk_free(RelayDisk *disk);
 void relay_disk_begin(RelayDisk *disk);
 void relay_disk_message(RelayDisk *disk, struct RelayMsg *msg);
 /* Step the core with all that is there, until nothing is left to do. */
 void relay_disk_pump(RelayDisk *disk);
 /* End the core that was told to stop, once it is idle. */
 void relay_disk_look(RelayDisk *disk, bool is_due);
-void relay_disk_end(RelayDisk *disk);
+/* @syncs: waits for the disk, so that more is known of the target. */
+void relay_disk_end(RelayDisk *disk, bool syncs);
 bool relay_disk_is_busy(const RelayDisk *disk); /* local I/O is in flight */
+bool relay_disk_is_paused(const RelayDisk *disk);
 int64_t relay_disk_next_us(const RelayDisk *disk);
 
 /* perform-load.c: what the local disk has, or had when a cut was made */
@@ -247,3 +265,5 @@ void perform_arm(RelayDisk *disk);
 int64_t perform_next_us(const RelayDisk *disk);
 void perform_drop_all(RelayDisk *disk);
 void perform_server_died(RelayDisk *disk, uint32_t life);
+/* Its poll; nobody waits for its death any more. */
+void perform_server_left(RelayDisk *disk);

@@ -9,7 +9,8 @@
  * Policy `cut`: what is loaded is what was there when the generation was
  * sealed, or at the instant of the snapshot that is sent. The range is pinned
  * first, so that no write is at work in it; then each part of it comes from
- * where its old content is (perform-place.c).
+ * where its old content is (perform-place.c). Guests hold ranges in the disk's
+ * own map, so that is where a job pins.
  *
  * The file system is asked about holes for each op, but "this is data" is
  * remembered for a second: a hole that is called data costs a read, no more.
@@ -118,7 +119,7 @@ pin(RelayDisk *disk, struct RelaySlot *slot)
                             .len = slot->len,
                             .kind = RANGE_PIN,
                             .granted = pin_granted};
-    return mutant(MUTANT_NO_PIN) || disk_map_hold(disk->map, &slot->pin);
+    return mutant(MUTANT_NO_PIN) || disk_map_hold(disk->pins, &slot->pin);
 }
 
 static void
@@ -127,7 +128,7 @@ unpin(RelayDisk *disk, struct RelaySlot *slot)
     if (slot->is_pinned) {
         slot->is_pinned = false;
         if (!mutant(MUTANT_NO_PIN)) {
-            disk_map_end(disk->map, &slot->pin, disk->relay->now_us);
+            disk_map_end(disk->pins, &slot->pin, disk->relay->now_us);
         }
     }
 }

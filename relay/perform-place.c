@@ -30,10 +30,21 @@
 #include "bitmap/mutant.h"
 #include "loop.h"
 
+/* Copies are of the disk's clusters, and so is all that is looked up here. What
+ * a job loads may begin and end within one. */
 static struct ClusterRun
 run_of(const RelayDisk *disk, uint64_t offset, uint64_t len)
 {
-    return run_outward(offset, len, disk_map_cluster_bits(disk->map));
+    return run_outward(offset, len, disk->place_bits);
+}
+
+/* From @offset on to the end of @count clusters, of which it is in the first. */
+static uint64_t
+bytes_of(const RelayDisk *disk, uint64_t offset, uint64_t count)
+{
+    uint64_t first = offset >> disk->place_bits;
+
+    return ((first + count) << disk->place_bits) - offset;
 }
 
 uint64_t
@@ -82,7 +93,7 @@ perform_place_ask(RelayDisk *disk, struct RelaySlot *slot)
     if (points_find(disk->points, id, run.first, run.count, &slot->point,
                     &count) == POINTS_FILE) {
         map->fd = point_data_fd(slot->point);
-        map->want = MIN(map->want, count << disk_map_cluster_bits(disk->map));
+        map->want = MIN(map->want, bytes_of(disk, map->offset, count));
     }
 }
 
@@ -90,15 +101,16 @@ perform_place_ask(RelayDisk *disk, struct RelaySlot *slot)
 static bool
 is_zero_aside(RelayDisk *disk, struct ClusterRun run, uint64_t *count)
 {
-    uint64_t most = RELAY_OP_BYTES_MAX >> disk_map_cluster_bits(disk->map);
+    uint64_t most = RELAY_OP_BYTES_MAX >> disk->place_bits;
 
     return aside_fetch(disk->aside, run.first, MIN(run.count, most), NULL,
                        count) == ASIDE_ZERO;
 }
 
 static void
-look_aside(RelayDisk *disk, struct ClusterRun run, struct RelayEvent *event)
+look_aside(RelayDisk *disk, uint64_t offset, struct RelayEvent *event)
 {
+    struct ClusterRun run = run_of(disk, offset, event->len);
     uint64_t end = run.first + run.count;
     uint64_t kept = aside_next_kept(disk->aside, run.first, end);
     uint64_t count = kept - run.first;
@@ -109,14 +121,15 @@ look_aside(RelayDisk *disk, struct ClusterRun run, struct RelayEvent *event)
     if (kept == run.first) {
         event->is_hole = is_zero_aside(disk, run, &count);
     }
-    event->len = MIN(event->len, count << disk_map_cluster_bits(disk->map));
+    event->len = MIN(event->len, bytes_of(disk, offset, count));
 }
 
 /* What was overwritten since it was asked about is no hole that is known. */
 static void
-look_in_points(RelayDisk *disk, uint64_t id, struct ClusterRun run,
+look_in_points(RelayDisk *disk, uint64_t id, uint64_t offset,
                struct RelayEvent *event)
 {
+    struct ClusterRun run = run_of(disk, offset, event->len);
     uint64_t count;
     Point *point;
 
@@ -127,22 +140,21 @@ look_in_points(RelayDisk *disk, uint64_t id, struct ClusterRun run,
     if (point) {
         points_done(disk->points, point);
     }
-    event->len = MIN(event->len, count << disk_map_cluster_bits(disk->map));
+    event->len = MIN(event->len, bytes_of(disk, offset, count));
 }
 
 void
 perform_place_mapped(RelayDisk *disk, struct RelaySlot *slot,
                      struct RelayEvent *event)
 {
-    struct ClusterRun run = run_of(disk, slot->map.offset, event->len);
     uint64_t id = perform_snapshot(disk);
 
     if (slot->point) {
         perform_place_left(disk, slot);
     } else if (id) {
-        look_in_points(disk, id, run, event);
+        look_in_points(disk, id, slot->map.offset, event);
     } else if (disk->aside) {
-        look_aside(disk, run, event);
+        look_aside(disk, slot->map.offset, event);
     }
 }
 
@@ -187,7 +199,8 @@ struct PerformPart
 perform_place_next(RelayDisk *disk, struct RelaySlot *slot, uint8_t *to)
 {
     uint64_t left = slot->len - slot->done, id = perform_snapshot(disk);
-    struct ClusterRun run = run_of(disk, slot->offset + slot->done, left);
+    uint64_t offset = slot->offset + slot->done;
+    struct ClusterRun run = run_of(disk, offset, left);
     struct PerformPart part = {
         .place = ASIDE_NONE, .fd = disk->fd, .len = run.count};
 
@@ -196,6 +209,6 @@ perform_place_next(RelayDisk *disk, struct RelaySlot *slot, uint8_t *to)
                : disk->aside ? part_of_cut(disk, run, to)
                              : part;
     }
-    part.len = MIN(left, part.len << disk_map_cluster_bits(disk->map));
+    part.len = MIN(left, bytes_of(disk, offset, part.len));
     return part;
 }

@@ -51,6 +51,30 @@ conn_event(RelayDisk *disk, enum RelayEventKind kind, unsigned conn)
     return event;
 }
 
+/*
+ * Polls: each has one completion, and is counted until that is there, so that no
+ * completion ever names a disk that was forgotten.
+ */
+static void
+poll_for(RelayDisk *disk, int fd, unsigned mask, uint64_t user_data)
+{
+    struct io_uring_sqe *sqe = relay_sqe(disk->relay);
+
+    io_uring_prep_poll_add(sqe, fd, mask);
+    io_uring_sqe_set_data64(sqe, user_data);
+    disk->n_polls++;
+}
+
+static void
+forget_poll(RelayDisk *disk, enum RelayTag tag, unsigned slot, uint32_t seq)
+{
+    struct io_uring_sqe *sqe = relay_sqe(disk->relay);
+
+    io_uring_prep_poll_remove(sqe,
+                              relay_user_data(tag, disk->index, slot, seq));
+    io_uring_sqe_set_data64(sqe, relay_user_data(TAG_IGNORE, 0, 0, 0));
+}
+
 static void
 conn_drop(RelayDisk *disk, unsigned index)
 {
@@ -58,6 +82,9 @@ conn_drop(RelayDisk *disk, unsigned index)
 
     if (conn->job) {
         connect_job_drop(conn->job);
+    }
+    if (conn->is_armed) {
+        forget_poll(disk, TAG_NBD, index, conn->poll_seq);
     }
     target_free(conn->target);
     *conn = (struct RelayConn){.epoch = conn->epoch,
@@ -88,12 +115,17 @@ perform_drop_all(RelayDisk *disk)
 static void
 arm_server(RelayDisk *disk)
 {
-    struct io_uring_sqe *sqe = relay_sqe(disk->relay);
-
     disk->server_life++;
-    io_uring_prep_poll_add(sqe, server_pidfd(disk->server), POLLIN);
-    io_uring_sqe_set_data64(
-        sqe, relay_user_data(TAG_SERVER, disk->index, 0, disk->server_life));
+    poll_for(disk, server_pidfd(disk->server), POLLIN,
+             relay_user_data(TAG_SERVER, disk->index, 0, disk->server_life));
+}
+
+/* One that has died has no poll any more, and nothing is found then. */
+void
+perform_server_left(RelayDisk *disk)
+{
+    forget_poll(disk, TAG_SERVER, 0, disk->server_life);
+    disk->server_life++;
 }
 
 /* A socket connected to our own server, or -1 with words. */
@@ -216,10 +248,11 @@ perform_send(RelayDisk *disk, const struct RelayAction *action)
     struct RelayConn *conn = &disk->conns[action->conn];
 
     if (conn->epoch == action->epoch && conn->target) {
-        target_send(conn->target, action,
-                    action->is_sum ? books_known(&disk->books, action->op)
-                                   : perform_buffer(disk, action->op) +
-                                         action->buf_offset);
+        target_send(
+            conn->target, action,
+            action->is_sum
+                ? books_known(&disk->books, action->op, action->buf_offset)
+                : perform_buffer(disk, action->op) + action->buf_offset);
     }
 }
 
@@ -343,22 +376,16 @@ arm_conn(RelayDisk *disk, unsigned index)
 {
     struct RelayConn *conn = &disk->conns[index];
     unsigned mask = target_poll_mask(conn->target);
-    struct io_uring_sqe *sqe;
 
     if (conn->is_armed && mask == conn->armed_mask) {
         return;
     }
     if (conn->is_armed) {
-        sqe = relay_sqe(disk->relay);
-        io_uring_prep_poll_remove(
-            sqe, relay_user_data(TAG_NBD, disk->index, index, conn->poll_seq));
-        io_uring_sqe_set_data64(sqe, relay_user_data(TAG_IGNORE, 0, 0, 0));
+        forget_poll(disk, TAG_NBD, index, conn->poll_seq);
     }
     conn->poll_seq++;
-    sqe = relay_sqe(disk->relay);
-    io_uring_prep_poll_add(sqe, target_fd(conn->target), mask);
-    io_uring_sqe_set_data64(
-        sqe, relay_user_data(TAG_NBD, disk->index, index, conn->poll_seq));
+    poll_for(disk, target_fd(conn->target), mask,
+             relay_user_data(TAG_NBD, disk->index, index, conn->poll_seq));
     conn->is_armed = true;
     conn->armed_mask = mask;
 }

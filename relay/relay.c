@@ -4,8 +4,8 @@
  * call here either posts to the relay's inbox or copies what the relay thread
  * left under a short lock, so that none waits for a target.
  *
- * Disks live as long as the relay; one without a target has no core and costs
- * next to nothing. Which disks have a target is known here too, so that the
+ * Disks live as long as the relay, jobs until they are forgotten; one without a
+ * target has no core and costs next to nothing. Which disks have a target is known here too, so that the
  * answer to "has it one?" needs no round trip.
  */
 #include <errno.h>
@@ -63,6 +63,23 @@ find_disk(const Relay *relay, const char *name)
     return NULL;
 }
 
+/* The least that no disk has which the main thread knows. */
+static unsigned
+free_index(const Relay *relay)
+{
+    unsigned index = 0;
+
+    for (guint i = 0; i < relay->disks->len; i++) {
+        const RelayDisk *disk = relay->disks->pdata[i];
+
+        if (disk->index == index) {
+            index++;
+            i = UINT_MAX; /* all over again */
+        }
+    }
+    return index;
+}
+
 /* A target that cannot be parsed is the target's state, not an error here: the
  * store mounts all the same. */
 gboolean
@@ -87,7 +104,7 @@ relay_add_disk(Relay *relay, const struct RelayDiskConfig *config,
         disk->uri = target_uri_parse(config->target, &why);
         g_strlcpy(disk->barred, why ? why->message : "", RELAY_TEXT);
     }
-    disk->index = relay->disks->len;
+    disk->index = free_index(relay);
     g_ptr_array_add(relay->disks, disk);
     post(relay, MSG_ADD, &(struct RelayMsg){.disk = disk});
     return TRUE;
@@ -123,15 +140,22 @@ relay_start(Relay *relay, GError **error)
     return TRUE;
 }
 
+/* There is no thread that would: those about @disk, or all of them. */
 static void
-drop_orders(Relay *relay)
+drop_orders(Relay *relay, const RelayDisk *disk)
 {
     InboxMsg *next;
 
     for (InboxMsg *msg = inbox_take(&relay->inbox); msg; msg = next) {
+        struct RelayMsg *order = (struct RelayMsg *)msg;
+
         next = msg->next;
-        target_uri_unref(((struct RelayMsg *)msg)->uri);
-        g_free(msg);
+        if (disk && order->disk != disk) {
+            inbox_post(&relay->inbox, msg);
+        } else {
+            target_uri_unref(order->uri);
+            g_free(msg);
+        }
     }
 }
 
@@ -157,7 +181,7 @@ relay_free(Relay *relay)
         return;
     }
     relay_stop(relay, 0);
-    drop_orders(relay); /* of a relay that never ran */
+    drop_orders(relay, NULL);
     g_ptr_array_set_free_func(relay->disks, (GDestroyNotify)relay_disk_free);
     g_ptr_array_unref(relay->disks);
     inbox_deinit(&relay->inbox);
@@ -182,6 +206,86 @@ void
 relay_pause(Relay *relay, gboolean pause)
 {
     post(relay, MSG_PAUSE, &(struct RelayMsg){.is_on = pause});
+}
+
+void
+relay_pause_job(Relay *relay, const char *name, gboolean pause)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_PAUSE_JOB,
+             &(struct RelayMsg){.disk = disk, .is_on = pause});
+    }
+}
+
+void
+relay_set_speed(Relay *relay, const char *name, uint64_t bps)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_SPEED, &(struct RelayMsg){.disk = disk, .bps = bps});
+    }
+}
+
+void
+relay_proceed(Relay *relay, const char *name)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_PROCEED, &(struct RelayMsg){.disk = disk});
+    }
+}
+
+void
+relay_end_disk(Relay *relay, const char *name)
+{
+    RelayDisk *disk = find_disk(relay, name);
+
+    if (disk) {
+        post(relay, MSG_END, &(struct RelayMsg){.disk = disk});
+    }
+}
+
+/*
+ * What is in flight names a disk by its index (the ring, the mapper, connects) or
+ * by its address (orders, pins). When an index is given to another disk, or the
+ * memory is, nothing of the old one may come in any more:
+ *
+ *   reads, books, maps, pins   counted in n_local, 0 before ENDED is told
+ *   polls                      counted in n_polls, the same
+ *   results of connects        in the inbox before the connect was dropped, which
+ *                              was before ENDED: taken before this order is
+ *   orders                     nobody finds the disk by its name from here on, so
+ *                              that this is the last one
+ *   the next disk's ADD        is behind this order, like all about that disk
+ *
+ * From ENDED on the relay's thread touches nothing of it but the struct itself,
+ * which it frees; so map, points, fds and files are the caller's again at once.
+ */
+void
+relay_forget_disk(Relay *relay, const char *name)
+{
+    RelayDisk *disk = find_disk(relay, name);
+    bool has_ended;
+
+    if (!disk) {
+        return;
+    }
+    g_ptr_array_remove(relay->disks, disk);
+    if (!relay->is_running) {
+        drop_orders(relay, disk);
+        relay_disk_free(disk);
+        return;
+    }
+    pthread_mutex_lock(&relay->lock);
+    has_ended = disk->has_ended;
+    pthread_mutex_unlock(&relay->lock);
+    assert(has_ended);
+    relay_disk_close(disk);
+    post(relay, MSG_FORGET, &(struct RelayMsg){.disk = disk});
 }
 
 void

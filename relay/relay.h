@@ -58,14 +58,16 @@ struct RelayDiskConfig {
     bool is_in_doubt;      /* uploads of an earlier life may still execute */
     bool recovers;         /* the map has more than what differs */
 
-    /* Of a job; all zero for the relay of a disk. */
+    /* Of a job; all zero for the relay of a disk. Its map has clusters of any size;
+     * @points are of the disk's, which is what @pins has. */
     struct RelayJobConfig {
         bool is_job; /* the map says what is to be brought: what is clean in it
                         says nothing of the target. The store keeps no contact:
                         what was met is taken as kept */
         DiskMap *pins; /* the guest's, where what is read is pinned; borrowed */
         bool is_exact; /* a target of another size is refused */
-        bool is_zero;  /* the target reads as zero where nobody wrote */
+        bool is_zero;  /* the target reads as zero where nobody wrote. Of use
+                          until somebody did: in the life of first contact */
         bool keeps_zeroes; /* unmap=false: holes are written, not deallocated */
         bool is_paused;
         bool halts;   /* it stands at an error; see relay_proceed() */
@@ -114,7 +116,8 @@ void relay_pause(Relay *relay, gboolean pause);
 
 /*
  * Jobs: added like disks, at any time, under a name of their own; their fds, map
- * and points have to be there until they are forgotten.
+ * and points have to be there until they are forgotten. The store's bwlimit is
+ * not theirs.
  */
 void relay_pause_job(Relay *relay, const char *job, gboolean pause);
 void relay_set_speed(Relay *relay, const char *job, uint64_t bps);
@@ -122,9 +125,10 @@ void relay_set_speed(Relay *relay, const char *job, uint64_t bps);
 void relay_proceed(Relay *relay, const char *job);
 /* What is settled by now is settled, nothing more is sent, connections are
  * dropped; RELAY_NEWS_ENDED when nothing is in flight: within the time of a local
- * read, whatever the target does. Figures stay. Then relay_forget_disk() frees
- * it; with @is_over its sent-log and sums are of no use to anybody. */
+ * read, whatever the target does. Figures stay. */
 void relay_end_disk(Relay *relay, const char *job);
+/* After that, or while the relay does not run: it is freed, and the name is free
+ * again. Nothing that it borrowed is touched any more. */
 void relay_forget_disk(Relay *relay, const char *job);
 
 void relay_set_cut(Relay *relay, const char *disk, gboolean is_cut);

@@ -98,7 +98,7 @@ life_end_books(struct Run *run)
 {
     Life *life = run->life;
 
-    books_end(&life->books, run->core);
+    books_end(&life->books, run->core, true);
     books_stamp(&life->books, store_end_epoch(life->store));
 }
 

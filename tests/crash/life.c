@@ -92,7 +92,8 @@ is_equal(struct Run *run, const struct RelayAction *action)
 
         if (action->is_sum) {
             if (!sums_match(&life->books.sums, at, life->target + at, part,
-                            books_known(&life->books, action->op))) {
+                            books_known(&life->books, action->op,
+                                        action->buf_offset))) {
                 return false;
             }
         } else if (life->touched[number] &&
