@@ -9,19 +9,22 @@
  *       NAME/                           info.json, disks
  *         changed-since/                one for each other snapshot
  *           OTHER/                      disks that both have
+ *     .bitmaps/                         one for each disk
+ *       vda/                            NAME.raw, one for each bitmap
  *
- * All are alike: a few fixed names, then the disks, then snapshots. A table says
- * what kind of node each of those is in each directory, and an entry is there
+ * All are alike: a few fixed names, then the disks, then snapshots or bitmaps. A
+ * table says what kind of node each of those is in each directory, and an entry is there
  * if its node has attributes. Names with a dot are hidden from the root's list
  * and found by name; entries of those folders have no time-out, so that nothing
  * ever has to be invalidated (rule 31).
  *
  * A list that is read in pieces goes on behind what it gave last, whatever
- * comes and goes meanwhile: the offset of a snapshot's entry is its id.
+ * comes and goes meanwhile: the offset of a snapshot's entry is its id, and so is
+ * a bitmap's.
  *
  *   0, 1  . and ..      16 ..  disks, by their place in the store
- *   2 ..  fixed names   80 ..  snapshots: the next one that is younger than
- *                              the offset less 80
+ *   2 ..  fixed names   80 ..  snapshots, bitmaps: the next one that is younger
+ *                              than the offset less 80
  */
 #include "face-wire.h"
 
@@ -29,7 +32,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define FIXED_MAX 2
+#define FIXED_MAX 3
 #define FIXED_AT  2
 #define DISKS_AT  16
 #define SNAPS_AT  (DISKS_AT + STORE_DISKS_MAX)
@@ -43,14 +46,16 @@ struct Dir {
         const char *name;
         enum FaceKind kind;
     } fixed[FIXED_MAX];
-    enum FaceKind disk, snapshot;
+    enum FaceKind disk, folder; /* of a disk: vda.raw, vda */
+    enum FaceKind snapshot, bitmap;
     bool is_dir;
 };
 
 static const struct Dir dirs[FACE_KINDS] = {
     [FACE_KIND_ROOT] = {.is_dir = true,
                         .fixed = {{".weir", FACE_KIND_WEIR},
-                                  {".snapshots", FACE_KIND_SNAPS}},
+                                  {".snapshots", FACE_KIND_SNAPS},
+                                  {".bitmaps", FACE_KIND_BITMAPS}},
                         .disk = FACE_KIND_DISK},
     [FACE_KIND_WEIR] = {.is_dir = true,
                         .fixed = {{"status.json", FACE_KIND_STATUS},
@@ -70,6 +75,10 @@ static const struct Dir dirs[FACE_KINDS] = {
     [FACE_KIND_CHANGED] = {.is_dir = true,
                            .parent = FACE_KIND_SINCE,
                            .disk = FACE_KIND_CHANGED_DISK},
+    [FACE_KIND_BITMAPS] = {.is_dir = true, .folder = FACE_KIND_BITMAP_DISK},
+    [FACE_KIND_BITMAP_DISK] = {.is_dir = true,
+                               .parent = FACE_KIND_BITMAPS,
+                               .bitmap = FACE_KIND_BITMAP},
 };
 
 static const struct Dir *
@@ -101,10 +110,47 @@ parent_ino(uint64_t dir)
                               is_of_snapshot ? face_node_snapshot(dir) : 0, 0);
 }
 
-static void
-disk_file(const Disk *disk, char name[NAME_ROOM])
+/* What a disk is called in it, and its node; 0: it has no disks. */
+static uint64_t
+disk_child(uint64_t dir, const Disk *disk, char name[NAME_ROOM])
 {
-    snprintf(name, NAME_ROOM, "%s.raw", disk->name);
+    const struct Dir *of = dir_of(dir);
+    enum FaceKind kind = of->folder ? of->folder : of->disk;
+
+    snprintf(name, NAME_ROOM, "%s%s", disk->name, of->folder ? "" : ".raw");
+    return kind ? child_ino(dir, kind, disk->id, 0) : 0;
+}
+
+static uint64_t
+bitmap_child(uint64_t dir, uint64_t id)
+{
+    return face_node_snap_ino(dir_of(dir)->bitmap, face_node_disk_id(dir), id,
+                              0);
+}
+
+/* Whose bitmaps are in it, or NULL. */
+static FaceDisk *
+disk_of_dir(Face *face, uint64_t dir)
+{
+    return dir_of(dir)->bitmap ? face_disk_by_id(face, face_node_disk_id(dir))
+                               : NULL;
+}
+
+static uint64_t
+numbered_child(Face *face, uint64_t dir, const char *name)
+{
+    FaceDisk *disk = disk_of_dir(face, dir);
+    Snapshot snapshot;
+    uint64_t id;
+
+    if (disk && face_bitmap_find(disk, name, &id)) {
+        return bitmap_child(dir, id);
+    }
+    if (dir_of(dir)->snapshot &&
+        snapshot_list_find(face->config.store->snapshots, name, &snapshot)) {
+        return child_ino(dir, dir_of(dir)->snapshot, 0, snapshot.id);
+    }
+    return 0;
 }
 
 uint64_t
@@ -112,7 +158,7 @@ face_dir_child(Face *face, uint64_t dir, const char *name)
 {
     const struct Dir *of = dir_of(dir);
     char file[NAME_ROOM];
-    Snapshot snapshot;
+    uint64_t ino;
 
     if (!of) {
         return 0;
@@ -122,17 +168,13 @@ face_dir_child(Face *face, uint64_t dir, const char *name)
             return child_ino(dir, of->fixed[i].kind, 0, 0);
         }
     }
-    for (unsigned i = 0; of->disk && i < face->n_disks; i++) {
-        disk_file(face->disks[i].disk, file);
-        if (!strcmp(name, file)) {
-            return child_ino(dir, of->disk, face->disks[i].disk->id, 0);
+    for (unsigned i = 0; i < face->n_disks; i++) {
+        ino = disk_child(dir, face->disks[i].disk, file);
+        if (ino && !strcmp(name, file)) {
+            return ino;
         }
     }
-    if (of->snapshot &&
-        snapshot_list_find(face->config.store->snapshots, name, &snapshot)) {
-        return child_ino(dir, of->snapshot, 0, snapshot.id);
-    }
-    return 0;
+    return numbered_child(face, dir, name);
 }
 
 /*
@@ -159,7 +201,7 @@ is_there(Face *face, struct Entry *entry)
 static bool
 is_hidden(const Face *face, enum FaceKind kind)
 {
-    return kind == FACE_KIND_WEIR ||
+    return kind == FACE_KIND_WEIR || kind == FACE_KIND_BITMAPS ||
            (kind == FACE_KIND_SNAPS && !face->config.shows_snapshots);
 }
 
@@ -180,14 +222,11 @@ fixed_entry(Face *face, uint64_t dir, uint64_t index, struct Entry *entry)
 static bool
 disk_entry(Face *face, uint64_t dir, uint64_t index, struct Entry *entry)
 {
-    const struct Dir *of = dir_of(dir);
-
-    if (index >= face->n_disks || !of->disk) {
+    if (index >= face->n_disks) {
         return false;
     }
-    entry->ino = child_ino(dir, of->disk, face->disks[index].disk->id, 0);
-    disk_file(face->disks[index].disk, entry->name);
-    return is_there(face, entry);
+    entry->ino = disk_child(dir, face->disks[index].disk, entry->name);
+    return entry->ino && is_there(face, entry);
 }
 
 /* The oldest one that is younger than @id; of those to compare with, only what
@@ -213,6 +252,24 @@ snapshot_entry(Face *face, uint64_t dir, uint64_t id, struct Entry *entry)
     return true;
 }
 
+static bool
+bitmap_entry(Face *face, uint64_t dir, uint64_t id, struct Entry *entry)
+{
+    FaceDisk *disk = disk_of_dir(face, dir);
+    struct NamedFigures figures;
+
+    if (!disk || !face_bitmap_next(disk, id, &figures)) {
+        return false;
+    }
+    *entry = (struct Entry){
+        .ino = bitmap_child(dir, figures.id),
+        .type = S_IFREG,
+        .next = SNAPS_AT + figures.id,
+    };
+    snprintf(entry->name, NAME_ROOM, "%s.raw", figures.name);
+    return true;
+}
+
 /* The first one at @at or behind; false: there is none. */
 static bool
 next_entry(Face *face, uint64_t dir, uint64_t at, struct Entry *entry)
@@ -230,7 +287,8 @@ next_entry(Face *face, uint64_t dir, uint64_t at, struct Entry *entry)
             return true;
         }
     }
-    return snapshot_entry(face, dir, at - SNAPS_AT, entry);
+    return snapshot_entry(face, dir, at - SNAPS_AT, entry) ||
+           bitmap_entry(face, dir, at - SNAPS_AT, entry);
 }
 
 void

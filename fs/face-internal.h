@@ -468,6 +468,7 @@ void face_texts_free(Face *face);
 
 /* face-io.c: the data path */
 void face_read(FaceReq *req);
+void face_read_disk(FaceReq *req); /* the present content of req->disk */
 void face_write(FaceReq *req);
 /* Take @req->hold over [@offset, @len) as @kind; @go_on runs now or when it
  * is ours. face_hold_end() marks again and gives it back. */

@@ -255,6 +255,11 @@ overlay_zeroes(FaceReq *req)
 static void
 reply_read(FaceReq *req)
 {
+    if (face_node_kind(req->node) == FACE_KIND_BITMAP &&
+        !face_bitmap_mask(req)) {
+        face_reply_error(req, ESTALE);
+        return;
+    }
     req->face->count.read_requests++;
     req->face->count.read_bytes += req->len;
     face_reply_data(
@@ -303,17 +308,8 @@ note_overlay(FaceReq *req)
 }
 
 void
-face_read(FaceReq *req)
+face_read_disk(FaceReq *req)
 {
-    if (face_node_is_snap_file(req->node)) {
-        face_snap_read(req);
-        return;
-    }
-    req->disk = face_disk_of(req->face, req->node);
-    if (!req->disk) {
-        face_text_read(req);
-        return;
-    }
     uint64_t size = req->disk->disk->size_bytes;
 
     if (req->offset >= size || req->len == 0) {
@@ -334,6 +330,25 @@ face_read(FaceReq *req)
     }
     req->face->config.dirtied(req->face->config.user);
     submit_rest(req, STORE_READ, read_done);
+}
+
+void
+face_read(FaceReq *req)
+{
+    if (face_node_is_snap_file(req->node)) {
+        face_snap_read(req);
+        return;
+    }
+    if (face_node_kind(req->node) == FACE_KIND_BITMAP) {
+        face_bitmap_read(req);
+        return;
+    }
+    req->disk = face_disk_of(req->face, req->node);
+    if (req->disk) {
+        face_read_disk(req);
+    } else {
+        face_text_read(req);
+    }
 }
 
 /*

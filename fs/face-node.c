@@ -6,10 +6,12 @@
  *
  *   63      56 55      40 39         20 19          0
  *   |  kind   | disk id  | snapshot 2  | snapshot 1  |
+ *   |  kind   | disk id  |      0      |   bitmap    |
  *
- * Snapshots are by id, 0 is none; the second one is what the first one is
- * compared with (changed-since). The root's number is 1, as FUSE wants it.
- * Names are in face-dir.c, what is special about snapshots in face-snapnode.c.
+ * Snapshots and bitmaps are by id, 0 is none; the second snapshot is what the
+ * first one is compared with (changed-since). The root's number is 1, as FUSE
+ * wants it. Names are in face-dir.c, what is special about snapshots in
+ * face-snapnode.c, about bitmaps in face-bitmap.c.
  */
 #include "face-wire.h"
 
@@ -25,6 +27,7 @@
 _Static_assert(SNAPSHOT_ID_MAX < UINT64_C(1) << OTHER_SHIFT &&
                    2 * OTHER_SHIFT <= DISK_SHIFT,
                "two snapshots fit an inode number");
+_Static_assert(NAMED_ID_MAX <= SNAPSHOT_MASK, "and so does a bitmap");
 
 uint64_t
 face_node_ino(enum FaceKind kind, unsigned disk_id)
@@ -100,26 +103,31 @@ face_disk_owner(Face *face, const Disk *disk, struct FaceAttr *attr)
     attr->gid = disk->attr.gid != (gid_t)-1 ? disk->attr.gid : config->gid;
 }
 
-static bool
-disk_attr(Face *face, uint64_t ino, struct FaceAttr *attr)
+void
+face_disk_inode(const Disk *disk, struct FaceAttr *attr)
 {
-    FaceDisk *of = face_disk_of(face, ino);
     struct stat st = {0};
-
-    if (!of || ino != face_node_ino(FACE_KIND_DISK, of->disk->id)) {
-        return false;
-    }
-    Disk *disk = of->disk;
 
     /* An inode's figures, from memory: no I/O. */
     if (fstat(disk->map_fd, &st) < 0) {
         st = (struct stat){0};
     }
-    face_disk_owner(face, disk, attr);
-    attr->size_bytes = disk->size_bytes;
     attr->blocks = (uint64_t)st.st_blocks;
     attr->atime = disk->attr.atime.tv_sec ? disk->attr.atime : st.st_mtim;
     attr->mtime = disk->attr.mtime.tv_sec ? disk->attr.mtime : st.st_mtim;
+}
+
+static bool
+disk_attr(Face *face, uint64_t ino, struct FaceAttr *attr)
+{
+    FaceDisk *of = face_disk_of(face, ino);
+
+    if (!of || ino != face_node_ino(FACE_KIND_DISK, of->disk->id)) {
+        return false;
+    }
+    face_disk_owner(face, of->disk, attr);
+    face_disk_inode(of->disk, attr);
+    attr->size_bytes = of->disk->size_bytes;
     return true;
 }
 
@@ -169,6 +177,10 @@ face_node_attr(Face *face, uint64_t ino, struct FaceAttr *attr)
     case FACE_KIND_CHANGED:
     case FACE_KIND_CHANGED_DISK:
         return face_snap_attr(face, ino, attr);
+    case FACE_KIND_BITMAPS:
+    case FACE_KIND_BITMAP_DISK:
+    case FACE_KIND_BITMAP:
+        return face_bitmap_attr(face, ino, attr);
     case FACE_KINDS:
     default:
         return false;

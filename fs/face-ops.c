@@ -181,8 +181,10 @@ face_ioctl(FaceReq *req)
 {
     const struct DioInfo info = {512, 512, FACE_MAX_WRITE};
 
-    if (req->command != DIOINFO || (!face_disk_of(req->face, req->node) &&
-                                    !face_node_is_snap_file(req->node))) {
+    if (req->command != DIOINFO ||
+        (!face_disk_of(req->face, req->node) &&
+         !face_node_is_snap_file(req->node) &&
+         face_node_kind(req->node) != FACE_KIND_BITMAP)) {
         face_reply_error(req, ENOTTY);
     } else if (req->len < sizeof(info)) {
         face_reply_error(req, EINVAL);
@@ -248,6 +250,10 @@ face_lseek(FaceReq *req)
 {
     if (face_node_is_snap_file(req->node)) {
         face_snap_lseek(req);
+        return;
+    }
+    if (face_node_kind(req->node) == FACE_KIND_BITMAP) {
+        face_sparse_lseek(req);
         return;
     }
     req->disk = face_disk_of(req->face, req->node);

@@ -162,16 +162,19 @@ pin(FaceReq *req, uint64_t len)
 static bool
 differs(FaceReq *req, struct ClusterRun *rest)
 {
-    struct FaceChange change;
+    unsigned bits = req->disk->disk->cluster_bits;
+    struct FaceSparse change;
+    struct FaceRange range;
     struct ClusterRun run;
 
     if (!req->other) {
         return true;
     }
-    if (!face_change_of(req->face, req->node, &change) ||
-        !face_change_next(&change, rest->first, &run)) {
+    if (!face_sparse_of(req->face, req->node, &change) ||
+        !face_sparse_next(&change, rest->first << bits, &range)) {
         return false;
     }
+    run = run_outward(range.offset, range.len, bits);
     if (run.first > rest->first) {
         rest->count = MIN(rest->count, run.first - rest->first);
         return false;
@@ -331,47 +334,14 @@ seek_snapshot(FaceReq *req)
     return false;
 }
 
-/* A run at a time: where it ends another one may begin. */
-static bool
-seek_differences(FaceReq *req)
-{
-    unsigned bits = req->disk->disk->cluster_bits;
-    uint64_t size = req->len, at = req->offset + req->io_done;
-    struct FaceChange change;
-    struct ClusterRun run;
-    bool is_found = at < size &&
-                    face_change_of(req->face, req->node, &change) &&
-                    face_change_next(&change, at >> bits, &run);
-
-    if (req->mode == SEEK_DATA) {
-        req->seek_result =
-            is_found ? (int64_t)MAX(run.first << bits, at) : -ENXIO;
-        return true;
-    }
-    if (!is_found || run.first > at >> bits) {
-        req->seek_result = (int64_t)MIN(at, size);
-        return true;
-    }
-    req->io_done = ((run.first + run.count) << bits) - req->offset;
-    return false;
-}
-
-static void
-sought(FaceReq *req)
-{
-    if (req->seek_result < 0) {
-        face_reply_error(req, (int)-req->seek_result);
-    } else {
-        face_reply_lseek(req, (uint64_t)req->seek_result);
-    }
-}
-
 void
 face_snap_lseek(FaceReq *req)
 {
     uint64_t size;
 
-    if (req->mode != SEEK_DATA && req->mode != SEEK_HOLE) {
+    if (face_node_kind(req->node) == FACE_KIND_CHANGED_DISK) {
+        face_sparse_lseek(req);
+    } else if (req->mode != SEEK_DATA && req->mode != SEEK_HOLE) {
         face_reply_error(req, EINVAL);
     } else if (!find_file(req, &size)) {
         face_reply_error(req, ESTALE);
@@ -380,6 +350,6 @@ face_snap_lseek(FaceReq *req)
     } else {
         req->len = size;
         req->io_done = 0;
-        face_help(req, req->other ? seek_differences : seek_snapshot, sought);
+        face_help(req, seek_snapshot, face_sought);
     }
 }

@@ -183,7 +183,7 @@ face_snap_attr(Face *face, uint64_t ino, struct FaceAttr *attr)
  */
 
 bool
-face_change_of(Face *face, uint64_t node, struct FaceChange *change)
+face_change_of(Face *face, uint64_t node, struct FaceSparse *change)
 {
     struct Named named;
 
@@ -196,7 +196,7 @@ face_change_of(Face *face, uint64_t node, struct FaceChange *change)
     uint64_t other_bytes =
         snapshot_disk(&named.other, named.disk->id)->size_bytes;
 
-    *change = (struct FaceChange){
+    *change = (struct FaceSparse){
         .points = named.disk->points,
         .older = MIN(named.snapshot.id, named.other.id),
         .younger = MAX(named.snapshot.id, named.other.id),
@@ -208,38 +208,22 @@ face_change_of(Face *face, uint64_t node, struct FaceChange *change)
     return true;
 }
 
-bool
-face_change_next(const struct FaceChange *change, uint64_t from,
-                 struct ClusterRun *run)
-{
-    if (from < change->common &&
-        points_next_changed(change->points, change->older, change->younger,
-                            from, change->common, run)) {
-        return true;
-    }
-    from = MAX(from, change->common);
-    *run = (struct ClusterRun){from, change->end - MIN(from, change->end)};
-    return run->count > 0;
-}
-
-/* A slice of it; req->io_offset: the cluster to go on at. */
+/* A slice of it; req->io_offset: where to go on. */
 static bool
 count_changed(FaceReq *req)
 {
-    struct FaceChange change;
-    struct ClusterRun run;
+    struct FaceSparse change;
+    struct FaceRange range;
 
-    if (!face_change_of(req->face, req->shown, &change)) {
+    if (!face_sparse_of(req->face, req->shown, &change)) {
         return true;
     }
     for (unsigned i = 0; i < RUNS_AT_A_TIME; i++) {
-        if (!face_change_next(&change, req->io_offset, &run)) {
+        if (!face_sparse_next(&change, req->io_offset, &range)) {
             return true;
         }
-        req->io_offset = run.first + run.count;
-        req->measure +=
-            MIN(req->io_offset << change.cluster_bits, change.size_bytes) -
-            (run.first << change.cluster_bits);
+        req->io_offset = range.offset + range.len;
+        req->measure += range.len;
     }
     return false;
 }

@@ -74,17 +74,19 @@ place_for_text(Face *face)
 void
 face_open(FaceReq *req)
 {
-    bool is_snapshot = face_node_snapshot(req->node) != 0;
+    bool is_read_only = face_node_snapshot(req->node) != 0;
     struct FaceAttr attr;
 
     if (face_disk_of(req->face, req->node)) {
         face_reply_open(req, 0, FACE_OPENED_DISK);
     } else if (!face_node_attr(req->face, req->node, &attr)) {
         face_reply_error(req, ENOENT);
-    } else if (is_snapshot && (req->mode & O_ACCMODE) != O_RDONLY) {
+    } else if (is_read_only && (req->mode & O_ACCMODE) != O_RDONLY) {
         face_reply_error(req, EROFS);
     } else if (face_node_is_snap_file(req->node)) {
         face_reply_open(req, 0, FACE_OPENED_SNAPSHOT);
+    } else if (face_node_kind(req->node) == FACE_KIND_BITMAP) {
+        face_reply_open(req, 0, FACE_OPENED_TEXT); /* it changes */
     } else {
         ask_text(req);
     }
