@@ -207,9 +207,12 @@ job_connect(ConnectJob *job)
  */
 
 static bool
-configure(struct nbd_handle *nbd, const TargetUri *uri)
+configure(struct nbd_handle *nbd, const struct ConnectSpec *spec)
 {
+    const TargetUri *uri = spec->uri;
+
     return !nbd_set_export_name(nbd, uri->export_name) &&
+           !nbd_set_opt_mode(nbd, spec->stops_at_options) &&
            !nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) &&
            !nbd_set_request_structured_replies(nbd, true) &&
            !nbd_set_pread_initialize(nbd, false) &&
@@ -259,7 +262,8 @@ shake_hands(ConnectJob *job, struct nbd_handle *nbd)
             return false;
         }
     }
-    return nbd_aio_is_ready(nbd) == 1;
+    return job->spec.stops_at_options ? nbd_aio_is_negotiating(nbd) == 1
+                                      : nbd_aio_is_ready(nbd) == 1;
 }
 
 /* Key files are read here, not on the relay thread. */
@@ -286,7 +290,7 @@ job_run(ConnectJob *job)
         return;
     }
     nbd = nbd_create();
-    if (!nbd || !configure(nbd, uri) || !begin_handshake(job, nbd) ||
+    if (!nbd || !configure(nbd, &job->spec) || !begin_handshake(job, nbd) ||
         !shake_hands(job, nbd)) {
         if (!result->text[0]) {
             target_error_text(result->text);
@@ -302,7 +306,9 @@ job_run(ConnectJob *job)
     if (uri->cert_dir) {
         set_tcp_options(job, nbd_aio_get_fd(nbd));
     }
-    target_caps(nbd, &result->caps);
+    if (!job->spec.stops_at_options) {
+        target_caps(nbd, &result->caps);
+    }
     result->nbd = nbd;
 }
 

@@ -26,8 +26,10 @@ struct ConnectSpec {
     TargetUri *uri; /* a reference is taken */
     int fd;         /* connected already, else -1; taken */
     bool insecure;
-    unsigned timeout_ms; /* TCP_USER_TIMEOUT */
-    Inbox *inbox;        /* where the result goes, until the job is dropped */
+    bool stops_at_options; /* the handle that comes back has not chosen its
+                              export yet, nor contexts; no caps */
+    unsigned timeout_ms;   /* TCP_USER_TIMEOUT */
+    Inbox *inbox;          /* where the result goes, until the job is dropped */
     int msg_kind;
     unsigned disk, conn; /* whose; come back as they are */
     uint32_t epoch;
