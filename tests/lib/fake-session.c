@@ -290,6 +290,7 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
     disk->mem_align = 512;
     disk->map = disk_map_new(size_bytes, 16);
     disk->points = points_new();
+    disk->bitmaps = named_bitmaps_new(disk->map);
     disk->size_bytes = size_bytes;
     disk->attr.uid = (uid_t)-1;
     disk->attr.gid = (gid_t)-1;
@@ -389,6 +390,7 @@ fake_session_deinit(FakeSession *session)
     close(session->disk.fd);
     close(session->disk.map_fd);
     close(session->disk.dir_fd);
+    named_bitmaps_free(session->disk.bitmaps);
     disk_map_free(session->disk.map);
     points_free(session->disk.points);
     snapshot_list_free(session->store.snapshots);
