@@ -32,8 +32,9 @@ extern struct PointsFaults {
     StoreIo io;
     struct StoreIoOps ops;
     Disk *disk;
-    int map_fd[SNAPSHOTS], data_fd[SNAPSHOTS];
+    atomic_int map_fd[SNAPSHOTS], data_fd[SNAPSHOTS];
     atomic_int error[POINTS_ASKED]; /* -errno: nothing of it is performed */
+    int failed[POINTS_ASKED];       /* the face's: what the last one got */
     atomic_ullong bad_cluster;      /* ... of COPY_READ: of this one only */
     atomic_uint asked[POINTS_ASKED];
 } points_faults;
