@@ -130,9 +130,7 @@ named_merge_step_locked(const struct NamedSink *into, const Bitmap *const *from,
     if (first >= size) {
         return false;
     }
-    /* Slices end where grains of both do; so do those that come after. */
-    first &= ~(slice - 1);
-    first = first < *at ? *at : first;
+    /* Slices end where grains of both do. */
     end = (first & ~(slice - 1)) + slice;
     end = end < size ? end : size;
     for (unsigned i = 0; i < count; i++) {
