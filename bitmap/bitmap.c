@@ -111,6 +111,15 @@ bitmap_get(const Bitmap *map, uint64_t cluster)
     return (bitmap_word(map, cluster >> 6) >> (cluster & 63)) & 1;
 }
 
+void
+bitmap_expect(const Bitmap *map, uint64_t cluster)
+{
+    __builtin_prefetch(&map->levels.words[LEVELS_ANY][0][cluster >> 6], 1);
+    if (map->levels.top) {
+        __builtin_prefetch(&map->levels.words[LEVELS_ANY][1][cluster >> 12], 1);
+    }
+}
+
 uint64_t
 bitmap_word(const Bitmap *map, uint64_t w)
 {

@@ -37,6 +37,8 @@ uint64_t bitmap_clusters(const Bitmap *map); /* in the disk */
 uint64_t bitmap_count(const Bitmap *map);    /* dirty ones, kept up to date */
 
 bool bitmap_get(const Bitmap *map, uint64_t cluster);
+/* It will be set soon: the processor may fetch what that needs. */
+void bitmap_expect(const Bitmap *map, uint64_t cluster);
 
 /* Both return how many bits they changed. */
 uint64_t bitmap_set_run(Bitmap *map, struct ClusterRun run);

@@ -17,7 +17,9 @@
  * nobody knows when their data lands they have to be in both.
  *
  * A recorder that is marked all the time finds its word full, mostly: that is
- * a look at one word per recorder and mark.
+ * a look at one word per recorder and mark. The words of ten large bitmaps are
+ * in nobody's cache; they are all asked for before the first is looked at, or
+ * the guest's write would wait for one after the other.
  *
  * The map of a job has a lock of its own, which its relay takes for its own
  * purposes; it is taken within this one's. Its size is what the disk's was when
@@ -84,6 +86,14 @@ void
 disk_map_record_locked(DiskMap *map, uint64_t offset, uint64_t len,
                        int64_t now_us)
 {
+    const DiskMapRecorder *first = map->recorders;
+
+    for (const DiskMapRecorder *r = first ? first->next : NULL; r;
+         r = r->next) {
+        if (r->bits && !r->is_idle) {
+            bitmap_expect(r->bits, offset >> bitmap_cluster_bits(r->bits));
+        }
+    }
     for (DiskMapRecorder *r = map->recorders; r; r = r->next) {
         if (r->is_idle) {
             continue;
