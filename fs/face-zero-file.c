@@ -75,7 +75,7 @@ end_record(FaceDisk *disk)
     int res = store_zeroes_punch(store, of, &disk->zeroes);
 
     /* It was dirty by the record; nothing else on disk says so yet. */
-    if (res == 0 && disk->zeroes.count && of->target) {
+    if (res == 0 && disk->zeroes.count) {
         res = store_checkpoint(store, of);
     }
     if (res) {

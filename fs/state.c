@@ -18,8 +18,11 @@
  *   past         ids of snapshots that are no newer than what is held
  *   last-snapshot
  *                no snapshot was ever given a larger id
+ *   last-bitmap  likewise, of named bitmaps
  *   rollback     the disks are on their way to that snapshot; absent: 0
  *   cut          of a disk: what its own target was made equal to
+ *   recorded     of a disk: a weir wrote this that knows of named bitmaps, and
+ *                it has kept track of what was written
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
  * be believed. What earlier versions did not write has a value that leads to
@@ -150,6 +153,13 @@ parse_contact(GKeyFile *file, const char *group, enum TargetContact *contact)
 }
 
 static bool
+later_bool(GKeyFile *file, const char *group, const char *key, bool *value)
+{
+    return !g_key_file_has_key(file, group, key, NULL) ||
+           sealed_text_bool(file, group, key, value);
+}
+
+static bool
 parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
 {
     uint64_t id, bits;
@@ -160,7 +170,8 @@ parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
         !sealed_text_number(file, group, "cluster-bits", CONF_CLUSTER_BITS_MAX,
                             &bits) ||
         !parse_contact(file, group, &disk->contact) ||
-        !sealed_text_bool(file, group, "in-doubt", &disk->is_in_doubt)) {
+        !sealed_text_bool(file, group, "in-doubt", &disk->is_in_doubt) ||
+        !later_bool(file, group, "recorded", &disk->is_recorded)) {
         return false;
     }
     disk->id = (unsigned)id;
@@ -242,6 +253,8 @@ parse_file(GKeyFile *file, struct State *state)
                                   &state->epoch) ||
         !sealed_text_later_number(file, "state", "last-snapshot", INT64_MAX,
                                   &state->last_snapshot) ||
+        !sealed_text_later_number(file, "state", "last-bitmap", NAMED_ID_MAX,
+                                  &state->last_bitmap) ||
         !sealed_text_later_number(file, "state", "rollback", INT64_MAX,
                                   &state->rollback) ||
         !parse_cuts(file, &state->cuts)) {
@@ -299,6 +312,7 @@ format_disk(GKeyFile *file, const struct StateDisk *disk)
     g_key_file_set_string(file, group, "dirty", dirty_names[disk->dirty]);
     g_key_file_set_uint64(file, group, "sequence", disk->sequence);
     sealed_text_set_bool(file, group, "in-doubt", disk->is_in_doubt);
+    sealed_text_set_bool(file, group, "recorded", disk->is_recorded);
     if (disk->cut) {
         g_key_file_set_uint64(file, group, "cut", disk->cut);
     }
@@ -326,6 +340,9 @@ state_format(const struct State *state, size_t *len)
     if (state->last_snapshot) {
         g_key_file_set_uint64(file, "state", "last-snapshot",
                               state->last_snapshot);
+    }
+    if (state->last_bitmap) {
+        g_key_file_set_uint64(file, "state", "last-bitmap", state->last_bitmap);
     }
     format_cuts(file, &state->cuts);
     if (state->rollback) {

@@ -41,6 +41,8 @@ struct StateDisk {
     enum StateDirty dirty;
     uint64_t sequence; /* of the last checkpoint that was durable by then */
     bool is_in_doubt;  /* Disk.all_in_doubt */
+    bool is_recorded;  /* named bitmaps, with the hot extents after an unclean
+                          end, have all that was written up to this state */
     uint64_t cut;      /* Disk.cut */
     struct DiskAttr attr;
     struct RawStamp raw;
@@ -54,6 +56,7 @@ struct State {
     uint64_t epoch_before; /* what files must be of; less after a loss only */
     struct StoreCuts cuts;
     uint64_t last_snapshot; /* no larger id was given by then */
+    uint64_t last_bitmap;   /* likewise */
     uint64_t rollback;      /* Store.rollback */
     unsigned n_disks;
     struct StateDisk disks[STORE_DISKS_MAX];

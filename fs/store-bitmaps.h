@@ -9,7 +9,8 @@
  * Units:   bytes.
  * Shapes:  STORE/NAME/bitmaps/list     the persistent ones: sealed-text.h
  *          STORE/NAME/bitmaps/ID.bits  bitmap-file.h, clusters: its grains
- *          STORE/NAME/bitmaps/ID.new   its successor's, while a job has it
+ *          STORE/NAME/bitmaps/ID.new   its successor's, while a job has it; the
+ *                                      two change places with each job
  *          Each checkpoint of a disk (store_checkpoint()) holds `dirty`, these,
  *          and every StoreBits, as one set under one sequence. What is there
  *          under an earlier one than the state, or an extent of the intent file,
@@ -68,6 +69,7 @@ JsonObject *store_bitmap_extents(Disk *disk, const char *name, uint64_t start,
 typedef struct StoreBits {
     char file[STORE_NAME_MAX + 32]; /* below the disk's directory */
     DiskMap *map;                   /* all generations count */
+    bool has_file;                  /* the store's own */
 } StoreBits;
 void store_bits_add(Store *store, Disk *disk, StoreBits *bits);
 void store_bits_remove(Store *store, Disk *disk, StoreBits *bits);

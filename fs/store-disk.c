@@ -32,6 +32,7 @@
  * Whatever is wrong with the checkpoint makes clusters dirty, never clean
  * (rule 23).
  */
+#include "store-bitmaps-private.h"
 #include "store-private.h"
 
 #include "bitmap/bitmap-file.h"
@@ -157,9 +158,14 @@ store_disk_free(StoreIo *io, Disk *disk)
             io->ops->close(io, fds[i]);
         }
     }
+    named_bitmaps_free(disk->bitmaps); /* they record what the map is told */
     if (disk->map) {
         disk_map_free(disk->map);
     }
+    if (disk->bits) {
+        g_ptr_array_unref(disk->bits);
+    }
+    bitmaps_kept_free(io, disk->kept);
     if (disk->hot) {
         bitmap_free(disk->hot);
     }
@@ -192,7 +198,10 @@ store_disk_open(Store *store, const struct ConfDisk *conf, unsigned flags,
         check_raw(store, disk, conf->size_bytes, error)) {
         disk->map = disk_map_new(conf->size_bytes, conf->cluster_bits);
         disk->points = points_new();
-        if (disk->map && disk->points) {
+        disk->bitmaps = disk->map ? named_bitmaps_new(disk->map) : NULL;
+        disk->bits = g_ptr_array_new();
+        disk->kept = bitmaps_kept_new();
+        if (disk->map && disk->points && disk->bitmaps) {
             return disk;
         }
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,

@@ -178,9 +178,10 @@ store_is_own_file(const char *name)
 bool
 store_is_disk_file(const char *name)
 {
-    static const char *const own[] = {STORE_RAW, STORE_DIRTY,  INTENT_FILE,
-                                      ZERO_FILE, STORE_SUMS,   STORE_SENT,
-                                      STORE_COW, STORE_POINTS, NULL};
+    static const char *const own[] = {STORE_RAW,  STORE_DIRTY,  INTENT_FILE,
+                                      ZERO_FILE,  STORE_SUMS,   STORE_SENT,
+                                      STORE_COW,  STORE_POINTS, STORE_BITMAPS,
+                                      STORE_JOBS, NULL};
 
     return g_strv_contains(own, name);
 }

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include "bitmap/intent.h"
 #include "conf.h"
 #include "state.h"
 #include "store.h"
@@ -28,6 +29,8 @@
 #define STORE_SENT      "sent-log"    /* likewise */
 #define STORE_SNAPSHOTS "snapshots"   /* a directory */
 #define STORE_POINTS    "points"      /* of a disk, likewise */
+#define STORE_BITMAPS   "bitmaps"     /* likewise */
+#define STORE_JOBS      "jobs"        /* likewise, of directories */
 #define STORE_NEW       ".new-"       /* a disk that is being made */
 #define STORE_OLD       ".old-"       /* a disk that is being removed */
 #define STORE_FILE_MAX  (4u << 20)    /* weir.conf, state */
@@ -104,6 +107,9 @@ void store_zeroes_recover(Store *store, Disk *disk);
 /* After an unclean end: the hot extents are dirty; they are kept for
  * store_track_begin(). @sequence: of the checkpoint found. 0 or -ENOMEM. */
 int store_track_recover(Store *store, Disk *disk, uint64_t sequence);
+/* The extents that are hot for a file of checkpoint @sequence; NULL: no memory. */
+Bitmap *store_track_hot(Store *store, const Disk *disk, uint64_t sequence,
+                        struct IntentReport *report);
 /* Checkpoint and intent file for this serve, durable; then the map tracks. */
 int store_track_begin(Store *store, Disk *disk);
 /* Before the map grows. 0 or -errno. */
@@ -116,6 +122,13 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 {
     return contact == CONTACT_NONE ? 0 : epoch_before;
 }
+
+/* store-bitmaps.c */
+/* As a checkpoint, but for the map's own bits; for the end of a serve, or of what
+ * changed a store at rest. 0 or -errno. */
+int store_bitmaps_checkpoint(Store *store, Disk *disk);
+/* At the begin of a serve: files that the list does not speak of are deleted. */
+void store_bitmaps_tidy(Store *store, Disk *disk);
 
 /* store-aside.c */
 /* With O_DIRECT, where the file system knows that; files are made 0600. */

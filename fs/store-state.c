@@ -99,6 +99,7 @@ lose(struct State *state, const struct Conf *conf, uint64_t newest)
         .epoch_before = newest,
         .cuts = state->cuts,
         .last_snapshot = state->last_snapshot,
+        .last_bitmap = state->last_bitmap,
         .rollback = state->rollback,
         .n_disks = conf->n_disks,
     };

@@ -11,12 +11,14 @@
  *   - an extent is hot in `intent`, durably, before its first write;
  *   - it gets cold on the strength of a checkpoint that was made after its
  *     last write ended (disk-map-heat.c has the steps), and which its sector
- *     names: an older one is not good enough for it;
+ *     names: an older one is not good enough for it. A checkpoint is of `dirty`,
+ *     of all that records beside it (store-bitmaps-save.c) and of the maps of
+ *     jobs, under one sequence, each file of which is there before any sector
+ *     names it; `dirty` is the last one of them;
  *   - the relay clears bits in memory only, and what it cleared is clear in a
  *     checkpoint after a sync of disk.raw only (rule 3).
  *
- * A serve begins, per disk with a target, in an order in which each step can
- * be the last:
+ * A serve begins, per disk, in an order in which each step can be the last:
  *
  *   1. checkpoint of what was loaded     what is found is as before
  *   2. intent file of the new epoch      newer than the state: store.c says
@@ -29,14 +31,16 @@
  * cache only what was read, and what is hot is written from now on without
  * another word.
  *
- * A disk without a target, or whose files cannot be written, is not tracked:
- * the state says that all of it is dirty, and that holds until it is ended
+ * A disk without a target is all dirty in any case; it is tracked for its named
+ * bitmaps. One whose files cannot be written is not tracked: the state says that
+ * all of it is dirty and that nobody records, and that holds until it is ended
  * cleanly, whatever target and contact it gets meanwhile.
  */
 #include "bitmap/bitmap-file.h"
 #include "bitmap/bitmap-page.h"
 #include "bitmap/intent.h"
 #include "bitmap/mutant.h"
+#include "store-bitmaps-private.h"
 #include "store-private.h"
 
 #include <errno.h>
@@ -44,7 +48,7 @@
 #include <string.h>
 
 static Bitmap *
-new_extents(Disk *disk)
+new_extents(const Disk *disk)
 {
     return bitmap_new(atomic_load(&disk->size_bytes), INTENT_EXTENT_BITS);
 }
@@ -74,17 +78,30 @@ mark_extents(Disk *disk, const Bitmap *hot)
     }
 }
 
+Bitmap *
+store_track_hot(Store *store, const Disk *disk, uint64_t sequence,
+                struct IntentReport *report)
+{
+    struct IntentMark want = mark_of(store, store->epoch, sequence);
+    struct IntentReport own;
+    Bitmap *hot = new_extents(disk);
+
+    if (hot) {
+        intent_load(store->io, disk->dir_fd, hot, &want,
+                    report ? report : &own);
+    }
+    return hot;
+}
+
 int
 store_track_recover(Store *store, Disk *disk, uint64_t sequence)
 {
-    struct IntentMark want = mark_of(store, store->epoch, sequence);
     struct IntentReport report;
 
-    disk->hot = new_extents(disk);
+    disk->hot = store_track_hot(store, disk, sequence, &report);
     if (!disk->hot) {
         return -ENOMEM;
     }
-    intent_load(store->io, disk->dir_fd, disk->hot, &want, &report);
     if (report.what) {
         store_say(store,
                   "disk %s: " INTENT_FILE ": %s: %" G_GUINT64_FORMAT
@@ -119,13 +136,16 @@ reserve(Store *store, Disk *disk)
 
 /* Takes the sequence; the caller has the lock. */
 static int
-save_locked(Store *store, Disk *disk, Bitmap *bits)
+save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving)
 {
     struct BitmapFile file = {.name = STORE_DIRTY, .map = bits};
     StoreIo *io = store->io;
     uint64_t sequence = atomic_fetch_add(&store->sequence, 1) + 1;
-    int err;
+    int err = saving ? bitmaps_saving_run(saving, sequence) : 0;
 
+    if (err) {
+        return err;
+    }
     /* One that was not read back is not built upon (rule 11). */
     if (!disk->has_checkpoint) {
         err = io->ops->unlink(io, disk->dir_fd, STORE_DIRTY, 0);
@@ -144,34 +164,45 @@ save_locked(Store *store, Disk *disk, Bitmap *bits)
     return 0;
 }
 
+/* @saving is of before the sync, as are @bits: what is clear in them was written
+ * before. */
+static int
+sync_and_save_locked(Store *store, Disk *disk, Bitmap *bits,
+                     BitmapsSaving *saving)
+{
+    int err = 0;
+
+    disk_map_union(disk->map, bits);
+    if (!mutant(MUTANT_COOL_WITHOUT_SYNC)) {
+        /* Not through the guest's open file: a failure is told to each
+         * open file once, and its FSYNC must hear of it, too. */
+        err = store->io->ops->fdatasync(store->io, disk->map_fd);
+    }
+    if (err) {
+        atomic_store(&disk->is_frozen, true);
+    }
+    if (atomic_load(&disk->is_frozen)) {
+        return err ? err : -EIO;
+    }
+    return save_locked(store, disk, bits, saving);
+}
+
 int
 store_checkpoint(Store *store, Disk *disk)
 {
+    BitmapsSaving *saving;
     Bitmap *bits;
-    int err = 0;
+    int err;
 
     g_mutex_lock(&store->checkpoint_lock);
+    saving = bitmaps_saving_new(store, disk, true, &err);
     bits = bitmap_new(disk_map_size_bytes(disk->map), disk->cluster_bits);
-    if (bits) {
-        /* Before the sync: what is clear in it was written before. */
-        disk_map_union(disk->map, bits);
-        if (!mutant(MUTANT_COOL_WITHOUT_SYNC)) {
-            /* Not through the guest's open file: a failure is told to each
-             * open file once, and its FSYNC must hear of it, too. */
-            err = store->io->ops->fdatasync(store->io, disk->map_fd);
-        }
-        if (err) {
-            atomic_store(&disk->is_frozen, true);
-        }
-        if (atomic_load(&disk->is_frozen)) {
-            err = err ? err : -EIO;
-        } else {
-            err = save_locked(store, disk, bits);
-        }
-        bitmap_free(bits);
-    } else {
-        err = -ENOMEM;
+    err = err || bits ? err : -ENOMEM;
+    if (!err) {
+        err = sync_and_save_locked(store, disk, bits, saving);
     }
+    bitmap_free(bits);
+    bitmaps_saving_free(saving);
     g_mutex_unlock(&store->checkpoint_lock);
     return err;
 }

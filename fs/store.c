@@ -19,8 +19,9 @@
  * sync is an fsync, as its time of last change has to be durable too: with it
  * the next opening sees whether somebody else wrote the image meanwhile.
  *
- * At a clean end a bitmap that is all dirty or all clean is a word in the
- * state and no file: a new 64 TiB disk costs nothing to open. An old
+ * At a clean end a disk's bitmap that is all dirty or all clean is a word in the
+ * state and no file: a new 64 TiB disk costs nothing to open. (Named bitmaps and
+ * maps of jobs are files always.) An old
  * checkpoint that was not read back is removed before a new one is written, so
  * that no page of it can pass for a newer one (rule 11).
  *
@@ -34,6 +35,7 @@
  * bits or more.
  */
 #include "snapshot-private.h"
+#include "store-bitmaps.h"
 #include "store-private.h"
 
 #include <errno.h>
@@ -170,9 +172,10 @@ write_state(Store *store, bool is_clean, GError **error)
         state.epoch_before = state.epoch;
     }
     if (is_clean) {
-        store->saved_snapshot = 0; /* the exact one */
+        store->saved_snapshot = store->saved_bitmap = 0; /* the exact ones */
     }
     state.last_snapshot = MAX(store->last_snapshot, store->saved_snapshot);
+    state.last_bitmap = MAX(store->last_bitmap, store->saved_bitmap);
     memcpy(state.uuid, store->uuid, sizeof(state.uuid));
     for (unsigned i = 0; i < store->n_disks; i++) {
         Disk *disk = store->disks[i];
@@ -189,6 +192,7 @@ write_state(Store *store, bool is_clean, GError **error)
                                         : STATE_DIRTY_ALL,
             .sequence = atomic_load(&disk->checkpoint_sequence),
             .is_in_doubt = disk->all_in_doubt,
+            .is_recorded = is_clean || disk->is_tracked,
             .cut = disk->cut,
         };
         pthread_mutex_lock(&disk->attr_lock);
@@ -253,8 +257,9 @@ store_serve(Store *store, GError **error)
     store_snapshots_tidy(store);
     for (unsigned i = 0; i < store->n_disks; i++) {
         Disk *disk = store->disks[i];
-        int err = disk->target ? store_track_begin(store, disk) : 0;
+        int err = store_track_begin(store, disk);
 
+        store_bitmaps_tidy(store, disk);
         if (!store_is_cut(store, disk)) {
             disk->cut = 0; /* its target is written as it comes */
         }
@@ -321,7 +326,7 @@ store_close_clean(Store *store, GError **error)
         Disk *disk = store->disks[i];
         int err = dirty_kind(disk) == STATE_DIRTY_FILE
                       ? store_checkpoint(store, disk)
-                      : 0;
+                      : store_bitmaps_checkpoint(store, disk);
 
         if (err) {
             store_set_errno(error, STORE_ERROR_FAILED, err,
@@ -387,7 +392,8 @@ load_disks(Store *store, const struct State *state, const char *why,
                   store->path, why);
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
-        if (!store_disk_load(store, store->disks[i], state, error)) {
+        if (!store_disk_load(store, store->disks[i], state, error) ||
+            !store_bitmaps_load(store, store->disks[i], state, error)) {
             return FALSE;
         }
     }
@@ -425,6 +431,7 @@ open_disks(Store *store, const struct Conf *conf, unsigned flags,
     take_epochs(store, &state);
     store->cuts = state.cuts;
     store->last_snapshot = state.last_snapshot;
+    store->last_bitmap = state.last_bitmap;
     store->rollback = state.rollback;
     for (unsigned i = 0; ok && i < conf->n_disks; i++) {
         Disk *disk = store_disk_open(store, &conf->disks[i], flags, error);

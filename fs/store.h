@@ -77,11 +77,12 @@ typedef struct Disk {
     int map_fd; /* disk.raw, read and write, page cache: lseek, odd fallocate */
     uint32_t offset_align, mem_align; /* of O_DIRECT on fd */
     DiskMap *map;
-    Aside *aside;   /* what a cut owes, see bitmap/aside.h */
-    int aside_fd;   /* its file, which has no name; -1: none */
-    Points *points; /* of its snapshots, see snapshot.h */
+    Aside *aside;          /* what a cut owes, see bitmap/aside.h */
+    int aside_fd;          /* its file, which has no name; -1: none */
+    Points *points;        /* of its snapshots, see snapshot.h */
     NamedBitmaps *bitmaps; /* see store-bitmaps.h */
     GPtrArray *bits; /* StoreBits, borrowed; guarded by the checkpoint_lock */
+    struct BitmapsKept *kept; /* of their files; likewise */
     /* The store's own. `dirty` holds this run's past; `intent` says what is
      * hot, which is in hot until the map takes it. */
     bool has_checkpoint;
@@ -194,6 +195,7 @@ typedef struct Store {
     struct SnapshotFiles *snapshot_files; /* of store-snapshots.c */
     uint64_t rollback; /* id of the snapshot that the disks are on their way to,
                           see rollback.h; 0: none */
+    uint64_t last_bitmap, saved_bitmap; /* as those of snapshots */
 } Store;
 
 /* What files are written with last, before store_close_clean(). */
@@ -222,9 +224,9 @@ void store_make_room(Store *store);
 /* While it is served, now and then: sets is_tight. */
 void store_look_at_room(Store *store);
 /* Before the first guest write or upload: the state says "unclean" until
- * store_close_clean(). Disks with a target are tracked from here on, unless
- * their metadata cannot be written, which is said and costs a comparison of
- * all of the disk after a crash. */
+ * store_close_clean(). All disks are tracked from here on, unless their metadata
+ * cannot be written, which is said and costs a comparison of all of the disk
+ * after a crash, and makes its bitmaps all dirty. */
 gboolean store_serve(Store *store, GError **error);
 /* Durable: data, then bitmaps, then state "clean" (rule 3). */
 gboolean store_close_clean(Store *store, GError **error);
@@ -241,9 +243,9 @@ bool store_is_in_place(const Store *store);
 gboolean store_save_conf(Store *store, GError **error);
 /* While served: contact and attributes; stays "unclean". */
 gboolean store_save_state(Store *store, GError **error);
-/* What is dirty in the disk's map now becomes what is found after a crash,
- * together with the hot extents. Any one thread; blocks for a sync of
- * disk.raw, which if it fails freezes the disk. 0 or -errno. */
+/* What is dirty in the disk's map, its bitmaps and its StoreBits now becomes what
+ * is found after a crash, together with the hot extents. Any one thread; blocks
+ * for a sync of disk.raw, which if it fails freezes the disk. 0 or -errno. */
 int store_checkpoint(Store *store, Disk *disk);
 /* For who writes a tracked disk without a face: the range is hot, durably.
  * Blocks. 0 or -errno. */

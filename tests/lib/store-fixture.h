@@ -16,7 +16,10 @@
 #include "tests/lib/scratch.h"
 #include "tests/lib/test.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define MIB           (UINT64_C(1) << 20)
 #define CLUSTER       (UINT64_C(1) << STORE_CLUSTER_BITS)
@@ -159,6 +162,32 @@ fixture_discard(const struct StoreFixture *fixture, uint64_t offset,
     zero_record_encode(&list, 1, UINT64_MAX, page);
     assert_true(g_file_set_contents(path, (char *)page, sizeof(page), NULL));
     g_free(path);
+}
+
+/* In place of a disk's intent file, until it is back: nothing can be tracked. */
+struct BlockedIntent {
+    char *path, *aside;
+};
+
+static inline struct BlockedIntent
+fixture_block_intent(const struct StoreFixture *fixture, const char *disk)
+{
+    struct BlockedIntent blocked = {
+        g_build_filename(fixture->path, disk, INTENT_FILE, NULL),
+        g_build_filename(fixture->dir, "aside", NULL)};
+
+    assert_int_equal(rename(blocked.path, blocked.aside), 0);
+    assert_int_equal(mkdir(blocked.path, 0700), 0);
+    return blocked;
+}
+
+static inline void
+fixture_unblock_intent(struct BlockedIntent *blocked)
+{
+    assert_int_equal(rmdir(blocked->path), 0);
+    assert_int_equal(rename(blocked->aside, blocked->path), 0);
+    g_free(blocked->path);
+    g_free(blocked->aside);
 }
 
 /* The error's exit code; the error is freed, and was one line. */

@@ -368,58 +368,69 @@ test_target_changed_and_changed_back(void **state)
     g_free(target);
 }
 
-/* No target, so not tracked; it gets one while it is served. */
+/* It is tracked for its bitmaps; the target that it gets while it is served has
+ * a checkpoint to rely on. */
 static void
-test_untracked_disk_is_all_dirty_after_a_crash(void **state)
+test_disk_without_target_is_tracked(void **state)
 {
     Store *store;
     Disk *disk;
 
     disk = open_vdb(*state, &store);
     assert_true(store_set(store, disk, "target", "none", NULL));
+    assert_true(store_serve(store, NULL));
+    assert_true(disk->is_tracked);
+    assert_false(disk_map_is_hot(disk->map, 0, 1));
+    write_at(store, disk, 3 * EXTENT, 1);
+    cool(store, disk);
+    store_free(store);
+    disk = open_vdb(*state, &store);
+    assert_int_equal(dirty_clusters(disk), BIG_CLUSTERS);
+    assert_true(store_serve(store, NULL));
+    assert_true(store_set(store, disk, "target", "nbd://localhost/new", NULL));
+    disk->contact = CONTACT_KNOWN;
+    assert_true(store_save_state(store, NULL));
+    settle_all(disk);
+    assert_int_equal(store_checkpoint(store, disk), 0);
+    write_at(store, disk, 3 * EXTENT, 1);
+    store_free(store);
+    disk = open_vdb(*state, &store);
+    assert_int_equal(disk->contact, CONTACT_KNOWN);
+    assert_int_equal(dirty_clusters(disk), EXTENT_CLUSTERS);
+    store_free(store);
+}
+
+/* Untracked for a while, in the epoch of files that are still there, with a
+ * target of that while. */
+static void
+test_files_of_a_tracked_time_do_not_speak_for_later(void **state)
+{
+    struct BlockedIntent blocked;
+    Store *store;
+    Disk *disk;
+
+    make_clean(*state);
+    disk = open_vdb(*state, &store);
+    assert_true(store_serve(store, NULL));
+    store_free(store);
+    disk = open_vdb(*state, &store);
+    assert_int_equal(dirty_clusters(disk), 0);
+    blocked = fixture_block_intent(*state, "vdb");
     assert_true(store_serve(store, NULL));
     assert_false(disk->is_tracked);
     assert_true(store_set(store, disk, "target", "nbd://localhost/new", NULL));
     disk->contact = CONTACT_KNOWN;
     assert_true(store_save_state(store, NULL));
     settle_all(disk);
+    write_at(store, disk, 5 * EXTENT, 1);
     store_free(store);
+    fixture_unblock_intent(&blocked);
     disk = open_vdb(*state, &store);
     assert_int_equal(disk->contact, CONTACT_KNOWN);
     assert_int_equal(dirty_clusters(disk), BIG_CLUSTERS);
     assert_true(store_serve(store, NULL));
     assert_true(disk->is_tracked);
     store_free(store);
-}
-
-/* Untracked for a while, in the epoch of files that are still there. */
-static void
-test_files_of_a_tracked_time_do_not_speak_for_later(void **state)
-{
-    Store *store;
-    Disk *disk;
-    char *target;
-
-    make_clean(*state);
-    disk = open_vdb(*state, &store);
-    target = g_strdup(disk->target);
-    assert_true(store_serve(store, NULL));
-    store_free(store);
-    disk = open_vdb(*state, &store);
-    assert_int_equal(dirty_clusters(disk), 0);
-    assert_true(store_set(store, disk, "target", "none", NULL));
-    assert_true(store_serve(store, NULL));
-    assert_false(disk->is_tracked);
-    assert_true(store_set(store, disk, "target", target, NULL));
-    disk->contact = CONTACT_KNOWN;
-    assert_true(store_save_state(store, NULL));
-    settle_all(disk);
-    write_at(store, disk, 5 * EXTENT, 1);
-    store_free(store);
-    disk = open_vdb(*state, &store);
-    assert_int_equal(dirty_clusters(disk), BIG_CLUSTERS);
-    store_free(store);
-    g_free(target);
 }
 
 static void
@@ -575,7 +586,7 @@ main(int argc, char **argv)
         WITH_STORE(test_new_target_is_all_dirty_after_a_crash),
         WITH_STORE(test_first_contact_has_its_own_checkpoint),
         WITH_STORE(test_target_changed_and_changed_back),
-        WITH_STORE(test_untracked_disk_is_all_dirty_after_a_crash),
+        WITH_STORE(test_disk_without_target_is_tracked),
         WITH_STORE(test_files_of_a_tracked_time_do_not_speak_for_later),
         WITH_STORE(test_growing_is_tracked),
         WITH_STORE(test_any_life_leaves_a_superset),
