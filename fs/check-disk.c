@@ -336,5 +336,6 @@ check_disk(struct Check *check, const struct ConfDisk *disk)
     }
     check_intent(check, disk, dir_fd, has_bitmap && !check->state.is_clean,
                  sequence);
+    check_bitmaps(check, disk, dir_fd);
     check_names(check, where, dir_fd, is_disk_name);
 }

@@ -42,5 +42,9 @@ void check_leftover(struct Check *check, const char *where, int fd,
 /* check-snapshots.c: of all disks */
 void check_snapshots(struct Check *check);
 
+/* check-bitmaps.c: of @disk, whose directory is @disk_fd */
+void check_bitmaps(struct Check *check, const struct ConfDisk *disk,
+                   int disk_fd);
+
 /* check-disk.c */
 void check_disk(struct Check *check, const struct ConfDisk *disk);

@@ -16,6 +16,7 @@
  * the directory that holds them stays.
  */
 #include "snapshot-private.h"
+#include "store-bitmaps-private.h"
 #include "store-private.h"
 
 #include <dirent.h>
@@ -140,28 +141,96 @@ check_dirty(const struct Removal *removal, GError **error)
     return ok;
 }
 
-/* Is it a file that weir keeps in a directory of this name? */
 static bool
-is_known_file(const char *directory, const char *name)
+is_point_file(const char *name)
 {
     static const char *const suffixes[] = {"", SNAPSHOT_GONE, SNAPSHOT_MAP,
                                            SNAPSHOT_DATA};
-    bool is_known = g_str_has_suffix(name, ".tmp");
+    bool is_known = false;
 
-    if (strcmp(directory, STORE_POINTS) != 0 &&
-        strcmp(directory, STORE_SNAPSHOTS) != 0) {
-        return is_known || store_is_disk_file(name);
-    }
     for (unsigned i = 0; !is_known && i < G_N_ELEMENTS(suffixes); i++) {
         is_known = snapshot_file_id(name, suffixes[i]) != 0;
     }
     return is_known;
 }
 
-int
-store_delete_directory(StoreIo *io, int dir_fd, const char *path,
-                       const char *name)
+static bool
+is_bitmap_file(const char *name)
 {
+    return bitmaps_file_id(name) || !strcmp(name, STORE_BITMAPS_LIST);
+}
+
+static bool
+is_job_number(const char *name)
+{
+    return name[0] && strspn(name, "0123456789") == strlen(name);
+}
+
+static bool
+is_job_file(const char *name)
+{
+    static const char *const own[] = {STORE_JOB, STORE_JOB_LEFT, STORE_SUMS,
+                                      STORE_SENT, NULL};
+
+    return g_strv_contains(own, name);
+}
+
+/* A directory of weir's, and what it keeps in it. */
+struct Kind {
+    const char *name; /* NULL: a number */
+    bool (*is_file)(const char *name);
+    const struct Kind *inner[4]; /* NULL at the end */
+};
+
+static const struct Kind points_kind = {STORE_POINTS, is_point_file, {NULL}};
+static const struct Kind snapshots_kind = {STORE_SNAPSHOTS,
+                                           is_point_file,
+                                           {NULL}};
+static const struct Kind bitmaps_kind = {STORE_BITMAPS, is_bitmap_file, {NULL}};
+static const struct Kind job_kind = {NULL, is_job_file, {NULL}};
+static const struct Kind jobs_kind = {STORE_JOBS,
+                                      is_job_number,
+                                      {&job_kind, NULL}};
+/* Of any name. */
+static const struct Kind disk_kind = {
+    "",
+    store_is_disk_file,
+    {&points_kind, &bitmaps_kind, &jobs_kind, NULL}};
+
+static const struct Kind *
+inner_kind(const struct Kind *kind, const char *name)
+{
+    for (const struct Kind *const *inner = kind->inner; *inner; inner++) {
+        if ((*inner)->name ? !strcmp((*inner)->name, name)
+                           : kind->is_file(name)) {
+            return *inner;
+        }
+    }
+    return NULL;
+}
+
+static int delete_directory(StoreIo *io, int dir_fd, const char *path,
+                            const char *name, const struct Kind *kind);
+
+static int
+delete_entry(StoreIo *io, int fd, const char *path, const char *name,
+             const struct Kind *kind)
+{
+    const struct Kind *inner = inner_kind(kind, name);
+
+    if (inner) {
+        return delete_directory(io, fd, path, name, inner);
+    }
+    return g_str_has_suffix(name, ".tmp") || kind->is_file(name)
+               ? io->ops->unlink(io, fd, name, 0)
+               : 0;
+}
+
+static int
+delete_directory(StoreIo *io, int dir_fd, const char *path, const char *name,
+                 const struct Kind *kind)
+{
+    g_autofree char *own = g_build_filename(path, name, NULL);
     int fd = io->ops->open(io, dir_fd, name, STORE_DIR_FLAGS, 0);
     int err = 0;
     struct dirent *entry;
@@ -176,24 +245,26 @@ store_delete_directory(StoreIo *io, int dir_fd, const char *path,
         return -ENOMEM;
     }
     while (!err && (entry = readdir(dir))) {
-        if (!strcmp(entry->d_name, STORE_POINTS)) {
-            g_autofree char *inner = g_build_filename(path, name, NULL);
-
-            err = store_delete_directory(io, fd, inner, entry->d_name);
-        } else if (is_known_file(name, entry->d_name)) {
-            err = io->ops->unlink(io, fd, entry->d_name, 0);
-        }
+        err = delete_entry(io, fd, own, entry->d_name, kind);
     }
     closedir(dir);
     if (!err) {
         err = io->ops->unlink(io, dir_fd, name, AT_REMOVEDIR);
     }
     if (err == -ENOTEMPTY || err == -EEXIST) {
-        g_message("%s/%s stays: it holds files that are not weir's", path,
-                  name);
+        g_message("%s stays: it holds files that are not weir's", own);
         return 0;
     }
     return err;
+}
+
+int
+store_delete_directory(StoreIo *io, int dir_fd, const char *path,
+                       const char *name)
+{
+    return delete_directory(io, dir_fd, path, name,
+                            strcmp(name, STORE_SNAPSHOTS) ? &disk_kind
+                                                          : &snapshots_kind);
 }
 
 static gboolean

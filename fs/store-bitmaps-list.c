@@ -187,3 +187,20 @@ bitmaps_list_load(StoreIo *io, int dir_fd, const uint8_t uuid[16],
     free(text);
     return why;
 }
+
+bool
+bitmaps_list_needs(GArray *bitmaps, const char *name)
+{
+    for (guint i = 0; i < bitmaps->len; i++) {
+        const struct ListedBitmap *listed =
+            &g_array_index(bitmaps, struct KeptBitmap, i).listed;
+        char own[STORE_BITMAP_NAME], other[STORE_BITMAP_NAME];
+
+        bitmaps_file_name(own, listed->id, listed->slot);
+        bitmaps_file_name(other, listed->id, !listed->slot);
+        if (!strcmp(name, own) || (listed->is_busy && !strcmp(name, other))) {
+            return true;
+        }
+    }
+    return false;
+}

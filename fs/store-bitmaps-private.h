@@ -76,6 +76,8 @@ const char *bitmaps_list_parse(const char *text, size_t len,
 const char *bitmaps_list_load(StoreIo *io, int dir_fd, const uint8_t uuid[16],
                               unsigned disk_id, GArray *bitmaps,
                               bool *is_foreign);
+/* Is @name a file of one of them? */
+bool bitmaps_list_needs(GArray *bitmaps, const char *name);
 /* "5.bits", "5.new", for slot 0 and 1; and back: 0: it is something else. */
 void bitmaps_file_name(char name[STORE_BITMAP_NAME], uint64_t id,
                        unsigned slot);

@@ -334,31 +334,14 @@ struct Tidying {
     const BitmapsKept *kept;
 };
 
-static bool
-is_needed(const BitmapsKept *kept, const char *name)
-{
-    uint64_t id = bitmaps_file_id(name);
-
-    for (guint i = 0; i < kept->bitmaps->len; i++) {
-        const struct ListedBitmap *listed =
-            &g_array_index(kept->bitmaps, struct KeptBitmap, i).listed;
-        char own[STORE_BITMAP_NAME];
-
-        bitmaps_file_name(own, listed->id, listed->slot);
-        if (listed->id == id && (listed->is_busy || !strcmp(own, name))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static void
 tidy_file(const char *name, void *user)
 {
     const struct Tidying *tidying = user;
 
     if (g_str_has_suffix(name, ".tmp") ||
-        (bitmaps_file_id(name) && !is_needed(tidying->kept, name))) {
+        (bitmaps_file_id(name) &&
+         !bitmaps_list_needs(tidying->kept->bitmaps, name))) {
         (void)tidying->io->ops->unlink(tidying->io, tidying->kept->dir_fd, name,
                                        0);
     }

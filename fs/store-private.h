@@ -30,7 +30,9 @@
 #define STORE_SNAPSHOTS "snapshots"   /* a directory */
 #define STORE_POINTS    "points"      /* of a disk, likewise */
 #define STORE_BITMAPS   "bitmaps"     /* likewise */
-#define STORE_JOBS      "jobs"        /* likewise, of directories */
+#define STORE_JOBS      "jobs"        /* likewise, of directories: a job's */
+#define STORE_JOB       "job"         /* in one of these */
+#define STORE_JOB_LEFT  "left"        /* likewise */
 #define STORE_NEW       ".new-"       /* a disk that is being made */
 #define STORE_OLD       ".old-"       /* a disk that is being removed */
 #define STORE_FILE_MAX  (4u << 20)    /* weir.conf, state */
