@@ -1,0 +1,686 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-store-bitmaps.c - named bitmaps over ends of all kinds
+ */
+#include "bitmaps-rig.h"
+
+#include <unistd.h>
+
+static uint64_t seed0;
+
+static struct NamedFigures
+figures_of(struct Rig *rig, const char *name)
+{
+    struct NamedFigures figures;
+
+    assert_true(named_find(rig->disk->bitmaps, name, &figures));
+    return figures;
+}
+
+static bool
+enable(struct Rig *rig, const char *name, bool is_enabled)
+{
+    GError *error = NULL;
+    gboolean ok =
+        store_bitmap_enable(rig->store, rig->disk, name, is_enabled, &error);
+
+    return rig_did(rig, ok, error);
+}
+
+static bool
+remove_bitmap(struct Rig *rig, const char *name)
+{
+    GError *error = NULL;
+    gboolean ok = store_bitmap_remove(rig->store, rig->disk, name, &error);
+
+    return rig_did(rig, ok, error);
+}
+
+static bool
+merge(struct Rig *rig, const char *target, const char *source)
+{
+    const char *const sources[] = {source};
+    GError *error = NULL;
+    gboolean ok =
+        store_bitmap_merge(rig->store, rig->disk, target, sources, 1, &error);
+
+    return rig_did(rig, ok, error);
+}
+
+static bool
+save(struct Rig *rig)
+{
+    GError *error = NULL;
+    gboolean ok = store_bitmaps_save(rig->store, rig->disk, &error);
+
+    return rig_did(rig, ok, error);
+}
+
+/* Files in vdb/bitmaps. */
+static unsigned
+count_files(const struct Rig *rig)
+{
+    char *path = rig_file(rig, STORE_BITMAPS);
+    GDir *dir = g_dir_open(path, 0, NULL);
+    unsigned count = 0;
+
+    while (dir && g_dir_read_name(dir)) {
+        count++;
+    }
+    if (dir) {
+        g_dir_close(dir);
+    }
+    g_free(path);
+    return count;
+}
+
+/*
+ * Ends
+ */
+static void
+test_clean_end_is_exact(void **state)
+{
+    static const unsigned grains[] = {9, 12, 16, 20, 31};
+    struct Rig *rig = *state;
+    uint64_t sums[G_N_ELEMENTS(grains)];
+    Seed seed = {seed0};
+
+    rig_serve(rig);
+    for (unsigned i = 0; i < G_N_ELEMENTS(grains); i++) {
+        char name[] = {(char)('a' + i), '\0'};
+
+        assert_true(rig_add(rig, name, grains[i]));
+    }
+    assert_true(store_bitmap_add(rig->store, rig->disk, "passing", 16, false,
+                                 false, NULL));
+    for (unsigned life = 0; life < 4; life++) {
+        for (unsigned i = 0; i < 50; i++) {
+            rig_write(rig, seed_below(&seed, BIG - 5000),
+                      1 + seed_below(&seed, 5000));
+        }
+        if (life == 1) {
+            assert_true(enable(rig, "b", false));
+            assert_true(rig_clear(rig, "c"));
+        }
+        for (unsigned i = 0; i < G_N_ELEMENTS(grains); i++) {
+            char name[] = {(char)('a' + i), '\0'};
+
+            sums[i] = rig_sum(rig, name);
+        }
+        rig_again(rig, true);
+        assert_int_equal(rig_count(rig, "passing"), UINT64_MAX);
+        for (unsigned i = 0; i < G_N_ELEMENTS(grains); i++) {
+            char name[] = {(char)('a' + i), '\0'};
+
+            assert_int_equal(rig_sum(rig, name), sums[i]);
+        }
+        if (life % 2) {
+            rig_again(rig, true); /* nothing was done */
+        }
+        rig_serve(rig);
+    }
+    assert_int_equal(rig_count(rig, "e"), BIG);
+    assert_false(figures_of(rig, "b").is_enabled);
+    assert_int_equal(count_files(rig), 6);
+}
+
+static void
+test_crash_adds_hot_extents_to_what_records(void **state)
+{
+    struct Rig *rig = *state;
+    uint64_t sum;
+
+    rig_serve(rig);
+    assert_true(rig_add(rig, "fine", 9) && rig_add(rig, "still", 16));
+    rig_write(rig, EXTENT, 1);
+    assert_true(enable(rig, "still", false));
+    sum = rig_sum(rig, "still");
+    rig_write(rig, 5 * EXTENT, 1);
+    rig_cool(rig);
+    rig_cool(rig);
+    rig_write(rig, 9 * EXTENT + 700, 1);
+    assert_int_equal(rig_count(rig, "fine"), 3 * 512);
+    for (unsigned crash = 0; crash < 3; crash++) {
+        rig_again(rig, false);
+        assert_int_equal(rig_count(rig, "fine"), 2 * 512 + EXTENT);
+        assert_true(rig_is_dirty(rig, "fine", EXTENT, 512));
+        assert_true(rig_is_dirty(rig, "fine", 9 * EXTENT, EXTENT));
+        assert_int_equal(rig_sum(rig, "still"), sum);
+        if (crash) {
+            rig_serve(rig);
+        }
+    }
+    /* At rest a clean end makes that what there is. */
+    sum = rig_sum(rig, "fine");
+    rig_again(rig, true);
+    assert_int_equal(rig_sum(rig, "fine"), sum);
+}
+
+/* What each command did is there after a crash right behind it. */
+static void
+test_commands_are_durable(void **state)
+{
+    struct Rig *rig = *state;
+
+    for (unsigned is_served = 0; is_served < 2; is_served++) {
+        rig_serve(rig);
+        assert_true(rig_add(rig, "a", 16) && rig_add(rig, "b", 12));
+        rig_write(rig, 3 * EXTENT, 1);
+        rig_write(rig, 7 * EXTENT, 1);
+        rig_cool(rig);
+        rig_cool(rig);
+        rig_again(rig, !is_served);
+        if (is_served) {
+            rig_serve(rig);
+        }
+        assert_true(rig_clear(rig, "a"));
+        rig_again(rig, false);
+        assert_int_equal(rig_count(rig, "a"), 0);
+        assert_int_equal(rig_count(rig, "b"), 2 * 4096);
+        if (is_served) {
+            rig_serve(rig);
+        }
+        assert_true(merge(rig, "a", "b"));
+        rig_again(rig, false);
+        assert_int_equal(rig_count(rig, "a"), 2 * CLUSTER);
+        assert_true(enable(rig, "a", false));
+        rig_again(rig, false);
+        assert_false(figures_of(rig, "a").is_recording);
+        assert_true(enable(rig, "a", true));
+        rig_again(rig, false);
+        assert_true(figures_of(rig, "a").is_recording);
+        assert_true(remove_bitmap(rig, "a"));
+        rig_again(rig, false);
+        assert_int_equal(rig_count(rig, "a"), UINT64_MAX);
+        assert_true(remove_bitmap(rig, "b"));
+        rig_end(rig);
+        assert_int_equal(count_files(rig), 1);
+    }
+}
+
+/*
+ * Words, ids
+ */
+static void
+test_refusals_change_nothing(void **state)
+{
+    struct Rig *rig = *state;
+    NamedBitmap *frozen;
+    uint64_t sum;
+
+    rig_open(rig);
+    assert_true(rig_add(rig, "b", 16));
+    sum = rig_sum(rig, "b");
+    assert_false(rig_add(rig, "b", 12));
+    assert_non_null(strstr(rig->why, "Bitmap already exists: b"));
+    assert_false(rig_add(rig, "c", 8));
+    assert_non_null(strstr(rig->why, "Granularity must be power of 2"));
+    assert_false(rig_add(rig, "c", 32));
+    assert_non_null(strstr(rig->why, "between 512 and 2G"));
+    assert_false(rig_add(rig, "../c", 16));
+    assert_false(rig_add(rig, "", 16));
+    assert_false(rig_clear(rig, "c"));
+    assert_non_null(strstr(rig->why, "Bitmap 'c' could not be found"));
+    assert_false(merge(rig, "b", "c"));
+    assert_non_null(strstr(rig->why, "Bitmap 'c' could not be found"));
+    assert_false(merge(rig, "c", "b"));
+    assert_int_equal(named_freeze(rig->disk->bitmaps, "b", &frozen), NAMED_OK);
+    assert_true(rig_add(rig, "d", 16));
+    assert_false(rig_clear(rig, "b"));
+    assert_non_null(
+        strstr(rig->why, "Bitmap 'b' is currently in use by another operation "
+                         "and cannot be used"));
+    assert_false(merge(rig, "d", "b"));
+    assert_non_null(strstr(rig->why, "Bitmap 'b' is currently"));
+    assert_false(remove_bitmap(rig, "b") || enable(rig, "b", false));
+    named_thaw(frozen, NAMED_OLD, NULL);
+    assert_int_equal(rig_sum(rig, "b"), sum);
+    assert_int_equal(named_count(rig->disk->bitmaps), 2);
+}
+
+static void
+test_ids_are_never_given_twice(void **state)
+{
+    struct Rig *rig = *state;
+    uint64_t last = 0;
+
+    for (unsigned life = 0; life < 6; life++) {
+        rig_open(rig);
+        if (life % 2) {
+            rig_serve(rig);
+        }
+        for (unsigned i = 0; i < 3; i++) {
+            assert_true(store_bitmap_add(rig->store, rig->disk, "x", 16,
+                                         i % 2 == 0, false, NULL));
+            assert_true(figures_of(rig, "x").id > last);
+            last = figures_of(rig, "x").id;
+            assert_true(remove_bitmap(rig, "x"));
+        }
+        if (life == 3) {
+            char *path =
+                g_build_filename(rig->fixture->path, STORE_STATE, NULL);
+
+            assert_true(rig_add(rig, "y", 16));
+            last = figures_of(rig, "y").id;
+            assert_int_equal(unlink(path), 0);
+            g_free(path);
+        }
+        if (life % 2) {
+            rig_crash(rig);
+        } else {
+            rig_end(rig);
+        }
+    }
+    rig_open(rig);
+    rig->store->last_bitmap = NAMED_ID_MAX - 1;
+    assert_int_equal(store_bitmap_next_id(rig->store), NAMED_ID_MAX);
+    assert_int_equal(store_bitmap_next_id(rig->store), -1);
+    assert_false(rig_add(rig, "z", 16));
+    assert_non_null(strstr(rig->why, "used up"));
+}
+
+/*
+ * Jobs
+ */
+
+/* S: extent 1, cold; N: extent 2. */
+static NamedBitmap *
+begin_job(struct Rig *rig, const char *name)
+{
+    NamedBitmap *frozen;
+
+    rig_write(rig, EXTENT, 1);
+    rig_cool(rig);
+    rig_cool(rig);
+    assert_int_equal(named_freeze(rig->disk->bitmaps, name, &frozen), NAMED_OK);
+    assert_true(save(rig));
+    rig_write(rig, 2 * EXTENT, 1);
+    rig_cool(rig);
+    rig_cool(rig);
+    return frozen;
+}
+
+static void
+test_busy_bitmap_is_busy_again(void **state)
+{
+    struct Rig *rig = *state;
+    struct NamedFigures figures;
+
+    rig_serve(rig);
+    assert_true(rig_add(rig, "b", 16));
+    (void)begin_job(rig, "b");
+    for (unsigned i = 0; i < 4; i++) {
+        rig_again(rig, i % 2);
+        figures = figures_of(rig, "b");
+        assert_true(figures.is_busy && figures.is_recording);
+        assert_int_equal(figures.count_bytes, CLUSTER);
+        assert_int_equal(figures.new_bytes, CLUSTER);
+        assert_true(rig_is_dirty(rig, "b", EXTENT, CLUSTER));
+        rig_serve(rig);
+    }
+    rig_write(rig, 4 * EXTENT, 1);
+    rig_again(rig, false);
+    figures = figures_of(rig, "b");
+    assert_int_equal(figures.count_bytes, CLUSTER);
+    assert_int_equal(figures.new_bytes, CLUSTER + EXTENT);
+    /* Nothing was written between its freezing and its end. */
+    named_thaw(named_frozen(rig->disk->bitmaps, "b"), NAMED_NEW, NULL);
+    assert_true(save(rig));
+    rig_again(rig, true);
+    assert_false(figures_of(rig, "b").is_busy);
+    assert_int_equal(rig_count(rig, "b"), CLUSTER + EXTENT);
+    assert_int_equal(count_files(rig), 2);
+}
+
+/* The same one twice, so that its files change places; the ends, with a crash
+ * before they are saved, and behind it. */
+static void
+test_ends_of_jobs(void **state)
+{
+    static const enum NamedEnd ends[] = {NAMED_NEW, NAMED_OLD, NAMED_REST};
+    struct Rig *rig = *state;
+
+    rig_serve(rig);
+    assert_true(rig_add(rig, "b", 16));
+    for (unsigned i = 0; i < 12; i++) {
+        enum NamedEnd end = ends[i / 2 % 3];
+        DiskMap *rest = disk_map_new(BIG, 18);
+        bool is_saved = i % 2;
+        NamedBitmap *frozen;
+
+        assert_true(rig_clear(rig, "b"));
+        frozen = begin_job(rig, "b");
+        disk_map_mark(rest, 3 * EXTENT, 1, 1);
+        named_thaw(frozen, end, rest);
+        if (is_saved) {
+            assert_true(save(rig));
+        }
+        rig_again(rig, false);
+        assert_int_equal(figures_of(rig, "b").is_busy, !is_saved);
+        if (!is_saved) {
+            /* As before its end; N is there, whatever else is. */
+            assert_true(rig_is_dirty(rig, "b", EXTENT, CLUSTER));
+            assert_true(figures_of(rig, "b").new_bytes >= CLUSTER);
+            named_thaw(named_frozen(rig->disk->bitmaps, "b"), end, rest);
+            assert_true(save(rig));
+        }
+        assert_int_equal(rig_is_dirty(rig, "b", EXTENT, CLUSTER),
+                         end == NAMED_OLD);
+        assert_true(rig_is_dirty(rig, "b", 2 * EXTENT, CLUSTER));
+        assert_int_equal(rig_is_dirty(rig, "b", 3 * EXTENT, CLUSTER),
+                         end == NAMED_REST);
+        disk_map_free(rest);
+        rig_serve(rig);
+    }
+}
+
+static void
+test_renewed_successor_is_kept(void **state)
+{
+    struct Rig *rig = *state;
+    NamedBitmap *frozen;
+
+    rig_serve(rig);
+    assert_true(rig_add(rig, "b", 16));
+    frozen = begin_job(rig, "b");
+    named_renew(frozen);
+    assert_true(save(rig));
+    rig_again(rig, false);
+    assert_int_equal(figures_of(rig, "b").new_bytes, 0);
+    assert_int_equal(rig_count(rig, "b"), 2 * CLUSTER);
+}
+
+/*
+ * Maps of jobs
+ */
+static void
+test_maps_of_jobs_are_in_checkpoints(void **state)
+{
+    struct Rig *rig = *state;
+
+    for (unsigned is_recording = 0; is_recording < 2; is_recording++) {
+        StoreBits bits = {.file = STORE_JOBS "/1/" STORE_JOB_LEFT,
+                          .map = disk_map_new(BIG, 16)};
+        char *path = rig_file(rig, STORE_JOBS "/1");
+        struct DiskMapFigures figures;
+
+        assert_int_equal(g_mkdir_with_parents(path, 0700), 0);
+        g_free(path);
+        rig_serve(rig);
+        store_bits_add(rig->store, rig->disk, &bits);
+        disk_map_mark(bits.map, 5 * CLUSTER, 3 * CLUSTER, 1);
+        assert_int_equal(store_checkpoint(rig->store, rig->disk), 0);
+        disk_map_mark(bits.map, 50 * CLUSTER, 1, 1); /* too late */
+        rig_write(rig, 8 * EXTENT, 1);
+        store_bits_remove(rig->store, rig->disk, &bits);
+        for (unsigned i = 0; i < 3; i++) {
+            rig_again(rig, i == 1);
+            disk_map_free(bits.map);
+            bits = (StoreBits){.file = STORE_JOBS "/1/" STORE_JOB_LEFT,
+                               .map = disk_map_new(BIG, 16)};
+            assert_true(store_bits_load(rig->store, rig->disk, &bits,
+                                        is_recording, NULL));
+            disk_map_figures(bits.map, &figures);
+            assert_int_equal(figures.dirty_clusters,
+                             3 + is_recording * EXTENT / CLUSTER);
+            store_bits_add(rig->store, rig->disk, &bits);
+            rig_serve(rig);
+            store_bits_remove(rig->store, rig->disk, &bits);
+            if (i == 0) {
+                store_bits_add(rig->store, rig->disk, &bits);
+            }
+        }
+        disk_map_free(bits.map);
+        rig_end(rig);
+    }
+}
+
+static void
+test_map_without_its_file_is_all_dirty(void **state)
+{
+    struct Rig *rig = *state;
+    StoreBits bits = {.file = STORE_JOBS "/7/" STORE_JOB_LEFT,
+                      .map = disk_map_new(BIG, 12)};
+
+    rig_open(rig);
+    assert_true(store_bits_load(rig->store, rig->disk, &bits, false, NULL));
+    assert_int_equal(disk_map_next_clean(bits.map, 0), UINT64_MAX);
+    disk_map_free(bits.map);
+}
+
+/*
+ * Sizes
+ */
+static void
+test_bitmaps_follow_a_resize(void **state)
+{
+    struct Rig *rig = *state;
+    uint64_t size = BIG;
+
+    for (unsigned i = 0; i < 4; i++) {
+        bool is_served = i % 2, is_clean = i / 2;
+
+        rig_open(rig);
+        if (i == 0) {
+            assert_true(rig_add(rig, "b", 9) && rig_add(rig, "still", 16));
+            assert_true(enable(rig, "still", false));
+        }
+        if (is_served) {
+            rig_serve(rig);
+        }
+        size += 3 * MIB + 512;
+        assert_true(store_resize_disk(rig->store, rig->disk, size, NULL));
+        if (is_served) {
+            rig_write(rig, size - 1, 1);
+            assert_true(rig_is_dirty(rig, "b", size - 512, 512));
+        }
+        if (!is_clean) {
+            rig_again(rig, false);
+            assert_true(rig_count(rig, "b") >= 3 * MIB);
+            assert_true(rig_clear(rig, "b") && rig_clear(rig, "still"));
+        }
+        rig_again(rig, true);
+        assert_int_equal(rig_count(rig, "still"), 0);
+        assert_int_equal(rig_count(rig, "b"), is_clean ? is_served * 512u : 0u);
+        assert_true(rig_clear(rig, "b"));
+        rig_end(rig);
+    }
+}
+
+/*
+ * For programs
+ */
+static void
+test_extents_come_in_parts(void **state)
+{
+    struct Rig *rig = *state;
+    JsonObject *object;
+    JsonArray *extents;
+
+    rig_open(rig);
+    assert_true(rig_add(rig, "b", 9));
+    for (unsigned i = 0; i < 8200; i++) {
+        rig_write(rig, i * 1024u, 1);
+    }
+    object = store_bitmap_extents(rig->disk, "b", 0, NULL);
+    extents = json_object_get_array_member(object, "extents");
+    assert_int_equal(json_array_get_length(extents), 8192);
+    assert_int_equal(json_object_get_int_member(object, "next"), 8192 * 1024);
+    assert_int_equal(json_object_get_int_member(object, "count"), 8200 * 512);
+    assert_int_equal(json_object_get_int_member(object, "granularity"), 512);
+    json_object_unref(object);
+    object = store_bitmap_extents(rig->disk, "b", 8192 * 1024 + 1, NULL);
+    extents = json_object_get_array_member(object, "extents");
+    assert_int_equal(json_array_get_length(extents), 8);
+    assert_int_equal(json_object_get_int_member(
+                         json_array_get_object_element(extents, 0), "length"),
+                     511);
+    assert_false(json_object_has_member(object, "next"));
+    json_object_unref(object);
+    assert_null(store_bitmap_extents(rig->disk, "c", 0, NULL));
+}
+
+/* Some of QEMU's and some of ours. */
+static void
+test_json_says_what_it_is(void **state)
+{
+    struct Rig *rig = *state;
+    struct NamedFigures figures;
+    JsonObject *object;
+
+    rig_open(rig);
+    assert_true(rig_add(rig, "b", 17) && enable(rig, "b", false));
+    figures = figures_of(rig, "b");
+    object = store_bitmap_json(&figures);
+    assert_string_equal(json_object_get_string_member(object, "name"), "b");
+    assert_int_equal(json_object_get_int_member(object, "granularity"), 131072);
+    assert_int_equal(json_object_get_int_member(object, "count"), 0);
+    assert_int_equal(json_object_get_int_member(object, "id"),
+                     (gint64)figures.id);
+    assert_false(json_object_get_boolean_member(object, "recording"));
+    assert_false(json_object_get_boolean_member(object, "enabled"));
+    assert_false(json_object_get_boolean_member(object, "busy"));
+    assert_true(json_object_get_boolean_member(object, "persistent"));
+    assert_false(json_object_has_member(object, "inconsistent"));
+    json_object_unref(object);
+}
+
+/*
+ * The model
+ */
+#define MODEL 3
+
+struct Model {
+    struct Rig *rig;
+    Seed *seed;
+    Bitmap *truth[MODEL]; /* of 512 bytes: what must be dirty */
+    bool is_recording[MODEL];
+};
+
+static const char *const model_names[MODEL] = {"a", "b", "c"};
+
+static void
+model_step(struct Model *m)
+{
+    unsigned i = (unsigned)seed_below(m->seed, MODEL);
+    unsigned j = (unsigned)seed_below(m->seed, MODEL);
+    uint64_t offset = seed_below(m->seed, BIG - 70000);
+    uint64_t len = 1 + seed_below(m->seed, 70000);
+
+    switch (seed_below(m->seed, 12)) {
+    default:
+        if (rig_write(m->rig, offset, len)) {
+            for (unsigned k = 0; k < MODEL; k++) {
+                if (m->is_recording[k]) {
+                    bitmap_set_bytes(m->truth[k], offset, len);
+                }
+            }
+        }
+        break;
+    case 6:
+        if (rig_clear(m->rig, model_names[i])) {
+            bitmap_clear_all(m->truth[i]);
+        }
+        break;
+    case 7:
+        if (merge(m->rig, model_names[i], model_names[j]) && i != j) {
+            bitmap_merge(m->truth[i], m->truth[j]);
+        }
+        break;
+    case 8:
+        if (enable(m->rig, model_names[i], !m->is_recording[i])) {
+            m->is_recording[i] = !m->is_recording[i];
+        }
+        break;
+    case 9:
+    case 10:
+        if (m->rig->disk->is_tracked) {
+            rig_cool(m->rig);
+        }
+        break;
+    case 11:
+        (void)store_checkpoint(m->rig->store, m->rig->disk);
+        break;
+    }
+}
+
+static void
+model_judge(struct Model *m)
+{
+    for (unsigned i = 0; i < MODEL; i++) {
+        struct ClusterRun run = {0, 0};
+
+        assert_int_equal(figures_of(m->rig, model_names[i]).is_recording,
+                         m->is_recording[i]);
+        while (bitmap_next_run(m->truth[i], run.first + run.count, UINT64_MAX,
+                               &run)) {
+            assert_true(rig_is_dirty(m->rig, model_names[i], run.first * 512,
+                                     run.count * 512));
+        }
+    }
+}
+
+static void
+test_any_life_leaves_supersets(void **state)
+{
+    static const unsigned grains[MODEL] = {9, 13, 20};
+    Seed seed = {seed0};
+    struct Model m = {.rig = *state, .seed = &seed};
+    struct Rig *rig = m.rig;
+
+    rig_open(rig);
+    for (unsigned i = 0; i < MODEL; i++) {
+        assert_true(rig_add(rig, model_names[i], grains[i]));
+        m.truth[i] = bitmap_new(BIG, 9);
+        m.is_recording[i] = true;
+    }
+    for (unsigned life = 0; life < 120; life++) {
+        uint64_t sums[MODEL] = {0};
+        bool is_clean = seed_below(&seed, 2);
+
+        rig_serve(rig);
+        for (uint64_t i = seed_below(&seed, 25); i > 0; i--) {
+            model_step(&m);
+        }
+        for (unsigned i = 0; i < MODEL; i++) {
+            sums[i] = rig_sum(rig, model_names[i]);
+        }
+        rig_again(rig, is_clean);
+        model_judge(&m);
+        for (unsigned i = 0; i < MODEL; i++) {
+            if (is_clean || !m.is_recording[i]) {
+                assert_int_equal(rig_sum(rig, model_names[i]), sums[i]);
+            }
+        }
+    }
+    for (unsigned i = 0; i < MODEL; i++) {
+        bitmap_free(m.truth[i]);
+    }
+}
+
+int
+main(int argc, char **argv)
+{
+#define WITH_RIG(test) \
+    cmocka_unit_test_setup_teardown(test, rig_setup, rig_teardown)
+    const struct CMUnitTest tests[] = {
+        WITH_RIG(test_clean_end_is_exact),
+        WITH_RIG(test_crash_adds_hot_extents_to_what_records),
+        WITH_RIG(test_commands_are_durable),
+        WITH_RIG(test_refusals_change_nothing),
+        WITH_RIG(test_ids_are_never_given_twice),
+        WITH_RIG(test_busy_bitmap_is_busy_again),
+        WITH_RIG(test_ends_of_jobs),
+        WITH_RIG(test_renewed_successor_is_kept),
+        WITH_RIG(test_maps_of_jobs_are_in_checkpoints),
+        WITH_RIG(test_map_without_its_file_is_all_dirty),
+        WITH_RIG(test_bitmaps_follow_a_resize),
+        WITH_RIG(test_extents_come_in_parts),
+        WITH_RIG(test_json_says_what_it_is),
+        WITH_RIG(test_any_life_leaves_supersets),
+    };
+
+    seed0 = seed_from_args(argc, argv);
+    g_log_set_writer_func(quiet_log, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
