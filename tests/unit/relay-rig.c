@@ -42,7 +42,9 @@ notify(void *user, const char *disk, enum RelayNews news)
     (void)user;
     pthread_mutex_lock(&rig.lock);
     rig.news++;
-    if (news == RELAY_NEWS_CONTACT) {
+    if (g_str_has_prefix(disk, "job/")) {
+        rig.job_news[news]++;
+    } else if (news == RELAY_NEWS_CONTACT) {
         rig.has_contact[disk[0] - 'a'] = true;
     }
     pthread_cond_signal(&rig.changed);
@@ -232,6 +234,17 @@ rig_figures(unsigned index)
 
     assert_true(relay_figures(rig.relay, rig.disks[index].name, &figures));
     return figures;
+}
+
+unsigned
+rig_job_news(enum RelayNews news)
+{
+    unsigned n;
+
+    pthread_mutex_lock(&rig.lock);
+    n = rig.job_news[news];
+    pthread_mutex_unlock(&rig.lock);
+    return n;
 }
 
 bool

@@ -45,6 +45,8 @@ struct Rig {
     pthread_cond_t changed;
     bool has_contact[DISKS]; /* guarded by lock */
     unsigned news;           /* guarded by lock */
+    /* Of whatever is called job/...; guarded by lock. */
+    unsigned job_news[RELAY_NEWS_ENDED + 1];
     bool recovers; /* disks that are added from now on, of known targets */
 };
 
@@ -59,6 +61,7 @@ void rig_add_disk(unsigned index, const char *target);
 void rig_start(unsigned max_conns, const char *target);
 struct RelayFigures rig_figures(unsigned index);
 bool rig_is_clean(unsigned index);
+unsigned rig_job_news(enum RelayNews news); /* so far */
 bool rig_is_drained(void);
 void rig_await(bool (*condition)(void), const char *what);
 void rig_assert_equal(unsigned index);
