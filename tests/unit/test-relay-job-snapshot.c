@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * test-relay-job-snapshot.c - a job brings a snapshot, in clusters of its own,
+ * while the guest overwrites what it is of
+ */
+#include "relay-job-rig.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/lib/seed.h"
+#include "tests/lib/test.h"
+
+#define ID 7
+
+static struct {
+    Points *points;
+    Point *point;
+    int raw_fd, data_fd;
+    char *then;
+    atomic_bool is_over;
+} snap;
+
+static void
+take_snapshot(void)
+{
+    g_autofree char *path = g_build_filename(rig.dir, "data", NULL);
+
+    snap.points = points_new();
+    snap.raw_fd = open(rig.disks[0].raw, O_RDWR | O_CLOEXEC);
+    snap.data_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    snap.point = point_new(ID, DISK_BYTES, CLUSTER_BITS, -1, snap.data_fd);
+    points_add(snap.points, snap.point);
+    snap.then = job_image(rig.disks[0].raw);
+    atomic_store(&snap.is_over, false);
+}
+
+static void
+drop_snapshot(void)
+{
+    points_free(snap.points);
+    close(snap.raw_fd);
+    close(snap.data_fd);
+    g_free(snap.then);
+}
+
+static void
+granted(RangeHold *hold)
+{
+    atomic_store((atomic_bool *)(hold + 1), true);
+}
+
+/* A guest, which copies before it writes; sometimes a part of a cluster. */
+static void
+write_some(Seed *seed)
+{
+    uint64_t cluster = seed_below(seed, CLUSTERS);
+    uint64_t at = cluster * CLUSTER, room = MIN(CLUSTER, DISK_BYTES - at);
+    uint64_t skip = seed_below(seed, 2) * 8192;
+    struct {
+        RangeHold hold;
+        atomic_bool is_granted;
+    } writer = {.hold = {.offset = at + skip,
+                         .len = room - skip,
+                         .kind = RANGE_WRITE,
+                         .granted = granted}};
+    struct ClusterRun run;
+    uint8_t bytes[CLUSTER];
+    ssize_t done;
+
+    if (points_next_missing(snap.points, cluster, cluster + 1, &run)) {
+        done = pread(snap.raw_fd, bytes, room, (off_t)at);
+        assert(done == (ssize_t)room);
+        if (bytes[0] || memcmp(bytes, bytes + 1, room - 1)) {
+            done = pwrite(snap.data_fd, bytes, room, (off_t)at);
+            assert(done == (ssize_t)room);
+        }
+        points_keep(snap.points, snap.point, run);
+    }
+    if (disk_map_begin(rig.disks[0].map, &writer.hold, rig_now_us()) !=
+        DISK_MAP_BEGUN) {
+        while (!atomic_load(&writer.is_granted)) {
+            sched_yield();
+        }
+    }
+    memset(bytes, (int)(1 + seed_below(seed, 255)), sizeof(bytes));
+    done = pwrite(snap.raw_fd, bytes, room - skip, (off_t)(at + skip));
+    assert(done == (ssize_t)(room - skip));
+    disk_map_end(rig.disks[0].map, &writer.hold, rig_now_us());
+}
+
+static gpointer
+guest_thread(gpointer unused)
+{
+    Seed seed = {rig_seed};
+
+    (void)unused;
+    while (!atomic_load(&snap.is_over)) {
+        write_some(&seed);
+    }
+    return NULL;
+}
+
+static void
+bring_snapshot(unsigned cluster_bits)
+{
+    GThread *guest = g_thread_new("guest", guest_thread, NULL);
+    uint64_t seq;
+
+    job_blank_target();
+    job_new(cluster_bits, rig.disks[1].target);
+    job.config.is_cut = true;
+    job.config.points = snap.points;
+    job_mark(0, DISK_BYTES);
+    job_add();
+    seq = disk_map_seal(job.map);
+    relay_allow(rig.relay, NAME, seq, ID);
+    await(job_is_copied);
+    atomic_store(&snap.is_over, true);
+    (void)g_thread_join(guest);
+    atomic_store(&snap.is_over, false);
+    assert_int_equal(job_figures().lost_snapshot, 0);
+    job_end();
+    job_forget();
+    job_assert_target(snap.then, 0, DISK_BYTES);
+}
+
+static void
+test_snapshot_is_read_in_the_jobs_own_clusters(void **state)
+{
+    (void)state;
+    rig_start(1, NULL);
+    take_snapshot();
+    for (unsigned bits = 12; bits <= 21; bits += 3) {
+        bring_snapshot(bits);
+    }
+    drop_snapshot();
+}
+
+/* Again and again, while the sums of what is there keep it from being sent. */
+static void
+test_snapshot_stays_what_it_is(void **state)
+{
+    uint64_t sent;
+    Seed seed = {rig_seed};
+
+    (void)state;
+    rig_start(1, NULL);
+    take_snapshot();
+    job_new(16, rig.disks[1].target);
+    job.config.is_cut = true;
+    job.config.points = snap.points;
+    job_add();
+    for (unsigned i = 0; i < 3; i++) {
+        job_mark(0, DISK_BYTES);
+        relay_allow(rig.relay, NAME, disk_map_seal(job.map), ID);
+        await(job_is_copied);
+        job_assert_target(snap.then, 0, DISK_BYTES);
+        sent = i ? sent : job_figures().core.sent_bytes;
+        for (unsigned n = 0; n < 50; n++) {
+            write_some(&seed);
+        }
+    }
+    assert_int_equal(job_figures().core.sent_bytes, sent);
+    job_end();
+    job_forget();
+    drop_snapshot();
+}
+
+#define TEST(NAME) \
+    cmocka_unit_test_setup_teardown(NAME, job_setup, job_teardown)
+
+int
+main(int argc, char **argv)
+{
+    static const struct CMUnitTest tests[] = {
+        TEST(test_snapshot_is_read_in_the_jobs_own_clusters),
+        TEST(test_snapshot_stays_what_it_is),
+    };
+
+    rig_seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 1;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
