@@ -72,7 +72,7 @@ find_named(Face *face, uint64_t ino, struct Named *named)
     named->disk = NULL;
     named->then = NULL;
     if (!snapshot_list_get(list_of(face), id, &named->snapshot) ||
-        is_changed != (other != 0)) {
+        snapshot_is_hidden(&named->snapshot) || is_changed != (other != 0)) {
         return false;
     }
     if (is_changed && (other == id || !snapshot_list_get(list_of(face), other,

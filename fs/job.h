@@ -22,6 +22,8 @@
 
 #include <json-glib/json-glib.h>
 
+#define JOB_ID_MAX 64
+
 enum JobKind { JOB_BACKUP, JOB_MIRROR };
 enum JobSync {
     JOB_FULL,
@@ -96,6 +98,8 @@ const char *job_kind_name(enum JobKind kind); /* "backup", "mirror" */
 const char *job_sync_name(enum JobSync sync);
 const char *job_mode_name(enum JobBitmapMode mode);
 const char *job_on_error_name(enum JobOnError action);
+bool job_status_parse(const char *text, enum JobStatus *status);
+bool job_kind_parse(const char *text, enum JobKind *kind);
 bool job_sync_parse(const char *text, enum JobSync *sync);
 bool job_mode_parse(const char *text, enum JobBitmapMode *mode);
 bool job_on_error_parse(const char *text, enum JobOnError *action);
@@ -114,9 +118,12 @@ typedef struct JobRecord {
     bool has_failed;
     char error[200];   /* in words; empty: none */
     uint64_t snapshot; /* id of the one that is copied, 0: none */
+    bool is_mapped;    /* what is to be copied is known */
     bool is_completing;
-    bool is_met;    /* the target was accepted: it is ours */
-    uint64_t group; /* jobs of one transaction, grouped; 0: none */
+    bool is_committed; /* pending, and it was decided that it is a success */
+    bool is_met;       /* the target was accepted: it is ours */
+    bool is_in_doubt;  /* uploads of an earlier life may still execute there */
+    uint64_t group;    /* jobs of one transaction, grouped; 0: none */
     uint64_t total_bytes, done_bytes; /* for the progress; as of the save */
     int64_t begun_us;                 /* wall clock */
 } JobRecord;

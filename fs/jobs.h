@@ -40,7 +40,7 @@ struct JobsOps {
     void (*forget)(Relay *relay, const char *job);
     void (*snapshot)(Snapshots *snapshots, const char *name, const char *reason,
                      SnapshotsDone done, void *user);
-    gboolean (*drop)(Snapshots *snapshots, const char *name, GError **error);
+    gboolean (*drop)(Snapshots *snapshots, uint64_t id, GError **error);
     int64_t (*now_us)(void);
 };
 
@@ -59,12 +59,20 @@ struct JobsConfig {
 Jobs *jobs_new(const struct JobsConfig *config);
 /* The store is served, snapshots can be made: they go on. */
 void jobs_begin(Jobs *jobs, Snapshots *snapshots);
-/* The daemon ends: none is cancelled, all go on in the next one. */
+/* The daemon ends: none is cancelled, all go on in the next one. Nothing new is
+ * sent. */
 void jobs_stop(Jobs *jobs);
+/* ... and no upload of any is unanswered, as far as the relay has told; what is,
+ * is remembered by jobs_keep(), before the relay is stopped. */
+bool jobs_is_quiet(Jobs *jobs);
+void jobs_keep(Jobs *jobs);
+/* Behind the last checkpoint, and the relay. */
 void jobs_free(Jobs *jobs);
 
 /* News of the relay about a job, or time went on. */
 void jobs_look(Jobs *jobs);
+/* The relay's letter about the disk of that name, which is a job's. */
+void jobs_news(Jobs *jobs, const char *relay_name, enum RelayNews news);
 /* Is it the name of a job's disk in the relay? */
 bool jobs_is_job(const char *relay_name);
 /* Is some job at work on the disk (and it cannot be resized)? Its id, or NULL. */

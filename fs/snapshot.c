@@ -12,8 +12,16 @@
 
 struct SnapshotList {
     GMutex lock;
-    GPtrArray *all; /* Snapshot, by id; guarded by lock */
+    /* guarded by lock */
+    GPtrArray *all; /* Snapshot, by id */
+    guint n_hidden; /* of them */
 };
+
+bool
+snapshot_is_hidden(const Snapshot *snapshot)
+{
+    return strcmp(snapshot->reason, SNAPSHOT_JOB) == 0;
+}
 
 const struct SnapshotDisk *
 snapshot_disk(const Snapshot *snapshot, unsigned disk_id)
@@ -73,6 +81,17 @@ get_locked(const SnapshotList *list, uint64_t id)
     return snapshot != NULL && snapshot->id == id ? snapshot : NULL;
 }
 
+static void
+remove_locked(SnapshotList *list, uint64_t id)
+{
+    const Snapshot *found = get_locked(list, id);
+
+    if (found != NULL) {
+        list->n_hidden -= snapshot_is_hidden(found);
+        g_ptr_array_remove_index(list->all, place_locked(list, id));
+    }
+}
+
 void
 snapshot_list_put(SnapshotList *list, const Snapshot *snapshot)
 {
@@ -80,9 +99,8 @@ snapshot_list_put(SnapshotList *list, const Snapshot *snapshot)
 
     g_mutex_lock(&list->lock);
     at = place_locked(list, snapshot->id);
-    if (get_locked(list, snapshot->id) != NULL) {
-        g_ptr_array_remove_index(list->all, at);
-    }
+    remove_locked(list, snapshot->id);
+    list->n_hidden += snapshot_is_hidden(snapshot);
     g_ptr_array_insert(list->all, (gint)at,
                        g_memdup2(snapshot, sizeof(*snapshot)));
     g_mutex_unlock(&list->lock);
@@ -92,9 +110,7 @@ void
 snapshot_list_remove(SnapshotList *list, uint64_t id)
 {
     g_mutex_lock(&list->lock);
-    if (get_locked(list, id) != NULL) {
-        g_ptr_array_remove_index(list->all, place_locked(list, id));
-    }
+    remove_locked(list, id);
     g_mutex_unlock(&list->lock);
 }
 
@@ -104,7 +120,7 @@ snapshot_list_count(SnapshotList *list)
     unsigned count;
 
     g_mutex_lock(&list->lock);
-    count = list->all->len;
+    count = list->all->len - list->n_hidden;
     g_mutex_unlock(&list->lock);
     return count;
 }
@@ -120,17 +136,38 @@ give(SnapshotList *list, const Snapshot *found, Snapshot *snapshot)
     return found != NULL;
 }
 
+/* Number @index of those behind the first @skip that are hidden, or are not. */
 static const Snapshot *
-at_locked(const SnapshotList *list, guint index)
+at_locked(const SnapshotList *list, guint skip, guint index, bool is_hidden)
 {
-    return index < list->all->len ? g_ptr_array_index(list->all, index) : NULL;
+    if (list->n_hidden == 0) {
+        skip += index;
+        return !is_hidden && skip < list->all->len
+                   ? g_ptr_array_index(list->all, skip)
+                   : NULL;
+    }
+    for (guint i = skip; i < list->all->len; i++) {
+        const Snapshot *one = g_ptr_array_index(list->all, i);
+
+        if (snapshot_is_hidden(one) == is_hidden && index-- == 0) {
+            return one;
+        }
+    }
+    return NULL;
 }
 
 bool
 snapshot_list_at(SnapshotList *list, unsigned index, Snapshot *snapshot)
 {
     g_mutex_lock(&list->lock);
-    return give(list, at_locked(list, index), snapshot);
+    return give(list, at_locked(list, 0, index, false), snapshot);
+}
+
+bool
+snapshot_list_hidden_at(SnapshotList *list, unsigned index, Snapshot *snapshot)
+{
+    g_mutex_lock(&list->lock);
+    return give(list, at_locked(list, 0, index, true), snapshot);
 }
 
 bool
@@ -140,7 +177,8 @@ snapshot_list_next(SnapshotList *list, uint64_t id, Snapshot *snapshot)
         return false;
     }
     g_mutex_lock(&list->lock);
-    return give(list, at_locked(list, place_locked(list, id + 1)), snapshot);
+    return give(list, at_locked(list, place_locked(list, id + 1), 0, false),
+                snapshot);
 }
 
 bool
@@ -159,7 +197,9 @@ snapshot_list_find(SnapshotList *list, const char *name, Snapshot *snapshot)
     for (guint i = 0; i < list->all->len && found == NULL; i++) {
         const Snapshot *one = g_ptr_array_index(list->all, i);
 
-        found = strcmp(one->name, name) == 0 ? one : NULL;
+        if (!snapshot_is_hidden(one) && strcmp(one->name, name) == 0) {
+            found = one;
+        }
     }
     return give(list, found, snapshot);
 }
@@ -173,7 +213,9 @@ find_last(SnapshotList *list, bool is_uploaded, Snapshot *snapshot)
     for (guint i = list->all->len; i > 0 && found == NULL; i--) {
         const Snapshot *one = g_ptr_array_index(list->all, i - 1);
 
-        found = !is_uploaded || one->cut > 0 ? one : NULL;
+        if (!snapshot_is_hidden(one) && (!is_uploaded || one->cut > 0)) {
+            found = one;
+        }
     }
     return give(list, found, snapshot);
 }

@@ -25,6 +25,7 @@
 #include "store.h"
 
 #define SNAPSHOT_ID_MAX ((UINT64_C(1) << 20) - 1) /* two fit an inode number */
+#define SNAPSHOT_JOB    "job" /* the reason of those that a job needs */
 
 struct SnapshotDisk {
     unsigned id;         /* Disk.id */
@@ -36,7 +37,7 @@ typedef struct Snapshot {
     uint64_t id;
     char name[STORE_NAME_MAX + 1];
     int64_t wall_us; /* the instant */
-    char reason[16]; /* who wanted it: user, mount, schedule, rollback */
+    char reason[16]; /* who wanted it: user, mount, schedule, rollback, job */
     bool is_frozen;  /* the guest's file systems were, see on-freeze */
     uint64_t cut;    /* that was exactly this, whole at the targets; 0: none */
     bool is_damaged; /* record or files: it cannot be read, or not all of it */
@@ -44,11 +45,16 @@ typedef struct Snapshot {
     struct SnapshotDisk disks[STORE_DISKS_MAX];
 } Snapshot;
 
+/* A job's: nobody sees it, names it, or has it brought to the targets of the
+ * disks. It has a name in a space of its own. */
+bool snapshot_is_hidden(const Snapshot *snapshot);
+
 const struct SnapshotDisk *snapshot_disk(const Snapshot *snapshot,
                                          unsigned disk_id); /* NULL: none */
 
 /*
  * The list: those that exist, oldest first. Any thread; copies are given out.
+ * Hidden ones are passed over, but where it says so.
  */
 typedef struct SnapshotList SnapshotList;
 
@@ -60,7 +66,11 @@ void snapshot_list_remove(SnapshotList *list, uint64_t id);
 unsigned snapshot_list_count(SnapshotList *list);
 /* False: there is none. @snapshot may be NULL. */
 bool snapshot_list_at(SnapshotList *list, unsigned index, Snapshot *snapshot);
+/* A hidden one as well. */
 bool snapshot_list_get(SnapshotList *list, uint64_t id, Snapshot *snapshot);
+/* Only those that are hidden. */
+bool snapshot_list_hidden_at(SnapshotList *list, unsigned index,
+                             Snapshot *snapshot);
 bool snapshot_list_find(SnapshotList *list, const char *name,
                         Snapshot *snapshot);
 /* The oldest of those that are younger than @id. */

@@ -223,19 +223,26 @@ is_being_sent(const Snapshots *snapshots, uint64_t id)
     return config->is_held && config->is_held(config->user, id);
 }
 
-gboolean
-snapshots_drop(Snapshots *snapshots, const Snapshot *snapshot, GError **error)
+static void
+tell_deleted(Snapshots *snapshots, const Snapshot *snapshot)
 {
-    JsonObject *data;
+    JsonObject *data = json_object_new();
 
-    if (!snapshots->ops->drop(snapshots->config.store, snapshot->id, error)) {
-        return FALSE;
-    }
-    data = json_object_new();
     json_object_set_int_member(data, "id", (gint64)snapshot->id);
     json_object_set_string_member(data, "name", snapshot->name);
     json_object_set_string_member(data, "reason", snapshot->reason);
     snapshots_tell(snapshots, "WEIR_SNAPSHOT_DELETED", data);
+}
+
+gboolean
+snapshots_drop(Snapshots *snapshots, const Snapshot *snapshot, GError **error)
+{
+    if (!snapshots->ops->drop(snapshots->config.store, snapshot->id, error)) {
+        return FALSE;
+    }
+    if (!snapshot_is_hidden(snapshot)) {
+        tell_deleted(snapshots, snapshot);
+    }
     if (is_being_sent(snapshots, snapshot->id)) {
         g_array_append_val(snapshots->held, snapshot->id);
     } else {

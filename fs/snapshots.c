@@ -98,7 +98,9 @@ static void
 answer(Snapshots *snapshots, struct SnapshotOrder *order,
        const Snapshot *snapshot, GError *error)
 {
-    if (error) {
+    if (strcmp(order->reason, SNAPSHOT_JOB) == 0) {
+        /* Whoever made the job tells of it. */
+    } else if (error) {
         snapshots_tell_failure(snapshots, order->name, order->reason,
                                error->message);
     } else {
@@ -348,6 +350,16 @@ snapshots_delete(Snapshots *snapshots, const char *name, GError **error)
         return FALSE;
     }
     return snapshots_drop(snapshots, &snapshot, error);
+}
+
+gboolean
+snapshots_delete_hidden(Snapshots *snapshots, uint64_t id, GError **error)
+{
+    Snapshot snapshot;
+
+    return !snapshot_list_get(snapshots->config.store->snapshots, id,
+                              &snapshot) ||
+           snapshots_drop(snapshots, &snapshot, error);
 }
 
 /*

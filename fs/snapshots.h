@@ -74,6 +74,10 @@ void snapshots_create(Snapshots *snapshots, const char *name,
 /* When it returns nobody sees it any more; its room comes back by and by. */
 gboolean snapshots_delete(Snapshots *snapshots, const char *name,
                           GError **error);
+/* One that is hidden (snapshot.h); TRUE as well if there is none. No event tells
+ * of these. */
+gboolean snapshots_delete_hidden(Snapshots *snapshots, uint64_t id,
+                                 GError **error);
 
 struct SnapshotsFigures {
     bool is_busy;                    /* one is being made, or a hook runs */

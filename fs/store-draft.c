@@ -38,9 +38,20 @@
  * Name and id
  */
 static bool
-is_free(Store *store, const char *name)
+is_free(Store *store, const char *name, bool is_hidden)
 {
-    return !snapshot_list_find(store->snapshots, name, NULL);
+    Snapshot other;
+
+    if (!is_hidden) {
+        return !snapshot_list_find(store->snapshots, name, NULL);
+    }
+    for (unsigned i = 0; snapshot_list_hidden_at(store->snapshots, i, &other);
+         i++) {
+        if (strcmp(other.name, name) == 0) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static gboolean
@@ -63,7 +74,7 @@ check_name(Store *store, const char *name, GError **error)
                     name);
         return FALSE;
     }
-    if (!is_free(store, name)) {
+    if (!is_free(store, name, false)) {
         g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
                     "there is a snapshot '%s' already: choose another name, or "
                     "delete it first",
@@ -75,13 +86,13 @@ check_name(Store *store, const char *name, GError **error)
 
 /* Of the present time; more than one in a second are numbered. */
 static void
-choose_name(Store *store, char name[STORE_NAME_MAX + 1])
+choose_name(Store *store, bool is_hidden, char name[STORE_NAME_MAX + 1])
 {
     g_autoptr(GDateTime) now = g_date_time_new_now_utc();
     g_autofree char *text = g_date_time_format(now, "%Y%m%dT%H%M%SZ");
 
     g_strlcpy(name, text, STORE_NAME_MAX + 1);
-    for (unsigned n = 2; !is_free(store, name); n++) {
+    for (unsigned n = 2; !is_free(store, name, is_hidden); n++) {
         g_snprintf(name, STORE_NAME_MAX + 1, "%s-%u", text, n);
     }
 }
@@ -216,12 +227,12 @@ store_snapshot_prepare(Store *store, const char *name, const char *reason,
         !take_id(store, &snapshot->id, error)) {
         return NULL;
     }
+    g_strlcpy(snapshot->reason, reason, sizeof(snapshot->reason));
     if (name) {
         g_strlcpy(snapshot->name, name, sizeof(snapshot->name));
     } else {
-        choose_name(store, snapshot->name);
+        choose_name(store, snapshot_is_hidden(snapshot), snapshot->name);
     }
-    g_strlcpy(snapshot->reason, reason, sizeof(snapshot->reason));
     err = make_files(store, draft);
     if (err) {
         delete_files(store, draft);
