@@ -330,6 +330,22 @@ target_flaw(Daemon *daemon, Disk *disk, uint64_t size_bytes)
     return NULL;
 }
 
+/* Answers if it is not. */
+static bool
+is_resizable(ControlCall *call, Daemon *daemon, const Disk *disk)
+{
+    const char *job = jobs_of_disk(daemon->jobs, disk);
+    g_autofree char *words = NULL;
+
+    if (job != NULL) {
+        words = g_strdup_printf("%s: job %s is at work on it: cancel that, or "
+                                "wait for its end",
+                                disk->name, job);
+        control_call_error(call, 3, words);
+    }
+    return job == NULL;
+}
+
 static void
 run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
 {
@@ -347,6 +363,9 @@ run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
                            growth.disk == NULL
                                ? "the store has no disk of that name"
                                : "wants size-bytes");
+        return;
+    }
+    if (!is_resizable(call, daemon, growth.disk)) {
         return;
     }
     flaw = target_flaw(daemon, growth.disk, growth.size_bytes);

@@ -9,7 +9,7 @@
  * composing a status, writing a log line.
  *
  *   fs thread    -- FaceNote -->  inbox  -- main: answer --> face_answer()
- *   relay thread -- letter ---->  inbox  -- main: state, cuts, drains
+ *   relay thread -- letter ---->  inbox  -- main: state, cuts, jobs, drains
  *
  * What follows from the news is looked at when all that was there is taken:
  * the verdict on a cut needs to have heard what came before it, and takes the
@@ -24,7 +24,7 @@
 struct Letter {
     InboxMsg msg;
     enum RelayNews news;
-    char disk[STORE_NAME_MAX + 1];
+    char disk[JOBS_NAME_MAX + 1]; /* or the name that a job has there */
 };
 
 /*
@@ -158,7 +158,7 @@ take_letter(Daemon *daemon, struct Letter *letter)
 {
     Disk *disk = store_disk(daemon->store, letter->disk);
 
-    if (disk != NULL) {
+    if (!daemon_jobs_take(daemon, letter->disk, letter->news) && disk != NULL) {
         switch (letter->news) {
         case RELAY_NEWS_LINK:
             take_link(daemon, disk);

@@ -13,6 +13,7 @@
 #include "cuts.h"
 #include "daemon.h"
 #include "host.h"
+#include "jobs.h"
 #include "keeper.h"
 #include "snapshots.h"
 #include "status.h"
@@ -31,6 +32,7 @@ struct Daemon {
     Face *face;
     Cuts *cuts; /* NULL: not built yet, gone already, or nothing is to be cut */
     Snapshots *snapshots; /* NULL: not built yet, or gone already */
+    Jobs *jobs;           /* likewise */
     Keeper *keeper;
     ControlServer *control;
     GMainLoop *loop;
@@ -111,6 +113,13 @@ void handover_finish(Daemon *daemon); /* the face has left */
 void daemon_snapshots_build(Daemon *daemon);
 /* FACE_NOTE_SNAPSHOT_...: answers it, at once or when it is done. */
 void daemon_snapshot_note(Daemon *daemon, FaceNote *note);
+
+/* daemon-jobs.c */
+void daemon_jobs_build(Daemon *daemon); /* there is a relay, not started */
+void daemon_jobs_begin(Daemon *daemon); /* snapshots can be made */
+void daemon_jobs_stop(Daemon *daemon);
+bool daemon_jobs_are_quiet(Daemon *daemon);
+bool daemon_jobs_take(Daemon *daemon, const char *name, enum RelayNews news);
 
 /* control-snapshots.c */
 void control_snapshot_create(ControlCall *call, JsonObject *arguments,

@@ -12,9 +12,9 @@
  *
  * Built in this order, unwound in the reverse one:
  *
- *   store (lock, bitmaps) -> mount point looked at -> relay -> control socket
+ *   store (lock, bitmaps) -> mount point looked at -> relay, jobs -> control socket
  *   -> mount -> face -> store marked unclean -> both threads started -> cuts
- *   -> snapshots -> ready
+ *   -> snapshots -> jobs go on -> ready
  *
  * The store says "unclean" on disk before the first guest write or upload can
  * happen, and "clean" after the last one; whatever ends this process in
@@ -89,6 +89,7 @@ daemon_look(Daemon *daemon)
     if (daemon->snapshots != NULL) {
         snapshots_figures(daemon->snapshots, &daemon->input.snapshots);
     }
+    daemon->input.jobs = daemon->jobs;
     daemon->input.is_paused = daemon->is_paused;
     daemon->input.restarts = daemon->takeover.memo.restarts;
     daemon->input.takeover = takeover_word(&daemon->takeover);
@@ -116,6 +117,9 @@ daemon_advance(Daemon *daemon)
     }
     if (daemon->snapshots != NULL) {
         snapshots_look(daemon->snapshots);
+    }
+    if (daemon->jobs != NULL) {
+        jobs_look(daemon->jobs);
     }
     ticket_look_all(daemon);
 }
@@ -237,6 +241,7 @@ build_relay(Daemon *daemon, GError **error)
             return FALSE;
         }
     }
+    daemon_jobs_build(daemon);
     return TRUE;
 }
 
@@ -452,7 +457,7 @@ daemon_is_quiet(Daemon *daemon)
                              figures.core.doubt_clusters > 0;
         is_quiet = is_quiet && !disk->all_in_doubt;
     }
-    return is_quiet;
+    return daemon_jobs_are_quiet(daemon) && is_quiet;
 }
 
 /* Nothing new is sent, and what is on its way gets a moment to be answered:
@@ -467,12 +472,14 @@ wind_down(Daemon *daemon)
     while (!daemon_is_quiet(daemon) && g_get_monotonic_time() < end_us) {
         g_usleep(STOP_LOOK_US);
     }
+    jobs_keep(daemon->jobs);
 }
 
 static void
 daemon_unwind(Daemon *daemon, bool was_up, GError **error)
 {
     g_clear_pointer(&daemon->keeper, keeper_free);
+    daemon_jobs_stop(daemon);
     g_clear_pointer(&daemon->snapshots, snapshots_free);
     g_clear_pointer(&daemon->cuts, cuts_free);
     if (was_up) {
@@ -495,6 +502,7 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
     if (was_up && !store_close_clean(daemon->store, error)) {
         daemon->exit_code = host_exit_code(*error);
     }
+    g_clear_pointer(&daemon->jobs, jobs_free); /* their maps were in that */
     daemon_news_deinit(daemon);
     g_clear_pointer(&daemon->control, control_server_free);
     g_clear_pointer(&daemon->store, store_free);
@@ -549,6 +557,7 @@ daemon_run(const struct DaemonConfig *config, GError **error)
     if (was_up) {
         build_cuts(daemon);
         daemon_snapshots_build(daemon);
+        daemon_jobs_begin(daemon);
         daemon_watch(daemon);
         daemon_look(daemon);
         notify_send("READY=1");

@@ -3,9 +3,9 @@
  * handover.c - leave the mount to another daemon, on purpose (weir upgrade)
  *
  *   weir-upgrade     answered at once: the rest ends the conversation
- *     relay paused   uploads under way get a moment to be answered; the guest
- *                    is served meanwhile. No snapshot is made any more, and a
- *                    guest that is frozen for one is thawed
+ *     relay paused   and its jobs; uploads under way get a moment to be answered;
+ *                    the guest is served meanwhile. No snapshot is made any
+ *                    more, and a guest that is frozen for one is thawed
  *     face leaves    takes nothing more, answers what it has taken; the
  *                    guest's pause begins
  *     memo           says that nothing is unanswered
@@ -89,6 +89,7 @@ handover_begin(Daemon *daemon, ControlCall *call)
     g_message("hands over to the next daemon");
     control_call_return_object(call, json_object_new());
     relay_pause(daemon->relay, TRUE);
+    daemon_jobs_stop(daemon);
     snapshots_stop(daemon->snapshots);
     daemon->handover_source = g_timeout_add(LOOK_MS, leave_cb, daemon);
 }

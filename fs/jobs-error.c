@@ -49,7 +49,7 @@ tell_error(Job *job, bool is_read, enum JobOnError action)
 }
 
 void
-job_halt(Job *job)
+job_pause(Job *job)
 {
     const Jobs *jobs = job->jobs;
 
@@ -87,7 +87,7 @@ take_halt(Job *job, const struct RelayCoreFigures *core)
         job->is_halted = true;
         job->io_status = error == ENOSPC ? "nospace" : "failed";
         if (!job->record.is_paused_by_user) {
-            job_halt(job);
+            job_pause(job);
         }
         break;
     case JOB_IGNORE:

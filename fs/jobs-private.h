@@ -162,7 +162,7 @@ void job_uncut(Job *job);
 /* jobs-error.c */
 /* True: it does not go on now. */
 bool job_look_errors(Job *job, const struct RelayFigures *figures);
-void job_halt(Job *job);    /* it stands until it is resumed */
+void job_pause(Job *job);   /* it stands until it is resumed */
 void job_forgive(Job *job); /* the user resumes it */
 
 /* jobs-end.c */

@@ -369,7 +369,7 @@ jobs_pause(Jobs *jobs, const char *id, GError **error)
                     "Job is already paused");
         return FALSE;
     }
-    job_halt(job);
+    job_pause(job);
     return TRUE;
 }
 
@@ -509,6 +509,7 @@ jobs_stop(Jobs *jobs)
         return;
     }
     jobs->is_stopping = true;
+    jobs->config.snapshots = NULL; /* the next life drops what is left */
     g_clear_handle_id(&jobs->poll, g_source_remove);
     for (guint i = 0; i < jobs->list->len; i++) {
         const Job *job = g_ptr_array_index(jobs->list, i);

@@ -19,7 +19,9 @@
 
 #include <json-glib/json-glib.h>
 
-#define JOBS_MAX 64
+#define JOBS_MAX      64
+#define JOBS_NAME_MAX (JOB_ID_MAX + 4) /* in the relay: "job/" and the id */
+_Static_assert(JOBS_NAME_MAX >= STORE_NAME_MAX, "a disk's name is shorter");
 
 typedef struct Jobs Jobs;
 

@@ -216,6 +216,40 @@ put_snapshots(Metrics *m)
     }
 }
 
+/* @member of each job's entry in status.json, if it is there. */
+static void
+put_jobs(Metrics *m, JsonArray *jobs, const char *name, const char *help,
+         const char *member)
+{
+    put_head(m, name, "gauge", help);
+    for (guint i = 0; i < json_array_get_length(jobs); i++) {
+        JsonObject *job = json_array_get_object_element(jobs, i);
+
+        g_string_append_printf(
+            m->text,
+            "weir_%s{instance_name=\"%s\",job=\"%s\",type=\"%s\",disk=\"%s\","
+            "status=\"%s\"} %" G_GINT64_FORMAT "\n",
+            name, m->store, json_object_get_string_member(job, "id"),
+            json_object_get_string_member(job, "type"),
+            json_object_get_string_member(job, "disk"),
+            json_object_get_string_member(job, "status"),
+            json_object_get_int_member(job, member));
+    }
+}
+
+static void
+put_all_jobs(Metrics *m)
+{
+    const Jobs *of = m->input->jobs;
+    g_autoptr(JsonArray) jobs = of != NULL ? jobs_status(of) : json_array_new();
+
+    put_jobs(m, jobs, "job_remaining_bytes", "What a job has still to copy.",
+             "remaining_bytes");
+    put_jobs(m, jobs, "job_done_bytes", "What it has copied.", "done_bytes");
+    put_jobs(m, jobs, "job_upload_bytes_per_second", "How fast it does.",
+             "upload_bps");
+}
+
 static void
 put_guest(Metrics *m)
 {
@@ -291,6 +325,7 @@ metrics_text(const struct StatusInput *input,
     put_cuts(&m);
     put_guest(&m);
     put_all_disks(&m);
+    put_all_jobs(&m);
     g_free(m.store);
     return g_string_free(m.text, FALSE);
 }

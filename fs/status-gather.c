@@ -47,6 +47,8 @@ gather_snapshots(Store *store, struct StatusInput *input)
 
     input->of = store;
     input->n_snapshots = snapshot_list_count(store->snapshots);
+    input->has_hidden_snapshots =
+        snapshot_list_hidden_at(store->snapshots, 0, NULL);
     input->snapshot_bytes = store_snapshots_bytes(store);
     if (snapshot_list_latest(store->snapshots, &last)) {
         input->last_snapshot_us = last.wall_us;

@@ -285,7 +285,18 @@ build_disk(const struct StatusInput *input, const struct StatusDisk *disk)
     return object;
 }
 
-/* The permanent relay of each disk; `status` in QEMU's words. */
+static void
+add_jobs(JsonArray *all, const Jobs *jobs)
+{
+    g_autoptr(JsonArray) own = jobs_status(jobs);
+
+    for (guint i = 0; i < json_array_get_length(own); i++) {
+        json_array_add_element(all, json_array_dup_element(own, i));
+    }
+}
+
+/* The permanent relay of each disk, then backups and mirrors; `status` in QEMU's
+ * words. */
 static JsonArray *
 build_jobs(const struct StatusInput *input)
 {
@@ -311,6 +322,9 @@ build_jobs(const struct StatusInput *input)
                  disk->map.dirty_clusters << disk->cluster_bits);
         set_size(job, "done_bytes", disk->relay.core.settled_bytes);
         json_array_add_object_element(jobs, job);
+    }
+    if (input->jobs != NULL) {
+        add_jobs(jobs, input->jobs);
     }
     return jobs;
 }

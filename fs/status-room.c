@@ -42,7 +42,8 @@ static bool
 is_low(const struct StatusInput *input, const struct StatusTracker *tracker)
 {
     return is_above(input, tracker->room == ROOM_AMPLE ? LOW : LOW_OVER) ||
-           (input->is_tight && input->n_snapshots > 0);
+           (input->is_tight &&
+            (input->n_snapshots > 0 || input->has_hidden_snapshots));
 }
 
 static bool
@@ -138,6 +139,28 @@ name_limit(JsonObject *status)
                : g_strdup("make room on this host's file system");
 }
 
+/* " or weir job cancel STORE a": backups keep old content as well. */
+static char *
+name_backups(JsonObject *status)
+{
+    JsonArray *all = json_object_get_array_member(status, "jobs");
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (guint i = 0; i < json_array_get_length(all); i++) {
+        JsonObject *job = json_array_get_object_element(all, i);
+
+        if (g_str_equal(json_object_get_string_member(job, "type"), "backup") &&
+            !g_str_equal(json_object_get_string_member(job, "status"),
+                         "concluded")) {
+            g_string_append_printf(text, "%s%s",
+                                   text->len == 0 ? " or weir job cancel STORE "
+                                                  : " ",
+                                   json_object_get_string_member(job, "id"));
+        }
+    }
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
 char *
 status_room_words(JsonObject *status)
 {
@@ -149,6 +172,7 @@ status_room_words(JsonObject *status)
     g_autofree char *oldest = NULL;
     g_autofree char *limit = NULL;
     g_autofree char *what = NULL;
+    g_autofree char *backups = NULL;
 
     if (g_str_equal(state, "ample")) {
         return NULL;
@@ -163,9 +187,10 @@ status_room_words(JsonObject *status)
                      json_object_get_int_member(room, "refused_writes"));
     oldest = name_oldest(status);
     limit = name_limit(status);
-    return oldest != NULL
-               ? g_strdup_printf("%s; weir snapshot delete the oldest: %s; or "
-                                 "%s",
-                                 what, oldest, limit)
-               : g_strdup_printf("%s; %s", what, limit);
+    backups = name_backups(status);
+    return oldest != NULL ? g_strdup_printf(
+                                "%s; weir snapshot delete the oldest: %s;%s or "
+                                "%s",
+                                what, oldest, backups, limit)
+                          : g_strdup_printf("%s; %s%s", what, limit, backups);
 }

@@ -7,6 +7,7 @@
  *     guest writes 1.2 MiB/s   buffer 18.0 of 100 GiB (18%)   throttled no
  *     3 snapshots keep 1.2 GiB   last: daily of 00:00:01 (62 min ago)
  *     vda  20 GiB  12.3 GiB to upload  online  nbds://backup/vm1
+ *     job j0  backup of vda  running  40%, 6.1 GiB to copy  online  nbds://b/x
  *
  * The first line answers "is it all there, and if not, when will it be?". It
  * is made to fit into 80 columns by shortening the name of the store, never
@@ -396,6 +397,37 @@ add_age(GString *text, JsonObject *status, unsigned columns)
     }
 }
 
+/* Backups and mirrors; the relays are told of with their disks. */
+static void
+add_jobs(GString *text, JsonObject *status, unsigned columns)
+{
+    JsonArray *jobs = json_object_get_array_member(status, "jobs");
+
+    for (guint i = 0; i < json_array_get_length(jobs); i++) {
+        JsonObject *job = json_array_get_object_element(jobs, i);
+        double done = (double)get_int(job, "done_bytes");
+        double total = done + (double)get_int(job, "remaining_bytes");
+        const char *flaw = get_text(job, "error");
+        g_autofree char *left = NULL;
+        g_autofree char *line = NULL;
+
+        if (strcmp(get_text(job, "type"), "relay") == 0) {
+            continue;
+        }
+        left = status_size(total - done);
+        line = g_strdup_printf(
+            "  job %s  %s of %s  %s  %.0f%%, %s to copy  %s  %s",
+            get_text(job, "id"), get_text(job, "type"), get_text(job, "disk"),
+            get_text(job, "status"), total > 0 ? 100 * done / total : 100, left,
+            get_text(job, "target_state"), get_text(job, "target"));
+        add_line(text, line, columns);
+        flaw = flaw != NULL ? flaw : get_text(job, "target_error");
+        if (flaw != NULL) {
+            add_wrapped(text, flaw, columns);
+        }
+    }
+}
+
 char *
 status_text(JsonObject *status, unsigned columns)
 {
@@ -415,6 +447,7 @@ status_text(JsonObject *status, unsigned columns)
     for (guint i = 0; i < json_array_get_length(disks); i++) {
         add_disk(text, json_array_get_object_element(disks, i), columns);
     }
+    add_jobs(text, status, columns);
     return g_string_free(text, FALSE);
 }
 

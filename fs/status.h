@@ -4,8 +4,8 @@
  *
  * Purpose: figures in; status.json, its text form and the metrics out. All of
  *          it is pure but for status_gather(), which asks the store, the
- *          relay and the face, and for the list of snapshots, which is asked
- *          for when a document is made.
+ *          relay and the face, and for the lists of snapshots and jobs, which are
+ *          asked for when a document is made.
  * Threads: main.
  * Units:   bytes, bytes per second, monotonic microseconds for decisions,
  *          wall-clock microseconds only to show (rule 33).
@@ -16,6 +16,7 @@
 
 #include "cuts.h"
 #include "face.h"
+#include "jobs.h"
 #include "relay/relay.h"
 #include "snapshots.h"
 #include "store.h"
@@ -77,10 +78,12 @@ struct StatusInput {
     bool is_tight;              /* ... about to end */
     uint64_t aside_limit_bytes; /* 0: none */
     uint64_t bwlimit_bps;       /* in force now; 0: none */
+    const Jobs *jobs;           /* of the daemon; NULL: there is none */
     Store *of; /* whose snapshots are listed; NULL: there are none */
     unsigned n_snapshots;
-    uint64_t snapshot_bytes;  /* that they keep on the host */
-    int64_t last_snapshot_us; /* wall clock: of the youngest; 0: none */
+    bool has_hidden_snapshots; /* some job needs one */
+    uint64_t snapshot_bytes;   /* that they keep on the host */
+    int64_t last_snapshot_us;  /* wall clock: of the youngest; 0: none */
     unsigned snapshot_every_s, snapshot_keep;
     struct SnapshotsFigures snapshots; /* of the daemon's; zero at rest */
     struct FaceFigures face;
