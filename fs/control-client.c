@@ -105,7 +105,7 @@ control_client_send(ControlClient *client, const char *command,
     }
     json_object_set_int_member(root, "id", ++client->id);
     json_node_take_object(node, root);
-    line = control_wire_line(node, &len);
+    line = control_wire_line(node, NULL, &len);
     while (done < len) {
         ssize_t n = send(client->fd, line + done, len - done, MSG_NOSIGNAL);
 

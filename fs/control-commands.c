@@ -393,20 +393,58 @@ run_upgrade(ControlCall *call, JsonObject *arguments, gpointer user)
     handover_begin(user, call);
 }
 
+/*
+ * The table
+ */
+static const struct ArgumentRule no_rules[] = {{NULL, 0, false}};
+static const struct ArgumentRule drain_rules[] = {
+    {"wait", ARGUMENT_BOOL, false},
+    {NULL, 0, false},
+};
+static const struct ArgumentRule verify_rules[] = {
+    {"disk", ARGUMENT_STRING, false},
+    {"repair", ARGUMENT_BOOL, false},
+    {"rate", ARGUMENT_SIZE, false},
+    {NULL, 0, false},
+};
+static const struct ArgumentRule set_rules[] = {
+    {"settings", ARGUMENT_OBJECT, true},
+    {"disk", ARGUMENT_STRING, false},
+    {NULL, 0, false},
+};
+static const struct ArgumentRule resize_rules[] = {
+    {"disk", ARGUMENT_STRING, true},
+    {"size-bytes", ARGUMENT_SIZE, true},
+    {NULL, 0, false},
+};
+static const struct ArgumentRule create_rules[] = {
+    {"name", ARGUMENT_STRING, false},
+    {NULL, 0, false},
+};
+static const struct ArgumentRule delete_rules[] = {
+    {"name", ARGUMENT_STRING, true},
+    {NULL, 0, false},
+};
+static const struct ArgumentRule diff_rules[] = {
+    {"from", ARGUMENT_STRING, true},  {"to", ARGUMENT_STRING, false},
+    {"disk", ARGUMENT_STRING, false}, {"extents", ARGUMENT_BOOL, false},
+    {"start", ARGUMENT_SIZE, false},  {NULL, 0, false},
+};
+
 const struct ControlCommand daemon_commands[] = {
-    {"weir-ping", run_ping},
-    {"weir-status", run_status},
-    {"weir-metrics", run_metrics},
-    {"weir-drain", run_drain},
-    {"weir-verify", run_verify},
-    {"weir-pause", run_pause},
-    {"weir-resume", run_resume},
-    {"weir-set", run_set},
-    {"weir-resize", run_resize},
-    {"weir-upgrade", run_upgrade},
-    {"weir-snapshot-create", control_snapshot_create},
-    {"weir-snapshot-delete", control_snapshot_delete},
-    {"weir-snapshot-list", control_snapshot_list},
-    {"weir-snapshot-diff", control_snapshot_diff},
-    {NULL, NULL},
+    {"weir-ping", run_ping, no_rules, false},
+    {"weir-status", run_status, no_rules, false},
+    {"weir-metrics", run_metrics, no_rules, false},
+    {"weir-drain", run_drain, drain_rules, true},
+    {"weir-verify", run_verify, verify_rules, true},
+    {"weir-pause", run_pause, no_rules, false},
+    {"weir-resume", run_resume, no_rules, false},
+    {"weir-set", run_set, set_rules, false},
+    {"weir-resize", run_resize, resize_rules, false},
+    {"weir-upgrade", run_upgrade, no_rules, false},
+    {"weir-snapshot-create", control_snapshot_create, create_rules, true},
+    {"weir-snapshot-delete", control_snapshot_delete, delete_rules, false},
+    {"weir-snapshot-list", control_snapshot_list, no_rules, false},
+    {"weir-snapshot-diff", control_snapshot_diff, diff_rules, false},
+    {NULL, NULL, NULL, false},
 };

@@ -8,8 +8,8 @@
  *
  * json-glib parses by recursion, without a limit of its own. A long line of
  * opening brackets would run through the stack of the thread that parses it;
- * so they are counted before the parser sees the line, wherever they stand:
- * telling strings and comments apart would take another parser.
+ * so they are counted before the parser sees the line, wherever they stand.
+ * (What a server is told has been through control-scan.c by then.)
  *
  * The version goes out twice: under "qemu", where QMP's clients look for the
  * triple, and under "weir", which is what the triple is of.
@@ -18,12 +18,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define WIRE_OPENERS_MAX 16384
+#define WIRE_OPENERS_MAX 65536
 
 GQuark
 control_error_quark(void)
@@ -101,14 +102,49 @@ control_wire_parse(const char *line, gsize len, GError **error)
     return json_parser_steal_root(parser);
 }
 
+/* Whatever is in @text and not ASCII (it stands in strings) as \uXXXX; what is
+ * not UTF-8, a file's name maybe, as the sign for that. */
+static void
+append_ascii(GString *line, const char *text)
+{
+    while (*text != '\0') {
+        gunichar c = g_utf8_get_char_validated(text, -1);
+        bool is_bad = c == (gunichar)-1 || c == (gunichar)-2;
+
+        if (is_bad) {
+            c = 0xfffd;
+        }
+        if (c < 0x80) {
+            g_string_append_c(line, (char)c);
+        } else if (c < 0x10000) {
+            g_string_append_printf(line, "\\u%04x", c);
+        } else {
+            c -= 0x10000;
+            g_string_append_printf(line, "\\u%04x\\u%04x", 0xd800 + (c >> 10),
+                                   0xdc00 + (c & 0x3ff));
+        }
+        text = is_bad ? text + 1 : g_utf8_next_char(text);
+    }
+}
+
 char *
-control_wire_line(JsonNode *node, gsize *len)
+control_wire_line(JsonNode *node, const char *id, gsize *len)
 {
     g_autofree char *text = json_to_string(node, FALSE);
-    char *line = g_strconcat(text, "\r\n", NULL);
+    GString *line = g_string_new(NULL);
 
-    *len = strlen(line);
-    return line;
+    if (id != NULL) {
+        text[strlen(text) - 1] = '\0'; /* its closing brace */
+    }
+    append_ascii(line, text);
+    if (id != NULL) {
+        g_string_append(line, ",\"id\":");
+        append_ascii(line, id);
+        g_string_append_c(line, '}');
+    }
+    g_string_append(line, "\r\n");
+    *len = line->len;
+    return g_string_free(line, FALSE);
 }
 
 static JsonObject *

@@ -4,7 +4,7 @@
  *
  * Purpose: socket addresses of any length, JSON lines, the depth check.
  * Threads: any; no state.
- * Shapes:  a line is one JSON document and ends with "\n".
+ * Shapes:  a line is one JSON document and ends with "\r\n".
  * Errors:  GError of G_IO_ERROR.
  */
 #pragma once
@@ -22,8 +22,9 @@ gboolean control_wire_address(const char *path, struct sockaddr_un *address,
 /* The document of one line, or NULL with words in @error. */
 JsonNode *control_wire_parse(const char *line, gsize len, GError **error);
 
-/* @node (borrowed) as a line with its end. */
-char *control_wire_line(JsonNode *node, gsize *len);
+/* The object @node (borrowed) as a line with its end, all ASCII; with "id" as its
+ * last member, if that (JSON text) is not NULL. */
+char *control_wire_line(JsonNode *node, const char *id, gsize *len);
 
 /* {"qemu": {...}, "weir": {...}, "package": "weir 0.1.0"} */
 JsonObject *control_wire_version(void);

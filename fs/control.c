@@ -3,19 +3,22 @@
  * control.c - the control socket's serving end
  *
  * One listening socket, a handful of peers, all in the main context. A peer
- * is a non-blocking socket with a buffer for the line that is arriving and
- * one for the answers that it has not taken yet; nothing here ever waits.
+ * is a non-blocking socket with a buffer for what was said and waits, and one
+ * for the answers that it has not taken yet; nothing here ever waits.
  *
  *   accept -> greeting -> qmp_capabilities -> commands ... -> end of file
  *
- * A command is looked up in the owner's table and gets a ControlCall, which
- * it answers at once or keeps (drain with wait). The answers of kept calls go
- * out when they come, so they may overtake each other: the id tells.
+ * What arrives goes through a scanner, which finds whole messages in it
+ * (control-scan.h), and each of them to control-request.c. While a command is
+ * unanswered that what comes next may not overtake, the rest waits; if that gets
+ * long nothing more is read.
  *
  * What can go wrong, and what happens then:
  *   not JSON, not an object     GenericError, the connection lives
  *   command before negotiation  CommandNotFound, as QEMU says it
- *   a line over the limit       there is no way to resynchronise: cut off
+ *   a message over the limit    GenericError, and it is cut off
+ *   a message that does not end, or no negotiation, for too long
+ *                               GenericError, and it is cut off
  *   a peer that never reads     cut off when too much waits for it
  *   a peer that goes away       its kept calls hear of it through on_gone
  *
@@ -25,53 +28,24 @@
  * The socket is 0600 from birth (umask around bind), and the peer's uid is
  * checked besides, since permission bits of sockets are no promise.
  */
-#include "control.h"
+#include "control-private.h"
 
 #include "control-wire.h"
 
 #include <errno.h>
 #include <glib-unix.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-typedef struct ControlPeer {
-    ControlServer *server;
-    int fd;
-    guint in_source, out_source;
-    GString *in, *out;
-    GPtrArray *calls; /* unanswered ControlCall, borrowed */
-    bool is_negotiated;
-    bool is_doomed;
-} ControlPeer;
-
-struct ControlServer {
-    char *path;
-    int fd;
-    guint source, burial;
-    const struct ControlCommand *commands; /* ends with a NULL name */
-    gpointer user;
-    GPtrArray *peers;
-};
-
-struct ControlCall {
-    ControlPeer *peer; /* NULL: gone */
-    JsonNode *id;      /* or NULL */
-    void (*gone)(gpointer user);
-    gpointer user;
-};
+#define WAITING_MAX (64 * 1024) /* nothing more is read */
 
 /*
  * Peers
  */
-static void
-call_free(ControlCall *call)
-{
-    g_clear_pointer(&call->id, json_node_unref);
-    g_free(call);
-}
+static gboolean peer_readable_cb(gint fd, GIOCondition condition,
+                                 gpointer data);
 
 static void
 peer_free(gpointer data)
@@ -80,19 +54,22 @@ peer_free(gpointer data)
 
     g_clear_handle_id(&peer->in_source, g_source_remove);
     g_clear_handle_id(&peer->out_source, g_source_remove);
+    g_clear_handle_id(&peer->feed_source, g_source_remove);
+    g_clear_handle_id(&peer->patience_source, g_source_remove);
     for (guint i = 0; i < peer->calls->len; i++) {
         ControlCall *call = peer->calls->pdata[i];
 
         call->peer = NULL;
         if (call->gone != NULL) {
             call->gone(call->user);
-            call_free(call);
+            control_call_free(call);
         }
     }
     g_ptr_array_unref(peer->calls);
     close(peer->fd);
     g_string_free(peer->in, TRUE);
     g_string_free(peer->out, TRUE);
+    control_scan_free(peer->scan);
     g_free(peer);
 }
 
@@ -164,9 +141,8 @@ peer_writable_cb(gint fd, GIOCondition condition, gpointer data)
     return G_SOURCE_REMOVE;
 }
 
-/* Takes @root. */
-static void
-peer_send(ControlPeer *peer, JsonObject *root)
+void
+peer_send(ControlPeer *peer, JsonObject *root, const char *id)
 {
     g_autoptr(JsonNode) node = json_node_new(JSON_NODE_OBJECT);
     g_autofree char *line = NULL;
@@ -176,7 +152,7 @@ peer_send(ControlPeer *peer, JsonObject *root)
     if (peer->is_doomed) {
         return;
     }
-    line = control_wire_line(node, &len);
+    line = control_wire_line(node, id, &len);
     if (peer->out->len + len > CONTROL_OUT_MAX) {
         peer_doom(peer);
         return;
@@ -188,224 +164,115 @@ peer_send(ControlPeer *peer, JsonObject *root)
     }
 }
 
-/*
- * Answers
- */
+/* It is told why, if it reads. */
 static void
-call_answer(ControlCall *call, const char *member, JsonNode *value)
+peer_cut_off(ControlPeer *peer, const char *why)
 {
-    if (call->peer != NULL) {
-        JsonObject *root = json_object_new();
-
-        json_object_set_member(root, member, value);
-        if (call->id != NULL) {
-            json_object_set_member(root, "id", json_node_ref(call->id));
-        }
-        g_ptr_array_remove_fast(call->peer->calls, call);
-        peer_send(call->peer, root);
-    } else {
-        json_node_unref(value);
-    }
-    call_free(call);
-}
-
-void
-control_call_return(ControlCall *call, JsonNode *value)
-{
-    call_answer(call, "return", value);
-}
-
-static JsonNode *
-object_node(JsonObject *object)
-{
-    JsonNode *node = json_node_new(JSON_NODE_OBJECT);
-
-    json_node_take_object(node, object);
-    return node;
-}
-
-void
-control_call_return_object(ControlCall *call, JsonObject *object)
-{
-    control_call_return(call, object_node(object));
-}
-
-static void
-call_error_class(ControlCall *call, const char *class, int code,
-                 const char *desc)
-{
-    JsonObject *error = json_object_new();
-
-    json_object_set_string_member(error, "class", class);
-    json_object_set_string_member(error, "desc", desc);
-    json_object_set_int_member(error, "exit-code", code);
-    call_answer(call, "error", object_node(error));
-}
-
-void
-control_call_error(ControlCall *call, int code, const char *desc)
-{
-    call_error_class(call, "GenericError", code, desc);
-}
-
-void
-control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
-                     gpointer user)
-{
-    call->gone = gone;
-    call->user = user;
+    control_request_refuse(peer, why);
+    peer_doom(peer);
 }
 
 /*
- * Requests
+ * What a peer says
  */
-static JsonNode *
-command_names(const ControlServer *server)
+static gboolean
+patience_cb(gpointer data)
 {
-    static const char *const own[] = {"qmp_capabilities", "query-version",
-                                      "query-commands"};
-    JsonNode *node = json_node_new(JSON_NODE_ARRAY);
-    JsonArray *list = json_array_new();
+    ControlPeer *peer = data;
 
-    for (guint i = 0; i < G_N_ELEMENTS(own); i++) {
-        JsonObject *entry = json_object_new();
+    peer->patience_source = 0;
+    peer_cut_off(peer,
+                 peer->is_negotiated
+                     ? "a message that does not end: the connection is "
+                       "closed"
+                     : "nothing was negotiated: the connection is closed");
+    return G_SOURCE_REMOVE;
+}
 
-        json_object_set_string_member(entry, "name", own[i]);
-        json_array_add_object_element(list, entry);
+/* The clock runs from the first byte of a message, and from the greeting. */
+static void
+peer_watch(ControlPeer *peer)
+{
+    bool is_due = !peer->is_doomed &&
+                  (!peer->is_negotiated || control_scan_is_amid(peer->scan));
+
+    if (!is_due) {
+        g_clear_handle_id(&peer->patience_source, g_source_remove);
+    } else if (peer->patience_source == 0) {
+        peer->patience_source =
+            g_timeout_add(peer->server->patience_ms, patience_cb, peer);
     }
-    for (const struct ControlCommand *c = server->commands; c->name; c++) {
-        JsonObject *entry = json_object_new();
-
-        json_object_set_string_member(entry, "name", c->name);
-        json_array_add_object_element(list, entry);
-    }
-    json_node_take_array(node, list);
-    return node;
 }
 
 static void
-peer_run(ControlPeer *peer, ControlCall *call, const char *name,
-         JsonObject *arguments)
+peer_found(ControlPeer *peer, enum ControlFound found)
 {
-    g_autofree char *words = NULL;
-
-    if (strcmp(name, "qmp_capabilities") == 0 && !peer->is_negotiated) {
-        peer->is_negotiated = true;
-        control_call_return_object(call, json_object_new());
+    switch (found) {
+    case CONTROL_FOUND_NOTHING:
         return;
-    }
-    if (!peer->is_negotiated) {
-        call_error_class(call, "CommandNotFound", 1,
-                         "Expecting capabilities negotiation with "
-                         "'qmp_capabilities'");
-        return;
-    }
-    if (strcmp(name, "query-version") == 0) {
-        control_call_return_object(call, control_wire_version());
-        return;
-    }
-    if (strcmp(name, "query-commands") == 0) {
-        control_call_return(call, command_names(peer->server));
-        return;
-    }
-    for (const struct ControlCommand *c = peer->server->commands; c->name;
-         c++) {
-        if (strcmp(name, c->name) == 0) {
-            c->run(call, arguments, peer->server->user);
-            return;
+    case CONTROL_FOUND_MESSAGE:
+        /* Its time is over; what comes next has one of its own. */
+        if (peer->is_negotiated) {
+            g_clear_handle_id(&peer->patience_source, g_source_remove);
         }
+        control_request_take(peer);
+        return;
+    case CONTROL_FOUND_FLAW:
+        control_request_refuse(peer, control_scan_flaw(peer->scan));
+        return;
+    case CONTROL_FOUND_TOO_LONG:
+        peer_cut_off(peer, "a message that is too long: the connection is "
+                           "closed");
+        return;
     }
-    words = g_strdup_printf("The command %s has not been found", name);
-    call_error_class(call, "CommandNotFound", 1, words);
 }
 
-/* What is wrong with the shape of @root, in words, or NULL. */
-static char *
-request_flaw(JsonNode *root)
-{
-    g_autoptr(GList) members = NULL;
-    JsonObject *request;
-    JsonNode *execute, *arguments;
-
-    if (!JSON_NODE_HOLDS_OBJECT(root)) {
-        return g_strdup("QMP input must be a JSON object");
-    }
-    request = json_node_get_object(root);
-    members = json_object_get_members(request);
-    for (GList *l = members; l != NULL; l = l->next) {
-        if (strcmp(l->data, "execute") != 0 &&
-            strcmp(l->data, "arguments") != 0 && strcmp(l->data, "id") != 0) {
-            return g_strdup_printf("QMP input member '%s' is unexpected",
-                                   (const char *)l->data);
-        }
-    }
-    execute = json_object_get_member(request, "execute");
-    if (execute == NULL || json_node_get_value_type(execute) != G_TYPE_STRING) {
-        return g_strdup("QMP input lacks member 'execute' (a string)");
-    }
-    arguments = json_object_get_member(request, "arguments");
-    if (arguments != NULL && !JSON_NODE_HOLDS_OBJECT(arguments)) {
-        return g_strdup("QMP input member 'arguments' must be an object");
-    }
-    return NULL;
-}
-
+/* Reading goes on, or rests. */
 static void
-peer_line(ControlPeer *peer, const char *line, gsize len)
+peer_listen(ControlPeer *peer)
 {
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonNode) root = control_wire_parse(line, len, &error);
-    g_autoptr(JsonObject) none = json_object_new();
-    g_autofree char *flaw = NULL;
-    ControlCall *call = g_new0(ControlCall, 1);
-    JsonObject *request = NULL;
-
-    call->peer = peer;
-    g_ptr_array_add(peer->calls, call);
-    if (root == NULL) {
-        flaw = g_strdup_printf("JSON parse error: %s", error->message);
-    } else {
-        if (JSON_NODE_HOLDS_OBJECT(root)) {
-            request = json_node_get_object(root);
-        }
-        if (request != NULL && json_object_has_member(request, "id")) {
-            call->id = json_node_copy(json_object_get_member(request, "id"));
-        }
-        flaw = request_flaw(root);
+    if (peer->in->len > WAITING_MAX) {
+        g_clear_handle_id(&peer->in_source, g_source_remove);
+    } else if (peer->in_source == 0) {
+        peer->in_source = g_unix_fd_add(peer->fd, G_IO_IN | G_IO_HUP | G_IO_ERR,
+                                        peer_readable_cb, peer);
     }
-    if (flaw == NULL && peer->calls->len > CONTROL_CALLS_MAX) {
-        flaw = g_strdup("too many unanswered commands on this connection");
-    }
-    if (flaw != NULL) {
-        control_call_error(call, 1, flaw);
-        return;
-    }
-    peer_run(peer, call, json_object_get_string_member(request, "execute"),
-             json_object_has_member(request, "arguments")
-                 ? json_object_get_object_member(request, "arguments")
-                 : none);
 }
 
-/* Every whole line in the buffer. */
+/* What was said and may be looked at now. */
 static void
-peer_lines(ControlPeer *peer)
+peer_feed(ControlPeer *peer)
 {
-    char *end;
+    gsize at = 0, used;
 
-    while (!peer->is_doomed &&
-           (end = memchr(peer->in->str, '\n', peer->in->len)) != NULL) {
-        gsize len = (gsize)(end - peer->in->str);
-        g_autofree char *line = g_strndup(peer->in->str, len);
+    while (!peer->is_doomed && peer->ordered == 0 && at < peer->in->len) {
+        enum ControlFound found = control_scan_feed(
+            peer->scan, peer->in->str + at, peer->in->len - at, &used);
 
-        g_string_erase(peer->in, 0, (gssize)len + 1);
-        if (len > CONTROL_LINE_MAX) {
-            peer_doom(peer);
-        } else if (strspn(line, " \t\r") < len) {
-            peer_line(peer, line, len);
-        }
+        at += used;
+        peer_found(peer, found);
     }
-    if (peer->in->len > CONTROL_LINE_MAX) {
-        peer_doom(peer);
+    g_string_erase(peer->in, 0, (gssize)at);
+    peer_watch(peer);
+    peer_listen(peer);
+}
+
+static gboolean
+peer_feed_cb(gpointer data)
+{
+    ControlPeer *peer = data;
+
+    peer->feed_source = 0;
+    peer_feed(peer);
+    return G_SOURCE_REMOVE;
+}
+
+void
+peer_resume(ControlPeer *peer)
+{
+    if (peer->feed_source == 0 && peer->ordered == 0 && peer->in->len > 0) {
+        peer->feed_source =
+            g_idle_add_full(G_PRIORITY_DEFAULT, peer_feed_cb, peer, NULL);
     }
 }
 
@@ -423,7 +290,7 @@ peer_readable_cb(gint fd, GIOCondition condition, gpointer data)
     n = recv(fd, block, sizeof(block), MSG_DONTWAIT);
     if (n > 0) {
         g_string_append_len(peer->in, block, n);
-        peer_lines(peer);
+        peer_feed(peer);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         peer_doom(peer);
     }
@@ -445,14 +312,15 @@ server_greet(ControlServer *server, int fd)
     peer->in = g_string_new(NULL);
     peer->out = g_string_new(NULL);
     peer->calls = g_ptr_array_new();
-    peer->in_source = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP | G_IO_ERR,
-                                    peer_readable_cb, peer);
+    peer->scan = control_scan_new(CONTROL_MESSAGE_MAX);
+    peer_listen(peer);
+    peer_watch(peer);
     g_ptr_array_add(server->peers, peer);
 
     json_object_set_object_member(qmp, "version", control_wire_version());
     json_object_set_array_member(qmp, "capabilities", json_array_new());
     json_object_set_object_member(root, "QMP", qmp);
-    peer_send(peer, root);
+    peer_send(peer, root, NULL);
 }
 
 static bool
@@ -527,6 +395,7 @@ control_server_new(const char *path, const struct ControlCommand *commands,
     server = g_new0(ControlServer, 1);
     server->path = g_strdup(path);
     server->fd = fd;
+    server->patience_ms = CONTROL_PATIENCE_MS;
     server->commands = commands;
     server->user = user;
     server->peers = g_ptr_array_new_with_free_func(peer_free);
@@ -549,6 +418,12 @@ control_server_free(ControlServer *server)
     g_free(server);
 }
 
+void
+control_server_set_patience(ControlServer *server, guint ms)
+{
+    server->patience_ms = ms;
+}
+
 static JsonObject *
 event_new(const char *event, JsonNode *data)
 {
@@ -569,13 +444,17 @@ event_new(const char *event, JsonNode *data)
 void
 control_server_event(ControlServer *server, const char *event, JsonObject *data)
 {
-    g_autoptr(JsonNode) node = data != NULL ? object_node(data) : NULL;
+    g_autoptr(JsonNode) node = NULL;
 
+    if (data != NULL) {
+        node = json_node_new(JSON_NODE_OBJECT);
+        json_node_take_object(node, data);
+    }
     for (guint i = 0; i < server->peers->len; i++) {
         ControlPeer *peer = server->peers->pdata[i];
 
         if (peer->is_negotiated) {
-            peer_send(peer, event_new(event, node));
+            peer_send(peer, event_new(event, node), NULL);
         }
     }
 }

@@ -6,9 +6,11 @@
  *          execute/arguments/id, return or error{class,desc}, events with
  *          timestamp). The daemon serves it, the command line is a client.
  * Threads: the main thread's GMainContext.
- * Shapes:  one JSON document per line; a line of more than
- *          CONTROL_LINE_MAX bytes ends the connection. Commands of ours are
- *          named weir-*; their table is in control-commands.c.
+ * Shapes:  what comes in are JSON values, control-scan.h; one of more than
+ *          CONTROL_MESSAGE_MAX bytes ends the connection. What goes out is one
+ *          JSON document per line, ASCII, CRLF. Commands of ours are named
+ *          weir-*; the table is in control-commands.c, and what all of them take
+ *          and give in contrib/docs/qmp.md.
  * Errors:  malformed input is answered with GenericError, an unknown command
  *          with CommandNotFound; a peer of another uid (but root) is cut off.
  * Source:  QEMU's qmp-spec.
@@ -18,11 +20,15 @@
 #include <gio/gio.h>
 #include <json-glib/json-glib.h>
 
-#define CONTROL_LINE_MAX   (64 * 1024)
-#define CONTROL_PEERS_MAX  16
-#define CONTROL_CALLS_MAX  16        /* unanswered, per connection */
-#define CONTROL_OUT_MAX    (4 << 20) /* a peer that does not read is cut off */
-#define CONTROL_TIMEOUT_MS 30000     /* of a call that is answered at once */
+#include "arguments.h"
+
+#define CONTROL_MESSAGE_MAX (1 << 20)
+#define CONTROL_PEERS_MAX   16
+#define CONTROL_CALLS_MAX   16        /* unanswered, per connection */
+#define CONTROL_OUT_MAX     (4 << 20) /* a peer that does not read is cut off */
+#define CONTROL_TIMEOUT_MS  30000     /* of a call that is answered at once */
+/* For negotiating, and from a message's first byte to its last. */
+#define CONTROL_PATIENCE_MS 60000
 
 /* An error answer; its code is the exit code for the command line. */
 #define CONTROL_ERROR (control_error_quark())
@@ -33,16 +39,29 @@ typedef struct ControlClient ControlClient;
 typedef struct ControlCall ControlCall;
 
 /* One command of the table. Answer at once with control_call_return() or
- * control_call_error(), or keep @call and answer later (drain --wait). */
+ * control_call_error(), or keep @call and answer later (drain --wait). What the
+ * same client says next is only looked at then, unless it may be overtaken. */
 struct ControlCommand {
     const char *name;
     void (*run)(ControlCall *call, JsonObject *arguments, gpointer user);
+    const struct ArgumentRule
+        *rules; /* of its arguments; end with a NULL name */
+    bool is_overtaken;
+};
+
+/* Of an error: QEMU's classes, as far as anything here is of one. */
+enum ControlClass {
+    CONTROL_GENERIC,
+    CONTROL_COMMAND_NOT_FOUND,
+    CONTROL_DEVICE_NOT_FOUND,
+    CONTROL_DEVICE_NOT_ACTIVE,
 };
 
 ControlServer *control_server_new(const char *path,
                                   const struct ControlCommand *commands,
                                   gpointer user, GError **error);
 void control_server_free(ControlServer *server); /* removes the socket */
+void control_server_set_patience(ControlServer *server, guint ms); /* tests */
 /* To every client; takes @data (may be NULL). */
 void control_server_event(ControlServer *server, const char *event,
                           JsonObject *data);
@@ -52,6 +71,8 @@ void control_call_return_object(ControlCall *call,
                                 JsonObject *object); /* too */
 /* @code: the exit code that the command line should end with. */
 void control_call_error(ControlCall *call, int code, const char *desc);
+void control_call_error_class(ControlCall *call, enum ControlClass class,
+                              int code, const char *desc);
 /* Called if the client went away before the answer; the call is freed when
  * @gone returns and must not be answered any more. */
 void control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
