@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "arguments.h"
 #include "bitmap/named.h"
 #include "store.h"
 
@@ -90,6 +91,8 @@ void job_spec_clear(JobSpec *spec);
  * the order is sound, but for what only trying says. Nothing was changed. */
 gboolean job_spec_parse(Store *store, enum JobKind kind, JsonObject *arguments,
                         JobSpec *spec, GError **error);
+/* What there is of arguments. */
+const struct ArgumentRule *job_spec_rules(enum JobKind kind);
 
 /* job.c: the tables */
 const char *job_status_name(enum JobStatus status);
