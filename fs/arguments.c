@@ -8,9 +8,13 @@
  */
 #include "arguments.h"
 
-#include "store.h"
-
 #include <string.h>
+
+GQuark
+device_error_quark(void)
+{
+    return g_quark_from_static_string("weir-device-error");
+}
 
 /* As QEMU names them in its errors. */
 static const char *const kind_names[] = {
@@ -125,4 +129,19 @@ argument_bool(JsonObject *arguments, const char *name, bool otherwise)
 {
     return json_object_get_boolean_member_with_default(arguments, name,
                                                        otherwise);
+}
+
+Disk *
+argument_disk(JsonObject *arguments, const char *name, Store *store,
+              GError **error)
+{
+    const char *text = argument_string(arguments, name);
+    Disk *disk = text != NULL ? store_disk(store, text) : NULL;
+
+    if (disk == NULL) {
+        g_set_error(error, DEVICE_ERROR, DEVICE_ERROR_NOT_FOUND,
+                    "Cannot find device='%s' nor node-name='%s'",
+                    text != NULL ? text : "", text != NULL ? text : "");
+    }
+    return disk;
 }

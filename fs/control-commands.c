@@ -431,7 +431,7 @@ static const struct ArgumentRule diff_rules[] = {
     {"start", ARGUMENT_SIZE, false},  {NULL, 0, false},
 };
 
-const struct ControlCommand daemon_commands[] = {
+static const struct ControlCommand own_commands[] = {
     {"weir-ping", run_ping, no_rules, false},
     {"weir-status", run_status, no_rules, false},
     {"weir-metrics", run_metrics, no_rules, false},
@@ -447,4 +447,9 @@ const struct ControlCommand daemon_commands[] = {
     {"weir-snapshot-list", control_snapshot_list, no_rules, false},
     {"weir-snapshot-diff", control_snapshot_diff, diff_rules, false},
     {NULL, NULL, NULL, false},
+};
+
+const struct ControlCommand *const daemon_commands[] = {
+    own_commands,
+    NULL,
 };

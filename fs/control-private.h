@@ -31,7 +31,7 @@ struct ControlServer {
     int fd;
     guint source, burial;
     guint patience_ms;
-    const struct ControlCommand *commands; /* ends with a NULL name */
+    const struct ControlCommand *const *tables;
     gpointer user;
     GPtrArray *peers;
 };

@@ -109,6 +109,15 @@ control_call_on_gone(ControlCall *call, void (*gone)(gpointer user),
 static const char *const own_names[] = {"qmp_capabilities", "query-version",
                                         "query-commands"};
 
+static void
+add_name(JsonArray *list, const char *name)
+{
+    JsonObject *entry = json_object_new();
+
+    json_object_set_string_member(entry, "name", name);
+    json_array_add_object_element(list, entry);
+}
+
 static JsonNode *
 command_names(const ControlServer *server)
 {
@@ -116,16 +125,12 @@ command_names(const ControlServer *server)
     JsonArray *list = json_array_new();
 
     for (guint i = 0; i < G_N_ELEMENTS(own_names); i++) {
-        JsonObject *entry = json_object_new();
-
-        json_object_set_string_member(entry, "name", own_names[i]);
-        json_array_add_object_element(list, entry);
+        add_name(list, own_names[i]);
     }
-    for (const struct ControlCommand *c = server->commands; c->name; c++) {
-        JsonObject *entry = json_object_new();
-
-        json_object_set_string_member(entry, "name", c->name);
-        json_array_add_object_element(list, entry);
+    for (guint i = 0; server->tables[i] != NULL; i++) {
+        for (const struct ControlCommand *c = server->tables[i]; c->name; c++) {
+            add_name(list, c->name);
+        }
     }
     json_node_take_array(node, list);
     return node;
@@ -163,9 +168,11 @@ run_capabilities(ControlCall *call, JsonObject *arguments)
 static const struct ControlCommand *
 find_command(const ControlServer *server, const char *name)
 {
-    for (const struct ControlCommand *c = server->commands; c->name; c++) {
-        if (strcmp(name, c->name) == 0) {
-            return c;
+    for (guint i = 0; server->tables[i] != NULL; i++) {
+        for (const struct ControlCommand *c = server->tables[i]; c->name; c++) {
+            if (strcmp(name, c->name) == 0) {
+                return c;
+            }
         }
     }
     return NULL;

@@ -383,7 +383,7 @@ server_listen(const char *path, GError **error)
 }
 
 ControlServer *
-control_server_new(const char *path, const struct ControlCommand *commands,
+control_server_new(const char *path, const struct ControlCommand *const *tables,
                    gpointer user, GError **error)
 {
     ControlServer *server;
@@ -396,7 +396,7 @@ control_server_new(const char *path, const struct ControlCommand *commands,
     server->path = g_strdup(path);
     server->fd = fd;
     server->patience_ms = CONTROL_PATIENCE_MS;
-    server->commands = commands;
+    server->tables = tables;
     server->user = user;
     server->peers = g_ptr_array_new_with_free_func(peer_free);
     server->source = g_unix_fd_add(fd, G_IO_IN, server_accept_cb, server);

@@ -57,8 +57,9 @@ enum ControlClass {
     CONTROL_DEVICE_NOT_ACTIVE,
 };
 
+/* @tables: of commands, each ends with a NULL name; ends with NULL. */
 ControlServer *control_server_new(const char *path,
-                                  const struct ControlCommand *commands,
+                                  const struct ControlCommand *const *tables,
                                   gpointer user, GError **error);
 void control_server_free(ControlServer *server); /* removes the socket */
 void control_server_set_patience(ControlServer *server, guint ms); /* tests */

@@ -134,4 +134,4 @@ void control_snapshot_diff(ControlCall *call, JsonObject *arguments,
 /* control-commands.c */
 /* A member of the arguments that must be a string; NULL if it is not there. */
 const char *daemon_text_argument(JsonObject *arguments, const char *name);
-extern const struct ControlCommand daemon_commands[];
+extern const struct ControlCommand *const daemon_commands[];

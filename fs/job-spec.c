@@ -417,27 +417,18 @@ parse_bitmap(JsonObject *arguments, JobSpec *spec, GError **error)
  * All of it
  */
 static gboolean
-parse_device(Store *store, JsonObject *arguments, JobSpec *spec, GError **error)
-{
-    const char *name = argument_string(arguments, "device");
-
-    spec->disk = store_disk(store, name);
-    return spec->disk != NULL
-               ? TRUE
-               : REFUSE("Cannot find device='%s' nor node-name='%s'", name,
-                        name);
-}
-
-static gboolean
 parse_all(Store *store, JsonObject *arguments, JobSpec *spec, GError **error)
 {
+    spec->disk = argument_disk(arguments, "device", store, error);
+    if (spec->disk == NULL) {
+        return FALSE;
+    }
     spec->waits_to_finalize = !argument_bool(arguments, "auto-finalize", true);
     spec->waits_to_dismiss = !argument_bool(arguments, "auto-dismiss", true);
     spec->is_target_zero = argument_bool(arguments, "target-is-zero", false);
     spec->keeps_zeroes = !argument_bool(arguments, "unmap", true);
     spec->is_exact = argument_bool(arguments, "exact-size", true);
     return check_unsupported(arguments, error) &&
-           parse_device(store, arguments, spec, error) &&
            parse_id(arguments, spec, error) &&
            parse_sync(arguments, spec, error) &&
            parse_on_error(arguments, "on-source-error", &spec->on_source,

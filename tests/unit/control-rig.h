@@ -77,13 +77,14 @@ static const struct ArgumentRule echo_rules[] = {
     {"text", ARGUMENT_STRING, false},
     {NULL, 0, false},
 };
-static const struct ControlCommand commands[] = {
+static const struct ControlCommand rig_commands[] = {
     {"echo", run_echo, echo_rules, false},
     {"refuse", run_refuse, NULL, false},
     {"keep", run_keep, NULL, false},
     {"linger", run_keep, NULL, true},
     {NULL, NULL, NULL, false},
 };
+static const struct ControlCommand *const commands[] = {rig_commands, NULL};
 
 static inline int
 setup(void **state)

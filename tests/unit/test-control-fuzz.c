@@ -40,6 +40,7 @@ static const struct ControlCommand note_commands[] = {
     {"note", run_note, NULL, false},
     {NULL, NULL, NULL, false},
 };
+static const struct ControlCommand *const note_tables[] = {note_commands, NULL};
 
 static int
 fuzz_setup(void **state)
@@ -48,7 +49,7 @@ fuzz_setup(void **state)
 
     f->dir = g_dir_make_tmp("weir-control-XXXXXX", NULL);
     f->path = g_build_filename(f->dir, "control.sock", NULL);
-    f->server = control_server_new(f->path, note_commands, f, NULL);
+    f->server = control_server_new(f->path, note_tables, f, NULL);
     ran = g_ptr_array_new_with_free_func(g_free);
     *state = f;
     return f->server == NULL;
