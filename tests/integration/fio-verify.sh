@@ -57,7 +57,8 @@ verify_again() {
         "$MNT/vda.raw" /dev/zero || fail 'what was trimmed is not zero'
 }
 
-start_nbdkit far memory $size
+truncate -s $size "$T/far"
+start_nbdkit far file "$T/far"
 new_store $size "$(uri far)"
 mount_store
 

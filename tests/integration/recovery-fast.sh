@@ -16,7 +16,8 @@ size=$((1 << 40))
 new_fs xfs 6G
 STORE=$FS/store
 # Hung from the first request on: nothing ever becomes clean.
-start_nbdkit far --filter=pause memory 1T pause-control="$T/pause"
+truncate -s 1T "$T/far"
+start_nbdkit far --filter=pause file "$T/far" pause-control="$T/pause"
 new_store 1T "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=1 >>"$T/weir.log"
 nbdkit_pause "$T/pause" p

@@ -9,7 +9,8 @@ new_dir
 
 rounds=2
 is_long && rounds=40
-start_nbdkit far memory 64M
+truncate -s 64M "$T/far"
+start_nbdkit far file "$T/far"
 new_store 64M "$(uri far)"
 # The clusters of a dead connection rest for 4 times this before they go on.
 "$WEIR" set "$STORE" request-deadline=1

@@ -8,8 +8,10 @@
 requires root fuse weir nbdkit qemu-io qemu-img jq
 new_dir
 
-start_nbdkit far memory 96M
-start_nbdkit second memory 96M
+for disk in far second; do
+    truncate -s 96M "$T/$disk"
+    start_nbdkit $disk file "$T/$disk"
+done
 new_store 32M "$(uri far)"
 "$WEIR" create "$STORE/vdb" --size 16M --target "$(uri second)"
 "$WEIR" set "$STORE" request-deadline=1

@@ -35,13 +35,17 @@ remember() { # NAME KIND ARGS…
     server_args[$1]="${*:3}"
 }
 
+# The bug of nbdkit's that keep-nbdkit is about loses what is in memory: those
+# that kill weir, or cut its connections, take another plugin.
 start_nbdkit() { # NAME [filter and plugin arguments…]
     local name=$1
     shift
     remember "$name" nbdkit "$@"
     rm -f "$T/$name.sock"
     server_uri[$name]="nbd+unix:///?socket=$T/$name.sock"
-    run_server "$name" nbdkit -f -U "$T/$name.sock" "$@"
+    : >>"$T/$name.log"
+    run_server "$name" "$tests_dir/tools/keep-nbdkit" "$T/$name.log" \
+        -f -U "$T/$name.sock" "$@"
     await 10 server_answers "$name"
 }
 

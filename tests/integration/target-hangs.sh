@@ -9,7 +9,8 @@ requires root fuse weir nbdkit qemu-img jq python3
 new_dir
 
 size=64M
-start_nbdkit far --filter=pause memory $size pause-control="$T/pause"
+truncate -s $size "$T/far"
+start_nbdkit far --filter=pause file "$T/far" pause-control="$T/pause"
 new_store $size "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=1
 

@@ -13,7 +13,8 @@ new_dir
 installed=$WEIR
 cp "$installed" "$T/weir"
 WEIR=$T/weir
-start_nbdkit far memory 128M
+truncate -s 128M "$T/far"
+start_nbdkit far file "$T/far"
 new_store 128M "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=1
 mount_store
@@ -89,7 +90,8 @@ wait $daemon || fail 'the holder did not end with 0'
 STORE=$T/huge
 MNT=$T/huge-mnt
 mkdir "$MNT"
-start_nbdkit huge memory 256G
+truncate -s 256G "$T/huge.far"
+start_nbdkit huge file "$T/huge.far"
 new_store 256G "$(uri huge)"
 mount_store
 dd if=/dev/urandom of="$T/data" bs=1M count=1 status=none

@@ -42,7 +42,8 @@ for name in smoke fio-verify block-sizes restart-kill; do
     rm "$T/$name.log"
 done
 
-start_nbdkit far memory 64M
+truncate -s 64M "$T/far"
+start_nbdkit far file "$T/far"
 new_store 64M "$(uri far)"
 # How long a killed daemon's writes to the target are in doubt.
 "$WEIR" set "$STORE" request-deadline=2

@@ -42,7 +42,8 @@ mount_again() {
 
 slow_disk
 STORE=$T/fs/store
-start_nbdkit far memory 32M
+truncate -s 32M "$T/far"
+start_nbdkit far file "$T/far"
 new_store 32M "$(uri far)"
 "$WEIR" set "$STORE" request-deadline=1
 for ((round = 1; round <= rounds; round++)); do
