@@ -308,7 +308,6 @@ last_job(struct Stage *s)
     DiskMap *job = disk_map_new(CELLS * CELL, BITS);
     NamedBitmap *frozen;
 
-    job = disk_map_new(CELLS * CELL, BITS);
     assert_int_equal(named_freeze(s->set, "a", &frozen), NAMED_OK);
     named_merge_into(frozen, job, 3);
     copy_cells(s, job, CELLS);
