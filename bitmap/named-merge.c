@@ -65,7 +65,7 @@ set_bytes(const struct NamedSink *into, uint64_t offset, uint64_t len)
     }
 }
 
-/* The same granularity: by words. */
+/* The same granularity: by words, or all at once if all of it is dirty. */
 static void
 merge_words(const struct NamedSink *into, const Bitmap *from, uint64_t start,
             uint64_t end)
@@ -73,7 +73,9 @@ merge_words(const struct NamedSink *into, const Bitmap *from, uint64_t start,
     struct ClusterRun run =
         run_outward(start, end - start, bitmap_cluster_bits(from));
 
-    if (into->job) {
+    if (bitmap_next_clean(from, run.first) >= run.first + run.count) {
+        set_bytes(into, start, end - start);
+    } else if (into->job) {
         generations_load(&into->job->gens, from, run, into->now_us);
     } else {
         bitmap_merge_run(into->bits, from, run);
