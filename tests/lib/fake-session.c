@@ -8,6 +8,7 @@
 #include "fake-session.h"
 
 #include "bitmap/intent.h"
+#include "fs/store-bitmaps-private.h"
 #include "fs/zero-file.h"
 
 #include <assert.h>
@@ -291,6 +292,8 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
     disk->map = disk_map_new(size_bytes, 16);
     disk->points = points_new();
     disk->bitmaps = named_bitmaps_new(disk->map);
+    disk->bits = g_ptr_array_new();
+    disk->kept = bitmaps_kept_new();
     disk->size_bytes = size_bytes;
     disk->attr.uid = (uid_t)-1;
     disk->attr.gid = (gid_t)-1;
@@ -391,6 +394,8 @@ fake_session_deinit(FakeSession *session)
     close(session->disk.map_fd);
     close(session->disk.dir_fd);
     named_bitmaps_free(session->disk.bitmaps);
+    bitmaps_kept_free(session->store.io, session->disk.kept);
+    g_ptr_array_unref(session->disk.bits);
     disk_map_free(session->disk.map);
     points_free(session->disk.points);
     snapshot_list_free(session->store.snapshots);
