@@ -43,6 +43,8 @@ void rig_cool(struct Rig *rig);
 
 bool rig_add(struct Rig *rig, const char *name, unsigned grain_bits);
 bool rig_clear(struct Rig *rig, const char *name);
+bool rig_enable(struct Rig *rig, const char *name, bool is_enabled);
+bool rig_save(struct Rig *rig);
 /* Of a command: takes the error. */
 bool rig_did(struct Rig *rig, gboolean ok, GError *error);
 
@@ -52,4 +54,14 @@ bool rig_is_dirty(struct Rig *rig, const char *name, uint64_t offset,
                   uint64_t len);
 /* A number for all that a bitmap is: its bits, its figures but for versions. */
 uint64_t rig_sum(struct Rig *rig, const char *name);
+struct NamedFigures rig_figures(struct Rig *rig, const char *name);
+
 char *rig_file(const struct Rig *rig, const char *name); /* below vdb */
+unsigned rig_files(const struct Rig *rig);               /* in bitmaps */
+void rig_flip(const struct Rig *rig, const char *name, off_t at); /* a bit */
+
+/* Served, with bitmaps: b, 1, of fine grains, has extent 3, cold; still, 2, which
+ * is disabled, has it as a cluster. */
+void rig_make(struct Rig *rig);
+/* It has this much, from there on, and nothing else. */
+bool rig_has_only(struct Rig *rig, const char *name, uint64_t bytes);

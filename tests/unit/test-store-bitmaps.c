@@ -8,25 +8,6 @@
 
 static uint64_t seed0;
 
-static struct NamedFigures
-figures_of(struct Rig *rig, const char *name)
-{
-    struct NamedFigures figures;
-
-    assert_true(named_find(rig->disk->bitmaps, name, &figures));
-    return figures;
-}
-
-static bool
-enable(struct Rig *rig, const char *name, bool is_enabled)
-{
-    GError *error = NULL;
-    gboolean ok =
-        store_bitmap_enable(rig->store, rig->disk, name, is_enabled, &error);
-
-    return rig_did(rig, ok, error);
-}
-
 static bool
 remove_bitmap(struct Rig *rig, const char *name)
 {
@@ -45,33 +26,6 @@ merge(struct Rig *rig, const char *target, const char *source)
         store_bitmap_merge(rig->store, rig->disk, target, sources, 1, &error);
 
     return rig_did(rig, ok, error);
-}
-
-static bool
-save(struct Rig *rig)
-{
-    GError *error = NULL;
-    gboolean ok = store_bitmaps_save(rig->store, rig->disk, &error);
-
-    return rig_did(rig, ok, error);
-}
-
-/* Files in vdb/bitmaps. */
-static unsigned
-count_files(const struct Rig *rig)
-{
-    char *path = rig_file(rig, STORE_BITMAPS);
-    GDir *dir = g_dir_open(path, 0, NULL);
-    unsigned count = 0;
-
-    while (dir && g_dir_read_name(dir)) {
-        count++;
-    }
-    if (dir) {
-        g_dir_close(dir);
-    }
-    g_free(path);
-    return count;
 }
 
 /*
@@ -99,7 +53,7 @@ test_clean_end_is_exact(void **state)
                       1 + seed_below(&seed, 5000));
         }
         if (life == 1) {
-            assert_true(enable(rig, "b", false));
+            assert_true(rig_enable(rig, "b", false));
             assert_true(rig_clear(rig, "c"));
         }
         for (unsigned i = 0; i < G_N_ELEMENTS(grains); i++) {
@@ -120,8 +74,8 @@ test_clean_end_is_exact(void **state)
         rig_serve(rig);
     }
     assert_int_equal(rig_count(rig, "e"), BIG);
-    assert_false(figures_of(rig, "b").is_enabled);
-    assert_int_equal(count_files(rig), 6);
+    assert_false(rig_figures(rig, "b").is_enabled);
+    assert_int_equal(rig_files(rig), 6);
 }
 
 static void
@@ -133,7 +87,7 @@ test_crash_adds_hot_extents_to_what_records(void **state)
     rig_serve(rig);
     assert_true(rig_add(rig, "fine", 9) && rig_add(rig, "still", 16));
     rig_write(rig, EXTENT, 1);
-    assert_true(enable(rig, "still", false));
+    assert_true(rig_enable(rig, "still", false));
     sum = rig_sum(rig, "still");
     rig_write(rig, 5 * EXTENT, 1);
     rig_cool(rig);
@@ -183,18 +137,18 @@ test_commands_are_durable(void **state)
         assert_true(merge(rig, "a", "b"));
         rig_again(rig, false);
         assert_int_equal(rig_count(rig, "a"), 2 * CLUSTER);
-        assert_true(enable(rig, "a", false));
+        assert_true(rig_enable(rig, "a", false));
         rig_again(rig, false);
-        assert_false(figures_of(rig, "a").is_recording);
-        assert_true(enable(rig, "a", true));
+        assert_false(rig_figures(rig, "a").is_recording);
+        assert_true(rig_enable(rig, "a", true));
         rig_again(rig, false);
-        assert_true(figures_of(rig, "a").is_recording);
+        assert_true(rig_figures(rig, "a").is_recording);
         assert_true(remove_bitmap(rig, "a"));
         rig_again(rig, false);
         assert_int_equal(rig_count(rig, "a"), UINT64_MAX);
         assert_true(remove_bitmap(rig, "b"));
         rig_end(rig);
-        assert_int_equal(count_files(rig), 1);
+        assert_int_equal(rig_files(rig), 1);
     }
 }
 
@@ -232,7 +186,7 @@ test_refusals_change_nothing(void **state)
                          "and cannot be used"));
     assert_false(merge(rig, "d", "b"));
     assert_non_null(strstr(rig->why, "Bitmap 'b' is currently"));
-    assert_false(remove_bitmap(rig, "b") || enable(rig, "b", false));
+    assert_false(remove_bitmap(rig, "b") || rig_enable(rig, "b", false));
     named_thaw(frozen, NAMED_OLD, NULL);
     assert_int_equal(rig_sum(rig, "b"), sum);
     assert_int_equal(named_count(rig->disk->bitmaps), 2);
@@ -252,8 +206,8 @@ test_ids_are_never_given_twice(void **state)
         for (unsigned i = 0; i < 3; i++) {
             assert_true(store_bitmap_add(rig->store, rig->disk, "x", 16,
                                          i % 2 == 0, false, NULL));
-            assert_true(figures_of(rig, "x").id > last);
-            last = figures_of(rig, "x").id;
+            assert_true(rig_figures(rig, "x").id > last);
+            last = rig_figures(rig, "x").id;
             assert_true(remove_bitmap(rig, "x"));
         }
         if (life == 3) {
@@ -261,7 +215,7 @@ test_ids_are_never_given_twice(void **state)
                 g_build_filename(rig->fixture->path, STORE_STATE, NULL);
 
             assert_true(rig_add(rig, "y", 16));
-            last = figures_of(rig, "y").id;
+            last = rig_figures(rig, "y").id;
             assert_int_equal(unlink(path), 0);
             g_free(path);
         }
@@ -280,175 +234,6 @@ test_ids_are_never_given_twice(void **state)
 }
 
 /*
- * Jobs
- */
-
-/* S: extent 1, cold; N: extent 2. */
-static NamedBitmap *
-begin_job(struct Rig *rig, const char *name)
-{
-    NamedBitmap *frozen;
-
-    rig_write(rig, EXTENT, 1);
-    rig_cool(rig);
-    rig_cool(rig);
-    assert_int_equal(named_freeze(rig->disk->bitmaps, name, &frozen), NAMED_OK);
-    assert_true(save(rig));
-    rig_write(rig, 2 * EXTENT, 1);
-    rig_cool(rig);
-    rig_cool(rig);
-    return frozen;
-}
-
-static void
-test_busy_bitmap_is_busy_again(void **state)
-{
-    struct Rig *rig = *state;
-    struct NamedFigures figures;
-
-    rig_serve(rig);
-    assert_true(rig_add(rig, "b", 16));
-    (void)begin_job(rig, "b");
-    for (unsigned i = 0; i < 4; i++) {
-        rig_again(rig, i % 2);
-        figures = figures_of(rig, "b");
-        assert_true(figures.is_busy && figures.is_recording);
-        assert_int_equal(figures.count_bytes, CLUSTER);
-        assert_int_equal(figures.new_bytes, CLUSTER);
-        assert_true(rig_is_dirty(rig, "b", EXTENT, CLUSTER));
-        rig_serve(rig);
-    }
-    rig_write(rig, 4 * EXTENT, 1);
-    rig_again(rig, false);
-    figures = figures_of(rig, "b");
-    assert_int_equal(figures.count_bytes, CLUSTER);
-    assert_int_equal(figures.new_bytes, CLUSTER + EXTENT);
-    /* Nothing was written between its freezing and its end. */
-    named_thaw(named_frozen(rig->disk->bitmaps, "b"), NAMED_NEW, NULL);
-    assert_true(save(rig));
-    rig_again(rig, true);
-    assert_false(figures_of(rig, "b").is_busy);
-    assert_int_equal(rig_count(rig, "b"), CLUSTER + EXTENT);
-    assert_int_equal(count_files(rig), 2);
-}
-
-/* The same one twice, so that its files change places; the ends, with a crash
- * before they are saved, and behind it. */
-static void
-test_ends_of_jobs(void **state)
-{
-    static const enum NamedEnd ends[] = {NAMED_NEW, NAMED_OLD, NAMED_REST};
-    struct Rig *rig = *state;
-
-    rig_serve(rig);
-    assert_true(rig_add(rig, "b", 16));
-    for (unsigned i = 0; i < 12; i++) {
-        enum NamedEnd end = ends[i / 2 % 3];
-        DiskMap *rest = disk_map_new(BIG, 18);
-        bool is_saved = i % 2;
-        NamedBitmap *frozen;
-
-        assert_true(rig_clear(rig, "b"));
-        frozen = begin_job(rig, "b");
-        disk_map_mark(rest, 3 * EXTENT, 1, 1);
-        named_thaw(frozen, end, rest);
-        if (is_saved) {
-            assert_true(save(rig));
-        }
-        rig_again(rig, false);
-        assert_int_equal(figures_of(rig, "b").is_busy, !is_saved);
-        if (!is_saved) {
-            /* As before its end; N is there, whatever else is. */
-            assert_true(rig_is_dirty(rig, "b", EXTENT, CLUSTER));
-            assert_true(figures_of(rig, "b").new_bytes >= CLUSTER);
-            named_thaw(named_frozen(rig->disk->bitmaps, "b"), end, rest);
-            assert_true(save(rig));
-        }
-        assert_int_equal(rig_is_dirty(rig, "b", EXTENT, CLUSTER),
-                         end == NAMED_OLD);
-        assert_true(rig_is_dirty(rig, "b", 2 * EXTENT, CLUSTER));
-        assert_int_equal(rig_is_dirty(rig, "b", 3 * EXTENT, CLUSTER),
-                         end == NAMED_REST);
-        disk_map_free(rest);
-        rig_serve(rig);
-    }
-}
-
-static void
-test_renewed_successor_is_kept(void **state)
-{
-    struct Rig *rig = *state;
-    NamedBitmap *frozen;
-
-    rig_serve(rig);
-    assert_true(rig_add(rig, "b", 16));
-    frozen = begin_job(rig, "b");
-    named_renew(frozen);
-    assert_true(save(rig));
-    rig_again(rig, false);
-    assert_int_equal(figures_of(rig, "b").new_bytes, 0);
-    assert_int_equal(rig_count(rig, "b"), 2 * CLUSTER);
-}
-
-/*
- * Maps of jobs
- */
-static void
-test_maps_of_jobs_are_in_checkpoints(void **state)
-{
-    struct Rig *rig = *state;
-
-    for (unsigned is_recording = 0; is_recording < 2; is_recording++) {
-        StoreBits bits = {.file = STORE_JOBS "/1/" STORE_JOB_LEFT,
-                          .map = disk_map_new(BIG, 16)};
-        char *path = rig_file(rig, STORE_JOBS "/1");
-        struct DiskMapFigures figures;
-
-        assert_int_equal(g_mkdir_with_parents(path, 0700), 0);
-        g_free(path);
-        rig_serve(rig);
-        store_bits_add(rig->store, rig->disk, &bits);
-        disk_map_mark(bits.map, 5 * CLUSTER, 3 * CLUSTER, 1);
-        assert_int_equal(store_checkpoint(rig->store, rig->disk), 0);
-        disk_map_mark(bits.map, 50 * CLUSTER, 1, 1); /* too late */
-        rig_write(rig, 8 * EXTENT, 1);
-        store_bits_remove(rig->store, rig->disk, &bits);
-        for (unsigned i = 0; i < 3; i++) {
-            rig_again(rig, i == 1);
-            disk_map_free(bits.map);
-            bits = (StoreBits){.file = STORE_JOBS "/1/" STORE_JOB_LEFT,
-                               .map = disk_map_new(BIG, 16)};
-            assert_true(store_bits_load(rig->store, rig->disk, &bits,
-                                        is_recording, NULL));
-            disk_map_figures(bits.map, &figures);
-            assert_int_equal(figures.dirty_clusters,
-                             3 + is_recording * EXTENT / CLUSTER);
-            store_bits_add(rig->store, rig->disk, &bits);
-            rig_serve(rig);
-            store_bits_remove(rig->store, rig->disk, &bits);
-            if (i == 0) {
-                store_bits_add(rig->store, rig->disk, &bits);
-            }
-        }
-        disk_map_free(bits.map);
-        rig_end(rig);
-    }
-}
-
-static void
-test_map_without_its_file_is_all_dirty(void **state)
-{
-    struct Rig *rig = *state;
-    StoreBits bits = {.file = STORE_JOBS "/7/" STORE_JOB_LEFT,
-                      .map = disk_map_new(BIG, 12)};
-
-    rig_open(rig);
-    assert_true(store_bits_load(rig->store, rig->disk, &bits, false, NULL));
-    assert_int_equal(disk_map_next_clean(bits.map, 0), UINT64_MAX);
-    disk_map_free(bits.map);
-}
-
-/*
  * Sizes
  */
 static void
@@ -463,7 +248,7 @@ test_bitmaps_follow_a_resize(void **state)
         rig_open(rig);
         if (i == 0) {
             assert_true(rig_add(rig, "b", 9) && rig_add(rig, "still", 16));
-            assert_true(enable(rig, "still", false));
+            assert_true(rig_enable(rig, "still", false));
         }
         if (is_served) {
             rig_serve(rig);
@@ -529,8 +314,8 @@ test_json_says_what_it_is(void **state)
     JsonObject *object;
 
     rig_open(rig);
-    assert_true(rig_add(rig, "b", 17) && enable(rig, "b", false));
-    figures = figures_of(rig, "b");
+    assert_true(rig_add(rig, "b", 17) && rig_enable(rig, "b", false));
+    figures = rig_figures(rig, "b");
     object = store_bitmap_json(&figures);
     assert_string_equal(json_object_get_string_member(object, "name"), "b");
     assert_int_equal(json_object_get_int_member(object, "granularity"), 131072);
@@ -588,7 +373,7 @@ model_step(struct Model *m)
         }
         break;
     case 8:
-        if (enable(m->rig, model_names[i], !m->is_recording[i])) {
+        if (rig_enable(m->rig, model_names[i], !m->is_recording[i])) {
             m->is_recording[i] = !m->is_recording[i];
         }
         break;
@@ -610,7 +395,7 @@ model_judge(struct Model *m)
     for (unsigned i = 0; i < MODEL; i++) {
         struct ClusterRun run = {0, 0};
 
-        assert_int_equal(figures_of(m->rig, model_names[i]).is_recording,
+        assert_int_equal(rig_figures(m->rig, model_names[i]).is_recording,
                          m->is_recording[i]);
         while (bitmap_next_run(m->truth[i], run.first + run.count, UINT64_MAX,
                                &run)) {
@@ -669,11 +454,6 @@ main(int argc, char **argv)
         WITH_RIG(test_commands_are_durable),
         WITH_RIG(test_refusals_change_nothing),
         WITH_RIG(test_ids_are_never_given_twice),
-        WITH_RIG(test_busy_bitmap_is_busy_again),
-        WITH_RIG(test_ends_of_jobs),
-        WITH_RIG(test_renewed_successor_is_kept),
-        WITH_RIG(test_maps_of_jobs_are_in_checkpoints),
-        WITH_RIG(test_map_without_its_file_is_all_dirty),
         WITH_RIG(test_bitmaps_follow_a_resize),
         WITH_RIG(test_extents_come_in_parts),
         WITH_RIG(test_json_says_what_it_is),
