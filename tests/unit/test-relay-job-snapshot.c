@@ -58,7 +58,7 @@ granted(RangeHold *hold)
 static void
 write_some(Seed *seed)
 {
-    uint64_t cluster = seed_below(seed, CLUSTERS);
+    uint64_t cluster = seed_below(seed, CLUSTERS / 3) * 3; /* others stay */
     uint64_t at = cluster * CLUSTER, room = MIN(CLUSTER, DISK_BYTES - at);
     uint64_t skip = seed_below(seed, 2) * 8192;
     struct {
@@ -106,19 +106,63 @@ guest_thread(gpointer unused)
 }
 
 static void
-bring_snapshot(unsigned cluster_bits)
+new_snapshot_job(unsigned cluster_bits)
 {
-    GThread *guest = g_thread_new("guest", guest_thread, NULL);
-    uint64_t seq;
-
-    job_blank_target();
     job_new(cluster_bits, rig.disks[1].target);
     job.config.is_cut = true;
     job.config.points = snap.points;
-    job_mark(0, DISK_BYTES);
     job_add();
-    seq = disk_map_seal(job.map);
+}
+
+static void
+allow(void)
+{
+    uint64_t seq = disk_map_seal(job.map);
+
+    assert_true(seq > 0);
     relay_allow(rig.relay, NAME, seq, ID);
+}
+
+/* Not every grain, so that what is loaded begins and ends anywhere in the
+ * snapshot's clusters. */
+static void
+mark_most(const Bitmap *left_out)
+{
+    uint64_t grain = UINT64_C(1) << bitmap_cluster_bits(left_out);
+
+    for (uint64_t i = 0; i < bitmap_clusters(left_out); i++) {
+        if (!bitmap_get(left_out, i)) {
+            job_mark(i * grain, MIN(grain, DISK_BYTES - i * grain));
+        }
+    }
+}
+
+static bool
+is_online(void)
+{
+    return job_figures().core.link == RELAY_ONLINE;
+}
+
+static void
+bring_snapshot(unsigned cluster_bits)
+{
+    GThread *guest;
+    Bitmap *left_out = bitmap_new(DISK_BYTES, cluster_bits);
+    uint64_t grain = UINT64_C(1) << cluster_bits;
+    Seed seed = {rig_seed};
+
+    for (uint64_t i = 1; i < bitmap_clusters(left_out); i++) {
+        if (seed_below(&seed, 16) == 0) {
+            bitmap_set_run(left_out, (struct ClusterRun){i, 1});
+        }
+    }
+
+    job_blank_target();
+    new_snapshot_job(cluster_bits);
+    mark_most(left_out);
+    await(is_online);
+    guest = g_thread_new("guest", guest_thread, NULL);
+    allow();
     await(job_is_copied);
     atomic_store(&snap.is_over, true);
     (void)g_thread_join(guest);
@@ -126,6 +170,12 @@ bring_snapshot(unsigned cluster_bits)
     assert_int_equal(job_figures().lost_snapshot, 0);
     job_end();
     job_forget();
+    for (uint64_t i = 0; i < bitmap_clusters(left_out); i++) {
+        memset(snap.then + i * grain, 0,
+               bitmap_get(left_out, i) ? MIN(grain, DISK_BYTES - i * grain)
+                                       : 0);
+    }
+    bitmap_free(left_out);
     job_assert_target(snap.then, 0, DISK_BYTES);
 }
 
@@ -134,10 +184,51 @@ test_snapshot_is_read_in_the_jobs_own_clusters(void **state)
 {
     (void)state;
     rig_start(1, NULL);
-    take_snapshot();
-    for (unsigned bits = 12; bits <= 21; bits += 3) {
-        bring_snapshot(bits);
+    for (unsigned i = 0; i < 8; i++) {
+        take_snapshot();
+        bring_snapshot(12 + i % 4 * 3);
+        drop_snapshot();
     }
+}
+
+static bool
+is_one_left(void)
+{
+    return job_left() == 1;
+}
+
+/* What was in flight at the instant is read when it is over, and not before,
+ * whatever else is read meanwhile. */
+static void
+test_snapshot_waits_for_writes_in_flight(void **state)
+{
+    static const char last[] = "the last word of then";
+    RangeHold writer = {
+        .offset = 5 * CLUSTER + 4096, .len = 4096, .kind = RANGE_WRITE};
+    struct ClusterRun run;
+
+    (void)state;
+    rig_start(1, NULL);
+    take_snapshot();
+    assert_int_equal(disk_map_begin(rig.disks[0].map, &writer, rig_now_us()),
+                     DISK_MAP_BEGUN);
+    new_snapshot_job(16);
+    job_mark(5 * CLUSTER, CLUSTER);
+    job_mark(100 * CLUSTER, CLUSTER);
+    allow();
+    await(is_one_left);
+    assert_true(disk_map_next_sealed(job.map, 0, 1, &run));
+    assert_int_equal(run.first, 5);
+    assert_int_equal(
+        pwrite(snap.raw_fd, last, sizeof(last), (off_t)writer.offset),
+        sizeof(last));
+    disk_map_end(rig.disks[0].map, &writer, rig_now_us());
+    memcpy(snap.then + writer.offset, last, sizeof(last));
+    await(job_is_copied);
+    job_assert_target(snap.then, 5 * CLUSTER, 6 * CLUSTER);
+    job_assert_target(snap.then, 100 * CLUSTER, 101 * CLUSTER);
+    job_end();
+    job_forget();
     drop_snapshot();
 }
 
@@ -151,13 +242,10 @@ test_snapshot_stays_what_it_is(void **state)
     (void)state;
     rig_start(1, NULL);
     take_snapshot();
-    job_new(16, rig.disks[1].target);
-    job.config.is_cut = true;
-    job.config.points = snap.points;
-    job_add();
+    new_snapshot_job(16);
     for (unsigned i = 0; i < 3; i++) {
         job_mark(0, DISK_BYTES);
-        relay_allow(rig.relay, NAME, disk_map_seal(job.map), ID);
+        allow();
         await(job_is_copied);
         job_assert_target(snap.then, 0, DISK_BYTES);
         sent = i ? sent : job_figures().core.sent_bytes;
@@ -179,6 +267,7 @@ main(int argc, char **argv)
 {
     static const struct CMUnitTest tests[] = {
         TEST(test_snapshot_is_read_in_the_jobs_own_clusters),
+        TEST(test_snapshot_waits_for_writes_in_flight),
         TEST(test_snapshot_stays_what_it_is),
     };
 
