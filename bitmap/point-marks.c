@@ -47,30 +47,30 @@
  * with like any other: a younger point may have it, and then it is in U; the
  * snapshot itself has nothing there, so that what the target gets is as good as
  * anything, as long as the disk's own follows.
+ *
+ * The map may have other clusters than the points: that of a job has. Then what
+ * touches U is marked, which is more than U, and right for the same reasons.
  */
 #include "point-marks.h"
 
 #include "mutant.h"
 
-/* 4 GiB of 64 KiB clusters: the lock is held for some ten microseconds. */
+/* Of the map: the lock is held for some ten microseconds. */
 #define SLICE_CLUSTERS (UINT64_C(1) << 16)
 
+/* Bytes up to @end, which are not behind the disk's. */
 static bool
-mark_run(DiskMap *map, struct ClusterRun run, int64_t now_us)
+mark_bytes(DiskMap *map, uint64_t offset, uint64_t end, int64_t now_us)
 {
     unsigned bits = disk_map_cluster_bits(map);
-    uint64_t size = disk_map_size_bytes(map);
-    uint64_t end = run.first + run.count;
+    uint64_t most = SLICE_CLUSTERS << bits;
     bool is_new = false;
 
-    for (uint64_t at = run.first, next; at < end; at = next) {
-        uint64_t offset = at << bits;
-
-        next = end - at < SLICE_CLUSTERS ? end : at + SLICE_CLUSTERS;
-        is_new = is_new || disk_map_next_clean(map, at) < next;
-        disk_map_mark(map, offset,
-                      next << bits < size ? (next - at) << bits : size - offset,
-                      now_us);
+    for (uint64_t next; offset < end; offset = next) {
+        next = end - offset < most ? end : offset + most;
+        is_new = is_new || disk_map_next_clean(map, offset >> bits) <
+                               clusters_for(next, bits);
+        disk_map_mark(map, offset, next - offset, now_us);
     }
     return is_new;
 }
@@ -78,13 +78,21 @@ mark_run(DiskMap *map, struct ClusterRun run, int64_t now_us)
 static bool
 mark_changed(Points *points, uint64_t id, DiskMap *map, int64_t now_us)
 {
-    uint64_t clusters = disk_map_clusters(map);
+    uint64_t size = disk_map_size_bytes(map), clusters;
     struct ClusterRun run = {0, 0};
+    struct PointFigures figures;
     bool is_new = false;
 
+    if (!points_figures(points, id, &figures)) {
+        return false;
+    }
+    clusters = clusters_for(size, figures.cluster_bits);
     while (points_next_changed(points, id, 0, run.first + run.count, clusters,
                                &run)) {
-        is_new |= mark_run(map, run, now_us);
+        uint64_t end = (run.first + run.count) << figures.cluster_bits;
+
+        is_new |= mark_bytes(map, run.first << figures.cluster_bits,
+                             end < size ? end : size, now_us);
     }
     return is_new;
 }

@@ -538,6 +538,7 @@ points_figures(Points *points, uint64_t id, struct PointFigures *figures)
             .size_bytes = point->size_bytes,
             .kept_clusters = bitmap_count(point->kept),
             .unsure_clusters = bitmap_count(point->unsure),
+            .cluster_bits = bitmap_cluster_bits(point->kept),
             .is_live = point->is_live,
         };
     }

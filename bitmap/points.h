@@ -103,6 +103,7 @@ struct PointFigures {
     uint64_t size_bytes;    /* of the disk, then */
     uint64_t kept_clusters; /* those of zeroes, too */
     uint64_t unsure_clusters;
+    unsigned cluster_bits;
     bool is_live;
 };
 /* False: there is none. */

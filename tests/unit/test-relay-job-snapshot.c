@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bitmap/point-marks.h"
 #include "tests/lib/seed.h"
 #include "tests/lib/test.h"
 
@@ -26,17 +27,22 @@ static struct {
 } snap;
 
 static void
-take_snapshot(void)
+begin_points(void)
 {
     g_autofree char *path = g_build_filename(rig.dir, "data", NULL);
 
     snap.points = points_new();
     snap.raw_fd = open(rig.disks[0].raw, O_RDWR | O_CLOEXEC);
     snap.data_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+}
+
+/* Nobody writes. */
+static void
+take_snapshot(void)
+{
     snap.point = point_new(ID, DISK_BYTES, CLUSTER_BITS, -1, snap.data_fd);
     points_add(snap.points, snap.point);
     snap.then = job_image(rig.disks[0].raw);
-    atomic_store(&snap.is_over, false);
 }
 
 static void
@@ -105,6 +111,20 @@ guest_thread(gpointer unused)
     return NULL;
 }
 
+static GThread *
+begin_guest(void)
+{
+    atomic_store(&snap.is_over, false);
+    return g_thread_new("guest", guest_thread, NULL);
+}
+
+static void
+end_guest(GThread *guest)
+{
+    atomic_store(&snap.is_over, true);
+    (void)g_thread_join(guest);
+}
+
 static void
 new_snapshot_job(unsigned cluster_bits)
 {
@@ -161,12 +181,10 @@ bring_snapshot(unsigned cluster_bits)
     new_snapshot_job(cluster_bits);
     mark_most(left_out);
     await(is_online);
-    guest = g_thread_new("guest", guest_thread, NULL);
+    guest = begin_guest();
     allow();
     await(job_is_copied);
-    atomic_store(&snap.is_over, true);
-    (void)g_thread_join(guest);
-    atomic_store(&snap.is_over, false);
+    end_guest(guest);
     assert_int_equal(job_figures().lost_snapshot, 0);
     job_end();
     job_forget();
@@ -185,6 +203,7 @@ test_snapshot_is_read_in_the_jobs_own_clusters(void **state)
     (void)state;
     rig_start(1, NULL);
     for (unsigned i = 0; i < 8; i++) {
+        begin_points();
         take_snapshot();
         bring_snapshot(12 + i % 4 * 3);
         drop_snapshot();
@@ -209,6 +228,7 @@ test_snapshot_waits_for_writes_in_flight(void **state)
 
     (void)state;
     rig_start(1, NULL);
+    begin_points();
     take_snapshot();
     assert_int_equal(disk_map_begin(rig.disks[0].map, &writer, rig_now_us()),
                      DISK_MAP_BEGUN);
@@ -241,6 +261,7 @@ test_snapshot_stays_what_it_is(void **state)
 
     (void)state;
     rig_start(1, NULL);
+    begin_points();
     take_snapshot();
     new_snapshot_job(16);
     for (unsigned i = 0; i < 3; i++) {
@@ -259,6 +280,90 @@ test_snapshot_stays_what_it_is(void **state)
     drop_snapshot();
 }
 
+/*
+ * A mirror: what is brought is the present, and in the end an instant of it.
+ */
+static uint64_t goal;
+
+static bool
+is_settled(void)
+{
+    return disk_map_settled_seq(job.map) >= goal;
+}
+
+static bool
+is_begun(void)
+{
+    return job_figures().core.sent_bytes > 0;
+}
+
+static bool
+is_cut(void)
+{
+    return job_figures().core.is_cut;
+}
+
+static void
+complete(void)
+{
+    DiskMap *map = job.map;
+    GThread *guest;
+
+    relay_set_cut(rig.relay, NAME, TRUE);
+    await(is_cut);
+    (void)point_marks_before(snap.points, ID, map, rig_now_us());
+    guest = begin_guest(); /* before, it would mark all of that by itself */
+    goal = disk_map_seal(map);
+    assert_true(goal > 0);
+    point_marks_after(snap.points, ID, map, rig_now_us());
+    relay_allow(rig.relay, NAME, goal, ID);
+    await(is_settled);
+    end_guest(guest);
+}
+
+static void
+mirror(unsigned cluster_bits)
+{
+    DiskMapRecorder recorder = {0};
+    Seed seed = {rig_seed + 1};
+    GThread *guest;
+
+    job_blank_target();
+    begin_points();
+    job_new(cluster_bits, rig.disks[1].target);
+    job.config.points = snap.points;
+    recorder.job = job.map;
+    disk_map_attach(rig.disks[0].map, &recorder);
+    job_mark(0, DISK_BYTES);
+    guest = begin_guest();
+    job_add();
+    await(is_begun);
+    end_guest(guest);
+    take_snapshot();
+    for (unsigned n = 0; n < 30; n++) {
+        write_some(&seed);
+    }
+    relay_hurry(rig.relay);
+    await(job_is_copied); /* what was overwritten since, too */
+    complete();
+    assert_int_equal(job_figures().lost_snapshot, 0);
+    job_end();
+    disk_map_detach(rig.disks[0].map, &recorder);
+    job_forget();
+    job_assert_target(snap.then, 0, DISK_BYTES);
+    drop_snapshot();
+}
+
+static void
+test_mirror_ends_at_an_instant(void **state)
+{
+    (void)state;
+    rig_start(1, NULL);
+    for (unsigned bits = 12; bits <= 21; bits += 3) {
+        mirror(bits);
+    }
+}
+
 #define TEST(NAME) \
     cmocka_unit_test_setup_teardown(NAME, job_setup, job_teardown)
 
@@ -269,6 +374,7 @@ main(int argc, char **argv)
         TEST(test_snapshot_is_read_in_the_jobs_own_clusters),
         TEST(test_snapshot_waits_for_writes_in_flight),
         TEST(test_snapshot_stays_what_it_is),
+        TEST(test_mirror_ends_at_an_instant),
     };
 
     rig_seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 1;
