@@ -151,7 +151,7 @@ detach_fs() {
 # file system is there as the cut left it, its journal replayed.
 cut_power() {
     if [ "$fs_type" = btrfs ]; then
-        kill -STOP "$(daemon_pid)"
+        "$(tool power-cut)" --stop "$(daemon_pid)"
         cp --reflink=always "$fs_image" "$fs_image.cut"
     else
         "$(tool power-cut)" "$FS" "$(daemon_pid)"

@@ -44,7 +44,7 @@ assert_same "$MNT/vda.raw" "$(uri far)"
 # Requests that were taken and never answered are what it is about: the
 # daemon stops with some in its hands, and is killed before it goes on.
 dd if=/dev/urandom of="$T/data" bs=1M count=4 status=none
-kill -STOP "$(daemon_pid)"
+"$(tool power-cut)" --stop "$(daemon_pid)"
 dd if="$T/data" of="$MNT/vda.raw" bs=1M seek=7 conv=notrunc,fsync \
     oflag=direct status=none &
 writer=$!
@@ -79,7 +79,7 @@ daemon=$!
 await 10 status_is .takeover resend
 mkdir "$T/elsewhere"
 pid=$(holder_pid)
-kill -STOP "$pid"
+"$(tool power-cut)" --stop "$pid"
 kill_daemon_only
 refused 3 "$WEIR" remove "$STORE" --discard
 refused 3 "$WEIR" remove "$STORE/vda" --discard
@@ -133,7 +133,7 @@ umount_store
 
 # A kernel that cannot send again: errors for what was taken, and a new mount.
 kill_with_one_taken() {
-    kill -STOP "$(daemon_pid)"
+    "$(tool power-cut)" --stop "$(daemon_pid)"
     head -c 1M "$MNT/vda.raw" >/dev/null 2>"$T/err" &
     reader=$!
     kill_daemon_only

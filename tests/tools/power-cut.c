@@ -3,15 +3,17 @@
  * power-cut.c - takes the power from one file system, and from its user
  *
  *   power-cut MOUNTPOINT [PID]
+ *   power-cut --stop PID
  *
  * From the moment of the ioctl no block of it reaches its device any more,
  * not even the log's: what was fsynced is there after the next mount, the
  * rest is as far as it came. ext4 and xfs have it, btrfs does not (exit 1).
  *
  * PID is stopped just before, and stays so: a machine without power answers
- * nobody. It matters, because a file system that goes down may tell that an
+ * nobody. All its threads are, when this goes on; on a busy machine some answer
+ * for a while after the signal. It matters, because a file system that goes down may tell that an
  * fdatasync under way has succeeded (xfs: the inode is unpinned by the log's
- * abort, which looks like a log that is written).
+ * abort, which looks like a log that is written). --stop does this and no more.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -88,8 +90,11 @@ main(int argc, char **argv)
     int fd, error;
 
     if (argc < 2 || argc > 3) {
-        fprintf(stderr, "usage: power-cut MOUNTPOINT [PID]\n");
+        fprintf(stderr, "usage: power-cut MOUNTPOINT [PID], or --stop PID\n");
         return 2;
+    }
+    if (argc == 3 && strcmp(argv[1], "--stop") == 0) {
+        return stop(argv[2]) ? 1 : 0;
     }
     fd = open(argv[1], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     error = fd < 0 ? -errno : argc > 2 ? stop(argv[2]) : 0;
