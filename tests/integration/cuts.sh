@@ -181,17 +181,25 @@ both_are_equal
 #
 # No room for old content: no whole cut until the load is over
 #
-set_rate 16M
+set_rate 4M
 "$WEIR" set "$STORE" buffer-size=1M
 start_writer
-await 15 status_is .state degraded
-cut=$(status .consistent.cut)
-degraded=$(status .cuts.degraded)
-await 20 status_says ".cuts.degraded > $degraded"
-status_says ".consistent.cut == $cut and .state == \"degraded\"" ||
-    fail "advanced while degraded: $(status '[.state, .consistent] | tojson')"
+await 30 status_is .state degraded
+# With a guest that is held up by the machine some cut may be whole: once more.
+for try in 1 2 3 4; do
+    read -r cut whole degraded < <(status \
+        '"\(.consistent.cut) \(.cuts.whole) \(.cuts.degraded)"')
+    await 60 status_says ".cuts.degraded > $degraded"
+    status '"\(.consistent.cut) \(.cuts.whole) \(.state)"' >"$T/degraded"
+    read -r now_cut now_whole state <"$T/degraded"
+    [ "$now_whole" -eq "$whole" ] || continue
+    [ "$now_cut $state" = "$cut degraded" ] ||
+        fail "advanced from $cut while degraded: $(cat "$T/degraded")"
+    break
+done
+[ "$now_whole" -eq "$whole" ] || fail "cuts are whole, $try times of $try"
 stop_writer
-await 20 status_says \
+await 60 status_says \
     ".consistent.cut > $cut and .consistent.in_place and .state == \"idle\""
 both_are_equal
 "$WEIR" set "$STORE" buffer-size=0
