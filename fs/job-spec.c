@@ -34,7 +34,7 @@
 #define GRAIN_LEAST 512
 #define GRAIN_MOST  (64 << 20)
 
-static const struct ArgumentRule backup_rules[] = {
+const struct ArgumentRule job_backup_rules[] = {
     {"device", ARGUMENT_STRING, true},
     {"target", ARGUMENT_STRING, true},
     {"sync", ARGUMENT_STRING, true},
@@ -61,7 +61,7 @@ static const struct ArgumentRule backup_rules[] = {
     {NULL, 0, false},
 };
 
-static const struct ArgumentRule mirror_rules[] = {
+const struct ArgumentRule job_mirror_rules[] = {
     {"device", ARGUMENT_STRING, true},
     {"target", ARGUMENT_STRING, true},
     {"sync", ARGUMENT_STRING, true},
@@ -84,12 +84,6 @@ static const struct ArgumentRule mirror_rules[] = {
     {"exact-size", ARGUMENT_BOOL, false},
     {NULL, 0, false},
 };
-
-const struct ArgumentRule *
-job_spec_rules(enum JobKind kind)
-{
-    return kind == JOB_BACKUP ? backup_rules : mirror_rules;
-}
 
 #define REFUSE(...) \
     (g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE, __VA_ARGS__), FALSE)
@@ -446,7 +440,9 @@ job_spec_parse(Store *store, enum JobKind kind, JsonObject *arguments,
                JobSpec *spec, GError **error)
 {
     *spec = (JobSpec){.kind = kind};
-    if (arguments_check(arguments, job_spec_rules(kind), error) &&
+    if (arguments_check(
+            arguments, kind == JOB_BACKUP ? job_backup_rules : job_mirror_rules,
+            error) &&
         parse_all(store, arguments, spec, error)) {
         return TRUE;
     }

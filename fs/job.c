@@ -244,5 +244,6 @@ job_spec_clear(JobSpec *spec)
     g_free(spec->id);
     g_free(spec->target);
     g_free(spec->bitmap);
+    job_gap_free(spec->gap);
     *spec = (JobSpec){0};
 }

@@ -19,6 +19,7 @@
 
 #include "arguments.h"
 #include "bitmap/named.h"
+#include "job-gap.h"
 #include "store.h"
 
 #include <json-glib/json-glib.h>
@@ -84,6 +85,7 @@ typedef struct JobSpec {
     enum TargetAccept accept; /* what a target that holds data is to us; default
                                  for full and top: refused, for the others it is
                                  meant to: OVERWRITE */
+    JobGap *gap; /* of a transaction, with a bitmap; NULL: none */
 } JobSpec;
 void job_spec_clear(JobSpec *spec);
 
@@ -91,8 +93,7 @@ void job_spec_clear(JobSpec *spec);
  * the order is sound, but for what only trying says. Nothing was changed. */
 gboolean job_spec_parse(Store *store, enum JobKind kind, JsonObject *arguments,
                         JobSpec *spec, GError **error);
-/* What there is of arguments. */
-const struct ArgumentRule *job_spec_rules(enum JobKind kind);
+extern const struct ArgumentRule job_backup_rules[], job_mirror_rules[];
 
 /* job.c: the tables */
 const char *job_status_name(enum JobStatus status);

@@ -267,6 +267,7 @@ job_map_fill(Job *job)
     case JOB_BITMAP:
     case JOB_DIFFERENTIAL:
         named_merge_into(job->frozen, job->map, now_us);
+        job_gap_merge(job->record.spec.gap, job->map, now_us);
         break;
     }
     return true;
