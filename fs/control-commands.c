@@ -12,13 +12,16 @@
  *   weir-resize  disk, size-bytes             {}: grow
  *   weir-upgrade                              {}: begun; another daemon follows
  *   weir-snapshot-...                         see control-snapshots.c
+ *   weir-bitmap-...                           see control-bitmaps.c, -import.c
+ *   QEMU's                                    see control-jobs.c, -query.c,
+ *                                             -schema.c, -transaction.c
  *
  * Each runs on the main thread and is answered at once; only a drain that
  * waits and a verification keep their calls. A setting is first checked and
  * kept by the store, then handed to the relay: what is in weir.conf is what is
  * in force.
  */
-#include "daemon-private.h"
+#include "control-commands.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +33,27 @@ answer_empty(ControlCall *call)
     control_call_return_object(call, json_object_new());
 }
 
-static void
-answer_error(ControlCall *call, GError *error)
+void
+control_answer_error(ControlCall *call, GError *error)
 {
-    control_call_error(call, host_exit_code(error), error->message);
+    enum ControlClass class = error->domain != DEVICE_ERROR ? CONTROL_GENERIC
+                              : error->code == DEVICE_ERROR_NOT_FOUND
+                                  ? CONTROL_DEVICE_NOT_FOUND
+                                  : CONTROL_DEVICE_NOT_ACTIVE;
+
+    control_call_error_class(call, class, host_exit_code(error),
+                             error->message);
     g_error_free(error);
+}
+
+void
+control_answer(ControlCall *call, gboolean ok, GError *error)
+{
+    if (ok) {
+        answer_empty(call);
+    } else {
+        control_answer_error(call, error);
+    }
 }
 
 const char *
@@ -277,7 +296,7 @@ run_set(ControlCall *call, JsonObject *arguments, gpointer user)
             json_object_get_member(json_node_get_object(settings), l->data);
 
         if (!set_one(daemon, disk, l->data, value, &error)) {
-            answer_error(call, error);
+            control_answer_error(call, error);
             return;
         }
     }
@@ -346,44 +365,49 @@ is_resizable(ControlCall *call, Daemon *daemon, const Disk *disk)
     return job == NULL;
 }
 
-static void
-run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
+void
+control_resize(ControlCall *call, Daemon *daemon, Disk *disk,
+               uint64_t size_bytes)
 {
-    Daemon *daemon = user;
-    const char *name = daemon_text_argument(arguments, "disk");
-    gint64 size =
-        json_object_get_int_member_with_default(arguments, "size-bytes", 0);
-    struct Growth growth = {.store = daemon->store,
-                            .size_bytes = (uint64_t)size};
+    struct Growth growth = {
+        .store = daemon->store, .disk = disk, .size_bytes = size_bytes};
     g_autofree char *flaw = NULL;
 
-    growth.disk = name != NULL ? store_disk(daemon->store, name) : NULL;
-    if (growth.disk == NULL || size <= 0) {
-        control_call_error(call, growth.disk == NULL ? 1 : 2,
-                           growth.disk == NULL
-                               ? "the store has no disk of that name"
-                               : "wants size-bytes");
+    if (!is_resizable(call, daemon, disk)) {
         return;
     }
-    if (!is_resizable(call, daemon, growth.disk)) {
-        return;
-    }
-    flaw = target_flaw(daemon, growth.disk, growth.size_bytes);
+    flaw = target_flaw(daemon, disk, size_bytes);
     if (flaw != NULL) {
         control_call_error(call, EXIT_TARGET, flaw);
         return;
     }
     if (daemon->face != NULL) {
-        face_quiesce(daemon->face, growth.disk, grow_cb, &growth);
+        face_quiesce(daemon->face, disk, grow_cb, &growth);
     } else {
         grow_cb(&growth);
     }
     if (growth.error != NULL) {
-        answer_error(call, growth.error);
+        control_answer_error(call, growth.error);
         return;
     }
     relay_wake(daemon->relay);
     answer_empty(call);
+}
+
+static void
+run_resize(ControlCall *call, JsonObject *arguments, gpointer user)
+{
+    Daemon *daemon = user;
+    Disk *disk = store_disk(daemon->store, argument_string(arguments, "disk"));
+    uint64_t size = argument_size(arguments, "size-bytes");
+
+    if (disk == NULL || size == 0) {
+        control_call_error(call, disk == NULL ? 1 : 2,
+                           disk == NULL ? "the store has no disk of that name"
+                                        : "wants size-bytes");
+        return;
+    }
+    control_resize(call, daemon, disk, size);
 }
 
 static void
@@ -451,5 +475,11 @@ static const struct ControlCommand own_commands[] = {
 
 const struct ControlCommand *const daemon_commands[] = {
     own_commands,
+    control_bitmap_commands,
+    control_import_commands,
+    control_job_commands,
+    control_query_commands,
+    control_schema_commands,
+    control_transaction_commands,
     NULL,
 };

@@ -48,6 +48,7 @@ struct Daemon {
     bool has_state;
     gint64 notified_us;
 
+    struct Transaction *transaction; /* under way; NULL: none */
     GPtrArray *tickets; /* drains and verifications that are waited for */
     bool is_paused;     /* the user said so */
     bool is_stopping;
@@ -87,6 +88,8 @@ void daemon_dirtied(void *user);
 /* ticket.c: the first member of what is waited for, from g_new0() */
 struct Ticket {
     void (*look)(Ticket *ticket); /* ends it, if it is over */
+    void (*forget)(
+        Ticket *ticket); /* before it is freed; NULL: nothing to do */
     Daemon *daemon;
     ControlCall *call; /* NULL: the daemon exists for this only */
 };

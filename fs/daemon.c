@@ -34,8 +34,7 @@
  * Without a mount point the same thing drains a store at rest: no mount, no
  * face, and the end is that what was dirty at the start is settled.
  */
-#include "daemon-private.h"
-
+#include "control-commands.h"
 #include "notify.h"
 
 #include <errno.h>
@@ -482,6 +481,7 @@ daemon_unwind(Daemon *daemon, bool was_up, GError **error)
     daemon_jobs_stop(daemon);
     g_clear_pointer(&daemon->snapshots, snapshots_free);
     g_clear_pointer(&daemon->cuts, cuts_free);
+    control_transaction_stop(daemon);
     if (was_up) {
         daemon_news_take(daemon);
         wind_down(daemon);

@@ -18,6 +18,9 @@
 static void
 ticket_free(Ticket *ticket)
 {
+    if (ticket->forget != NULL) {
+        ticket->forget(ticket);
+    }
     g_ptr_array_remove_fast(ticket->daemon->tickets, ticket);
     g_free(ticket);
 }
