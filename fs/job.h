@@ -85,7 +85,7 @@ typedef struct JobSpec {
     enum TargetAccept accept; /* what a target that holds data is to us; default
                                  for full and top: refused, for the others it is
                                  meant to: OVERWRITE */
-    JobGap *gap; /* of a transaction, with a bitmap; NULL: none */
+    JobGap *gap;              /* of a transaction, with a bitmap; NULL: none */
 } JobSpec;
 void job_spec_clear(JobSpec *spec);
 
