@@ -259,12 +259,19 @@ name_cb(void *user, const char *name)
     return 0;
 }
 
+static gint
+compare_cb(gconstpointer a, gconstpointer b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 static gboolean
 fail_unlisted(const struct Import *import, GError **error)
 {
     g_autoptr(GString) names = g_string_new(NULL);
     guint n = import->names->len;
 
+    g_ptr_array_sort(import->names, compare_cb);
     for (guint i = 0; i < MIN(n, NAMES_SHOWN); i++) {
         g_autofree char *name = g_strescape(import->names->pdata[i], NULL);
 
