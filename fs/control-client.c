@@ -3,8 +3,8 @@
  * control-client.c - the control socket's calling end, for the command line
  *
  * Blocking, one call at a time: send a line, read lines until the answer with
- * our id is there. Events that arrive meanwhile are passed over: whoever runs
- * a command wants its answer.
+ * our id is there. Events that arrive meanwhile are passed over, unless somebody
+ * asked for them: whoever runs a command wants its answer.
  *
  * A command line must never hang on a daemon that is stopped in a debugger or
  * swapped out for good, so each wait has an end. Only a call that is answered
@@ -26,6 +26,8 @@ struct ControlClient {
     int fd;
     gint64 id; /* of the last call */
     GString *in;
+    void (*on_event)(gpointer user, const char *event, JsonObject *data);
+    gpointer user;
 };
 
 static gboolean
@@ -132,6 +134,29 @@ client_refused(JsonObject *answer, GError **error)
                                                    "refused without a reason"));
 }
 
+void
+control_client_on_event(ControlClient *client,
+                        void (*on_event)(gpointer user, const char *event,
+                                         JsonObject *data),
+                        gpointer user)
+{
+    client->on_event = on_event;
+    client->user = user;
+}
+
+static void
+tell_event(ControlClient *client, JsonObject *answer)
+{
+    const char *event =
+        json_object_get_string_member_with_default(answer, "event", NULL);
+    JsonNode *data = json_object_get_member(answer, "data");
+
+    if (event != NULL && data != NULL && JSON_NODE_HOLDS_OBJECT(data) &&
+        client->on_event != NULL) {
+        client->on_event(client->user, event, json_node_get_object(data));
+    }
+}
+
 enum ControlGot
 control_client_receive(ControlClient *client, int timeout_ms, JsonNode **reply,
                        GError **error)
@@ -147,6 +172,7 @@ control_client_receive(ControlClient *client, int timeout_ms, JsonNode **reply,
         }
         if (json_object_get_int_member_with_default(answer, "id", -1) !=
             client->id) {
+            tell_event(client, answer);
             continue;
         }
         if (json_object_has_member(answer, "error")) {

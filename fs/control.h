@@ -89,6 +89,13 @@ gboolean control_client_is_own(ControlClient *client);
 JsonNode *control_client_call(ControlClient *client, const char *command,
                               JsonObject *arguments, GError **error);
 
+/* Called for each event that comes while an answer is waited for; NULL: none is
+ * wanted, as at the beginning. */
+void control_client_on_event(ControlClient *client,
+                             void (*on_event)(gpointer user, const char *event,
+                                              JsonObject *data),
+                             gpointer user);
+
 /* The two halves of a call, for one that is answered late. send() takes
  * @arguments (may be NULL). */
 gboolean control_client_send(ControlClient *client, const char *command,
