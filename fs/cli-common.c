@@ -114,6 +114,45 @@ cli_store_path(const char *address)
     return path;
 }
 
+char *
+cli_split_address(const char *address, char **disk)
+{
+    g_autofree char *whole = cli_store_path(address);
+    g_autofree char *conf = g_build_filename(whole, "weir.conf", NULL);
+    g_autofree char *dir = g_path_get_dirname(whole);
+    g_autofree char *store = cli_store_path(dir);
+    g_autofree char *above = g_build_filename(store, "weir.conf", NULL);
+    bool is_in_mount = strcmp(dir, store) != 0; /* which is not looked into */
+
+    *disk = NULL;
+    if (is_in_mount || (!g_file_test(conf, G_FILE_TEST_EXISTS) &&
+                        g_file_test(above, G_FILE_TEST_EXISTS))) {
+        *disk = g_path_get_basename(whole);
+        return g_steal_pointer(&store);
+    }
+    return g_steal_pointer(&whole);
+}
+
+char *
+cli_split_disk(const char *address, char **disk, GError **error)
+{
+    g_autofree char *store = cli_split_address(address, disk);
+    g_autofree char *conf = g_build_filename(store, "weir.conf", NULL);
+    g_autofree char *whole = NULL;
+
+    if (*disk == NULL && g_file_test(conf, G_FILE_TEST_EXISTS)) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
+                    "%s: wants STORE/DISK, as in %s/vda", address, address);
+        return NULL;
+    }
+    if (*disk == NULL) { /* neither is one: what was meant is still clear */
+        whole = g_steal_pointer(&store);
+        *disk = g_path_get_basename(whole);
+        return g_path_get_dirname(whole);
+    }
+    return g_steal_pointer(&store);
+}
+
 /* One try. @is_gap: nobody is there, or somebody who is just ending. */
 static ControlClient *
 try_connect(const char *path, bool *is_gap)

@@ -51,7 +51,7 @@ cli_help_group(const struct CliCommand *group)
     printf("Usage: weir %s COMMAND ...\n\n%s\n\nCommands:\n", group->name,
            group->summary);
     for (const struct CliCommand *c = group->subs; c->name != NULL; c++) {
-        printf("  %-8s  %s\n", cli_last_word(c), c->summary);
+        printf("  %-9s  %s\n", cli_last_word(c), c->summary);
     }
     printf("\n`weir %s COMMAND --help` has the options, exit codes and an "
            "example of each.\n",

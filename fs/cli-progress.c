@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define INTERVAL_S 60
+#define BAR        38 /* columns */
 
 struct CliProgress {
     bool is_tty;
@@ -51,14 +52,21 @@ columns(void)
 }
 
 void
-cli_progress_show(CliProgress *progress, JsonObject *status)
+cli_progress_break(CliProgress *progress)
+{
+    if (progress->is_drawn) {
+        fprintf(stderr, "\r\033[K");
+    }
+    progress->is_drawn = false;
+}
+
+void
+cli_progress_say(CliProgress *progress, const char *bar, const char *line)
 {
     gint64 now = g_get_monotonic_time();
-    g_autofree char *line = status_drain_line(status);
 
     if (progress->is_tty) {
-        g_autofree char *bar = status_bar(status, 38);
-        unsigned room = columns() - 41;
+        unsigned room = columns() - BAR - 3;
 
         fprintf(stderr, "\r%s  %.*s\033[K", bar, (int)room, line);
         fflush(stderr);
@@ -66,16 +74,24 @@ cli_progress_show(CliProgress *progress, JsonObject *status)
     }
     if (cli_was_asked() || (!progress->is_tty &&
                             now - progress->said_us >= progress->interval_us)) {
-        fprintf(stderr, "%s%s\n", progress->is_drawn ? "\r\033[K" : "", line);
+        cli_progress_break(progress);
+        fprintf(stderr, "%s\n", line);
         progress->said_us = now;
     }
 }
 
 void
+cli_progress_show(CliProgress *progress, JsonObject *status)
+{
+    g_autofree char *line = status_drain_line(status);
+    g_autofree char *bar = status_bar(status, BAR);
+
+    cli_progress_say(progress, bar, line);
+}
+
+void
 cli_progress_free(CliProgress *progress)
 {
-    if (progress->is_drawn) {
-        fprintf(stderr, "\r\033[K");
-    }
+    cli_progress_break(progress);
     g_free(progress);
 }

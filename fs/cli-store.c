@@ -163,29 +163,11 @@ set_at_rest(const char *path, const char *name, JsonObject *settings,
     return ok;
 }
 
-/* STORE, where it is mounted, or STORE/vda. */
-static char *
-split_set_address(const char *address, char **disk)
-{
-    g_autofree char *whole = cli_store_path(address);
-    g_autofree char *conf = g_build_filename(whole, "weir.conf", NULL);
-    g_autofree char *dir = g_path_get_dirname(whole);
-    g_autofree char *above = g_build_filename(dir, "weir.conf", NULL);
-
-    *disk = NULL;
-    if (!g_file_test(conf, G_FILE_TEST_EXISTS) &&
-        g_file_test(above, G_FILE_TEST_EXISTS)) {
-        *disk = g_path_get_basename(whole);
-        return g_steal_pointer(&dir);
-    }
-    return g_steal_pointer(&whole);
-}
-
 static int
 run_set(int argc, char **argv)
 {
     g_autofree char *disk = NULL;
-    g_autofree char *store = split_set_address(argv[0], &disk);
+    g_autofree char *store = cli_split_address(argv[0], &disk);
     g_autoptr(ControlClient) client = NULL;
     g_autoptr(JsonObject) settings = NULL;
     const char *flaw = NULL;

@@ -22,9 +22,10 @@
 #include <string.h>
 
 static const struct CliCommand *const groups[] = {
-    cli_store_commands, cli_mount_commands,    cli_status_commands,
-    cli_drain_commands, cli_verify_commands,   cli_upgrade_commands,
-    cli_snapshot_group, cli_rollback_commands,
+    cli_store_commands,  cli_mount_commands,    cli_status_commands,
+    cli_drain_commands,  cli_verify_commands,   cli_upgrade_commands,
+    cli_snapshot_group,  cli_rollback_commands, cli_bitmap_group,
+    cli_backup_commands, cli_job_group,
 };
 
 const struct CliCommand *

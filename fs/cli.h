@@ -57,6 +57,9 @@ extern const struct CliCommand cli_verify_commands[];   /* cli-verify.c */
 extern const struct CliCommand cli_upgrade_commands[];  /* cli-upgrade.c */
 extern const struct CliCommand cli_snapshot_group[];    /* cli-snapshot.c */
 extern const struct CliCommand cli_rollback_commands[]; /* cli-rollback.c */
+extern const struct CliCommand cli_bitmap_group[];      /* cli-bitmap.c */
+extern const struct CliCommand cli_backup_commands[];   /* cli-backup.c */
+extern const struct CliCommand cli_job_group[];         /* cli-job.c */
 
 /* cli-help.c */
 void cli_help_all(void);
@@ -77,6 +80,10 @@ bool cli_parse_duration(const char *text, gint64 *us);
 
 /* STORE, or where it is mounted: the store's absolute path. */
 char *cli_store_path(const char *address);
+/* The same, of STORE/vda or MNT/vda too: then *@disk is its name, else NULL. */
+char *cli_split_address(const char *address, char **disk);
+/* ... where a disk is wanted; whether there is such a store is not looked at. */
+char *cli_split_disk(const char *address, char **disk, GError **error);
 /* A connection to the daemon of @store, or to the one that is just about to
  * follow it; NULL: none is at work. */
 ControlClient *cli_connect(const char *store);
@@ -99,6 +106,10 @@ bool cli_was_asked(void); /* SIGUSR1, since the last question */
 typedef struct CliProgress CliProgress;
 CliProgress *cli_progress_new(void);
 void cli_progress_show(CliProgress *progress, JsonObject *status);
+/* The same of something else: a bar of 38 columns, and words. */
+void cli_progress_say(CliProgress *progress, const char *bar, const char *line);
+void
+cli_progress_break(CliProgress *progress);     /* something else is said next */
 void cli_progress_free(CliProgress *progress); /* ends the line */
 
 /* weir drain --wait against a daemon, also for umount --drain. */

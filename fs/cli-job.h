@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cli-job.h - jobs, as the command line sees them
+ *
+ * Purpose: what the commands about jobs share: finding them, following one until
+ *          it is over, and saying how it ended.
+ * Threads: main.
+ * Shapes:  a job is an object with the members of query-block-jobs, those of
+ *          query-jobs that it lacks, and those of status.json's jobs[].
+ * Errors:  see cli.h.
+ */
+#pragma once
+
+#include "cli.h"
+
+/* The daemon of @store; NULL, and it is said on behalf of @command: none is. */
+ControlClient *cli_job_connect(const char *command, const char *store);
+/* All of them, oldest first; NULL: @error. */
+JsonArray *cli_jobs(ControlClient *client, GError **error);
+/* NULL and no error: there is none of that name. */
+JsonObject *cli_job_get(ControlClient *client, const char *id, GError **error);
+/* A verb of QMP's; @arguments is taken. */
+gboolean cli_job_call(ControlClient *client, const char *command,
+                      JsonObject *arguments, GError **error);
+gboolean cli_job_verb(ControlClient *client, const char *command,
+                      const char *id, GError **error);
+
+/* When is it enough? */
+enum CliJobUntil {
+    CLI_JOB_READY,    /* a mirror's target is like the disk, or it is over */
+    CLI_JOB_COMPLETE, /* ... then it is completed, and is over */
+    CLI_JOB_OVER,
+};
+/* Progress meanwhile; at the end one line, and a job that is over is dismissed.
+ * The exit code. */
+int cli_job_wait(const char *command, const char *store, const char *id,
+                 enum CliJobUntil until);
+
+/* cli-job-text.c: the words */
+/* "running, 1.2 of 3 GiB, ~2 min at 10 MiB/s". */
+char *cli_job_line(JsonObject *job);
+/* "[####------]  40.0%" */
+char *cli_job_bar(JsonObject *job, unsigned columns);
+void cli_job_table(JsonArray *jobs);
+bool cli_job_is(JsonObject *job, const char *status);
