@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# A job with a target that is dead, hung or slow: the guest's writes are what they
+# are without it, everything answers, a cancel takes less than a second, and
+# neither the relay of the disk nor another job waits for it.
+. "$(dirname "$0")/functions.sh"
+requires root fuse weir nbdkit qemu-img qemu-io fio jq python3
+new_dir
+. "$tests_dir/integration/jobs-rig.sh"
+
+runs=3
+is_long && runs=15
+
+# p99 of a second of the guest's writes, in microseconds.
+latency() {
+    fio --name=guest --filename="$MNT/vda.raw" --rw=randwrite --bs=4k \
+        --ioengine=libaio --iodepth=4 --direct=1 --size=64M --time_based \
+        --runtime=1 --output-format=json >"$T/fio.json" 2>"$T/fio.log" ||
+        fail "the guest has seen an error: $(tail -n 1 "$T/fio.log")"
+    jq '.jobs[0] | if .error != 0 then error("error") else
+        .write.clat_ns.percentile["99.000000"] / 1000 | floor end' "$T/fio.json"
+}
+
+median() { # FILE
+    sort -n "$1" | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'
+}
+
+begin_job() { # backup|mirror STATE
+    forget_events
+    "$1" j "$(uri $2)" full
+    [ "$2" != gone ] || { await_job j running && kill_server gone; }
+    [ "$2" != hung ] || { await_job j running && nbdkit_pause "$T/pause" p; }
+}
+
+end_job() { # STATE
+    local began=${EPOCHREALTIME/./}
+    answers_within 1 "$tests_dir/tools/qmp" "$STORE/control.sock" job-cancel id=j
+    becomes_true 5 is_no_job j || fail "$1: cancelled, and is still there"
+    took=$(((${EPOCHREALTIME/./} - began) / 1000))
+    [ $took -lt 1000 ] || say "$1: gone $took ms after the cancel"
+    ended_as j cancelled
+    [ "$1" != hung ] || nbdkit_pause "$T/pause" r
+    [ "$1" != gone ] || restart_server gone
+}
+
+everything_answers() {
+    answers_within 1 "$WEIR" status "$STORE" --json
+    answers_within 1 "$WEIR" job list "$STORE"
+    answers_within 1 "$tests_dir/tools/qmp" "$STORE/control.sock" query-block-jobs
+    answers_within 1 cat "$MNT/.weir/status.json"
+    answers_within 1 ls -l "$MNT"
+    answers_within 1 dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=8 \
+        seek=77 conv=notrunc,fsync status=none
+}
+
+new_image relay other hung slow gone
+start_nbdkit relay file "$T/relay"
+new_job_store --target "$(uri relay)"
+fill_disk
+drain_store
+start_nbdkit hung --filter=pause file "$T/hung" pause-control="$T/pause"
+start_nbdkit slow --filter=rate file "$T/slow" rate=1M
+start_nbdkit gone file "$T/gone"
+
+for state in hung slow gone; do
+    for kind in backup mirror; do
+        rm -f "$T/with" "$T/without"
+        for ((run = 1; run <= runs; run++)); do
+            # What was copied by an earlier one is of no interest.
+            dd if=/dev/zero of="$T/$state" bs=1M count=64 status=none
+            fallocate -d "$T/$state"
+            begin_job $kind $state
+            latency >>"$T/with"
+            [ $run -ne 1 ] || everything_answers
+            [ $run -ne 1 ] || drain_store # the relay does not wait for it
+            end_job $state
+            latency >>"$T/without"
+        done
+        with=$(median "$T/with") without=$(median "$T/without")
+        say "$kind, target $state: p99 of 4K writes $with us, without $without us"
+        # No waiting for a target hides in that, and a loaded machine does.
+        [ "$with" -lt $((without * 4 + 20000)) ] ||
+            fail "$kind, target $state: the guest waits"
+    done
+done
+
+# Another job ends while one's target hangs, and so does the relay's drain.
+begin_job mirror hung
+fill_disk 8
+forget_events
+qmp blockdev-backup job-id=k device=vda target="$T/other" sync=full
+await_job k none
+ended_as k completed
+drain_store
+assert_same "$MNT/vda.raw" "$T/other"
+assert_same "$MNT/vda.raw" "$T/relay"
+job_is j running || fail "the hung one: $(job_field .status j)"
+timed timeout 20 "$WEIR" umount "$MNT" || fail "umount: $(cat "$T/err")"
+[ "$took" -lt 3000 ] || fail "umount took $took ms with a job's target hung"
+mount_store
+everything_answers
+end_job hung
+umount_store
