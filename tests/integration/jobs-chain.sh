@@ -19,8 +19,8 @@ export_image() { # NAME [BACKING]
 }
 
 is_the_disk() { # IMAGE
-    qemu-img compare -q -f raw -F qcow2 "$MNT/vda.raw" "$T/$1" >"$T/compare" 2>&1 ||
-        fail "$1 is not the disk: $(cat "$T/compare")"
+    qemu-img compare -q -f raw -F qcow2 "$MNT/vda.raw" "$T/$1" \
+        >"$T/compare" 2>&1 || fail "$1 is not the disk: $(cat "$T/compare")"
 }
 
 # Scattered, and some of it gone or zero again.
@@ -55,11 +55,12 @@ below=full
 for round in 1 2 3; do
     guest_works $round
     export_image inc$round $below
-    "$WEIR" backup "$STORE/vda" --to "$(uri qemu)" --sync incremental --bitmap b \
-        --job-id inc$round --wait >>"$T/weir.log" || fail "incremental $round"
+    "$WEIR" backup "$STORE/vda" --to "$(uri qemu)" --sync incremental \
+        --bitmap b --job-id inc$round --wait >>"$T/weir.log" ||
+        fail "incremental $round"
     stop_server qemu
     is_the_disk inc$round
-    [ "$(bytes_of b)" -eq 0 ] || fail "b after incremental $round: $(bytes_of b)"
+    [ "$(bytes_of b)" -eq 0 ] || fail "after incremental $round: $(bytes_of b)"
     below=inc$round
 done
 
@@ -88,7 +89,7 @@ end_mirror() {
 
 guest_works 4
 mirror_into diff inc3 differential
-[ "$written" -eq "$wanted" ] || fail "sent $written bytes for $wanted dirty ones"
+[ "$written" -eq "$wanted" ] || fail "sent $written bytes, dirty were $wanted"
 say "a differential mirror sent $written bytes for $wanted that were dirty"
 end_mirror
 is_the_disk diff
@@ -96,7 +97,7 @@ is_the_disk diff
 
 guest_works 5
 mirror_into top inc3 incremental
-[ "$written" -eq "$wanted" ] || fail "sent $written bytes for $wanted dirty ones"
+[ "$written" -eq "$wanted" ] || fail "sent $written bytes, dirty were $wanted"
 say "an incremental mirror sent $written bytes for $wanted that were dirty"
 # While it is ready it follows.
 write_grains 0x77 333+3

@@ -6,7 +6,8 @@
 # flush, one that is killed and comes back, or does not. Numbers in brackets:
 # QEMU's tests of the same.
 . "$(dirname "$0")/functions.sh"
-requires root fuse loop weir nbdkit nbdfuse losetup mkfs.ext4 qemu-img qemu-io jq
+requires root fuse loop weir nbdkit nbdfuse losetup mkfs.ext4 qemu-img \
+    qemu-io jq
 new_dir
 . "$tests_dir/integration/jobs-rig.sh"
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# A job with a target that is dead, hung or slow: the guest's writes are what they
-# are without it, everything answers, a cancel takes less than a second, and
+# A job with a target that is dead, hung or slow: the guest's writes are what
+# they are without it, everything answers, a cancel takes less than a second, and
 # neither the relay of the disk nor another job waits for it.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit qemu-img qemu-io fio jq python3
 new_dir
 . "$tests_dir/integration/jobs-rig.sh"
 
+ask=("$tests_dir/tools/qmp" "$STORE/control.sock")
 runs=3
 is_long && runs=15
 
@@ -35,7 +36,7 @@ begin_job() { # backup|mirror STATE
 
 end_job() { # STATE
     local began=${EPOCHREALTIME/./}
-    answers_within 1 "$tests_dir/tools/qmp" "$STORE/control.sock" job-cancel id=j
+    answers_within 1 "${ask[@]}" job-cancel id=j
     becomes_true 5 is_no_job j || fail "$1: cancelled, and is still there"
     took=$(((${EPOCHREALTIME/./} - began) / 1000))
     [ $took -lt 1000 ] || say "$1: gone $took ms after the cancel"
@@ -47,7 +48,7 @@ end_job() { # STATE
 everything_answers() {
     answers_within 1 "$WEIR" status "$STORE" --json
     answers_within 1 "$WEIR" job list "$STORE"
-    answers_within 1 "$tests_dir/tools/qmp" "$STORE/control.sock" query-block-jobs
+    answers_within 1 "${ask[@]}" query-block-jobs
     answers_within 1 cat "$MNT/.weir/status.json"
     answers_within 1 ls -l "$MNT"
     answers_within 1 dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=8 \
@@ -78,7 +79,7 @@ for state in hung slow gone; do
             latency >>"$T/without"
         done
         with=$(median "$T/with") without=$(median "$T/without")
-        say "$kind, target $state: p99 of 4K writes $with us, without $without us"
+        say "$kind, target $state: p99 of writes $with us, without $without us"
         # No waiting for a target hides in that, and a loaded machine does.
         [ "$with" -lt $((without * 4 + 20000)) ] ||
             fail "$kind, target $state: the guest waits"

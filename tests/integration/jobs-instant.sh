@@ -27,7 +27,8 @@ overwrite() {
 has_old_patterns() { # IMAGE
     qemu-io -r -f raw -c 'read -P 0x5d 0 64k' \
         -c "read -P 0 $((m - 32768)) 32k" -c "read -P 0xd5 $m 64k" \
-        -c "read -P 0xdc $((32 * m)) 64k" -c "read -P 0 $((32 * m + grain)) 64k" \
+        -c "read -P 0xdc $((32 * m)) 64k" \
+        -c "read -P 0 $((32 * m + grain)) 64k" \
         -c "read -P 0 $((64 * m - 2 * grain)) 64k" \
         -c "read -P 0xcd $((64 * m - grain)) 64k" "$1" >"$T/io" 2>&1 &&
         ! grep -qi 'failed\|error' "$T/io"
@@ -47,12 +48,11 @@ await_job j running
 "$WEIR" snapshot create "$STORE" same >>"$T/weir.log"
 "$WEIR" snapshot list "$STORE" --json | jq -r '.snapshots[].name' >"$T/out"
 [ "$(cat "$T/out")" = same ] || fail "snapshots: $(paste -sd ' ' "$T/out")"
-[ "$(ls "$MNT/.snapshots")" != "" ] || fail 'no snapshot'
 ! ls "$MNT/.snapshots" | grep -qvE '^(same|latest|uploaded)$' ||
     fail "in the mount: $(ls "$MNT/.snapshots")"
 overwrite
 overwrite
-has_old_patterns "$MNT/.snapshots/same/vda.raw" || fail 'the snapshot is not old'
+has_old_patterns "$MNT/.snapshots/same/vda.raw" || fail 'the snapshot: not old'
 qmp block-job-set-speed device=j speed=0
 await_job j none
 ended_as j completed
@@ -97,7 +97,6 @@ ended_as j completed
 for at in 0 16 512 1023; do
     cmp -i $((at * grain)) -n $grain "$T/want" "$T/far" || fail "grain $at"
 done
-[ "$(du -k --apparent-size "$T/far" | cut -f 1)" = 65536 ] || fail 'another size'
 [ "$(du -k "$T/far" | cut -f 1)" -le 260 ] ||
     fail "$(du -k "$T/far" | cut -f 1) KiB for four grains"
 

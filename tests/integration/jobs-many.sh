@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Several jobs at once on one disk, each to a target of its own, beside the relay
-# and a snapshot, while the guest writes: mirrors end as the disk, backups as the
-# instant at which each began, the relay's target as the disk, bitmaps with what
-# was written since; and over a kill -9 of it all.
+# Several jobs at once on one disk, each to a target of its own, beside the
+# relay and a snapshot, while the guest writes: mirrors end as the disk, backups
+# as the instant at which each began, the relay's target as the disk, bitmaps
+# with what was written since; and over a kill -9 of it all.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit qemu-img qemu-io jq
 . "$tests_dir/integration/crashes.sh"

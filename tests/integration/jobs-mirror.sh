@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # Mirrors, from the beginning to each of their ends: what is copied, of which
-# disk, into which target; what is refused; that a pause is one, and what a cancel
-# leaves; writes that race the beginning; the end of the daemon; holes. Numbers in
-# brackets: QEMU's tests of the same.
+# disk, into which target; what is refused; that a pause is one, and what a
+# cancel leaves; writes that race the beginning; the end of the daemon; holes.
+# Numbers in brackets: QEMU's tests of the same.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit qemu-img qemu-nbd qemu-io jq
 new_dir
@@ -247,6 +247,6 @@ for how in target-is-zero=true target-is-zero=false; do
 done
 # An image that has all its blocks is the disk as well.
 head -c $disk_bytes /dev/urandom >"$T/old"
-run_mirror m "$T/old" full weir-accept=overwrite
+run_mirror m "$T/old" full target-accept=overwrite
 assert_same "$MNT/vda.raw" "$T/old"
 umount_store

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Jobs are killed at random points: their daemon (kill -9, holder or all), their
-# target, the link to it. Each time they go on where they were: a mirror has sent
-# little more than the disk when it is over, a backup is the disk at its instant,
-# and a bitmap has all that was written.
+# Jobs are killed at random points: their daemon (kill -9, holder or all),
+# their target, the link to it. Each time they go on where they were: a mirror
+# has sent little more than the disk when it is over, a backup is the disk at its
+# instant, and a bitmap has all that was written.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit qemu-img qemu-io jq python3
 . "$tests_dir/integration/crashes.sh"
