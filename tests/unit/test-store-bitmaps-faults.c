@@ -162,8 +162,7 @@ judge_merge(struct Rig *rig, bool is_done)
 {
     assert_true(rig_is_dirty(rig, "b", 3 * EXTENT, 512));
     assert_true(rig_has_only(rig, "still", CLUSTER) ||
-                (!is_done && rig_has_only(rig, "still", 0)) ||
-                rig_is_dirty(rig, "still", 5 * EXTENT, 1));
+                (!is_done && rig_has_only(rig, "still", 0)));
 }
 
 static void
@@ -173,16 +172,30 @@ test_merge_with_faults(void **state)
     walk(work_merge, judge_merge);
 }
 
+/* Still is empty; from here on calls fail. */
+static void
+begin_transaction(struct Rig *rig)
+{
+    unsigned n = rig->fault.fail_at;
+    bool is_sticky = rig->fault.is_sticky;
+    int error = rig->fault.error;
+
+    (void)fault_io_disarm(&rig->fault);
+    assert_true(rig_clear(rig, "still"));
+    fault_io_arm(&rig->fault, n, is_sticky, error);
+}
+
 /* What only a save of them all keeps whole: still |= b, then b is cleared. */
 static bool
 work_transaction(struct Rig *rig)
 {
     const char *const sources[] = {"b"};
+
+    begin_transaction(rig);
     NamedUndo *undo[2] = {named_undo_new(rig->disk->bitmaps, "still"),
                           named_undo_new(rig->disk->bitmaps, "b")};
     bool is_done;
 
-    named_clear(rig->disk->bitmaps, "still");
     named_merge(rig->disk->bitmaps, "still", sources, 1);
     named_clear(rig->disk->bitmaps, "b");
     is_done = rig_save(rig);
@@ -199,7 +212,8 @@ work_transaction(struct Rig *rig)
 static void
 judge_transaction(struct Rig *rig, bool is_done)
 {
-    assert_true(rig_is_dirty(rig, "still", 3 * EXTENT, 512));
+    assert_true(rig_is_dirty(rig, "still", 3 * EXTENT, 512) ||
+                (!is_done && rig_is_dirty(rig, "b", 3 * EXTENT, 512)));
     assert_true(!is_done || !rig_is_dirty(rig, "b", 3 * EXTENT, 512));
 }
 
