@@ -23,6 +23,7 @@ struct BitmapFile {
     const char *name; /* file in the set's directory */
     Bitmap *map;
     uint8_t uuid[16]; /* of the store; another store's file is no good */
+    bool is_indexed;  /* how it is saved: of fine grains on a large disk */
 };
 
 struct BitmapFileReport {
@@ -36,8 +37,10 @@ struct BitmapFileReport {
 
 /* Write all of @set as checkpoint @sequence (larger than any before, else
  * -EINVAL), pages first, then headers; durable when 0 comes back. Pages of
- * bits that are as they were cost a read and no write. On error
- * each file still holds the checkpoint that it held, or this one. */
+ * bits that are as they were cost a read and no write; of an indexed file groups
+ * that are all clean or all dirty cost nothing, and tables that are as they were
+ * no write either. On error each file still holds the checkpoint that it held, or
+ * this one. A file stays indexed or not: else it is written as a new one. */
 int bitmap_file_save(StoreIo *io, int dirfd, struct BitmapFile *set,
                      size_t count, uint64_t sequence);
 
@@ -55,7 +58,7 @@ int bitmap_file_load(StoreIo *io, int dirfd, struct BitmapFile *file,
  *
  *   offset  size
  *        0     4  magic "WBMP"
- *        4     1  type: 1 header, 2 table, 3 bits (4: point-file.h)
+ *        4     1  type: 1 header, 2 table, 3 bits, 5 index (4: point-file.h)
  *        5     1  number of the sector in its page, 0 .. 7
  *        6     2  zero
  *        8     8  page: header: slot; table: group; bits: page of the bitmap
@@ -74,11 +77,19 @@ int bitmap_file_load(StoreIo *io, int dirfd, struct BitmapFile *file,
  * Table: 59 entries per sector, 472 per page: sequence << 2 | state, one for
  * each page of bits of the group. Pages that are all clean or all dirty are
  * not written. A larger disk adds groups at the end; nothing moves.
+ *
+ * An indexed file (a feature) has two more pages before each 472 groups, from
+ * the first one on, which all lie so much further behind: of index page k, slot 0
+ * and slot 1. Its entries are of groups, as a table's are of pages: one that is
+ * all clean or all dirty has no table, and another one's table is in the slot and
+ * of the sequence that the entry says. Of a file without an index they are those
+ * of the header.
+ *
  * Header: eight equal copies, one per sector:
  *
  *   offset in the payload
  *        0     4  version, 1
- *        4     4  incompatible features: unknown ones are refused
+ *        4     4  incompatible features: 1: indexed; unknown ones are refused
  *        8    16  uuid of the store
  *       24     8  size of the disk in bytes
  *       32     4  cluster_bits
@@ -101,9 +112,13 @@ enum BitmapFileType {
     BITMAP_FILE_TABLE = 2,
     BITMAP_FILE_BITS = 3,
     BITMAP_FILE_POINT = 4, /* point-file.h */
+    BITMAP_FILE_INDEX = 5,
 };
 
-/* State of a page of bits in the table. */
+/* Features. */
+#define BITMAP_FILE_INDEXED 1u
+
+/* State of a page of bits in the table, of a group in the index. */
 enum BitmapFileState {
     BITMAP_FILE_CLEAN = 0,
     BITMAP_FILE_DIRTY = 1,

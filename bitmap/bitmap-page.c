@@ -60,6 +60,30 @@ bitmap_file_is_sound(const struct BitmapFileSector *sector,
     return !memcmp(sum, sector->checksum, sizeof(sum));
 }
 
+unsigned
+bitmap_file_sound(const struct BitmapFilePage *page, enum BitmapFileType type,
+                  uint64_t number, uint64_t sequence, const uint8_t uuid[16])
+{
+    unsigned sound = 0;
+
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        const struct BitmapFileSector *sector = &page->sectors[i];
+
+        if (le64toh(sector->sequence) == sequence &&
+            bitmap_file_is_sound(sector, type, number, i, uuid)) {
+            sound |= 1u << i;
+        }
+    }
+    return sound;
+}
+
+uint64_t
+bitmap_file_entry(const struct BitmapFilePage *page, unsigned i)
+{
+    return le64toh(
+        page->sectors[i / BITMAP_FILE_WORDS].words[i % BITMAP_FILE_WORDS]);
+}
+
 void
 bitmap_file_seal_page(struct BitmapFilePage *page, enum BitmapFileType type,
                       uint64_t number, uint64_t sequence,
@@ -129,6 +153,7 @@ bitmap_file_put_header(StoreIo *io, int fd, unsigned slot, uint64_t sequence,
         struct BitmapFileHeader *le = &page.sectors[i].header;
 
         le->version = htole32(BITMAP_FILE_VERSION);
+        le->incompat = htole32(header->incompat);
         memcpy(le->uuid, header->uuid, sizeof(le->uuid));
         le->size_bytes = htole64(header->size_bytes);
         le->cluster_bits = htole32(header->cluster_bits);
@@ -149,7 +174,10 @@ consider(struct BitmapFileFound *found, const struct BitmapFileSector *sector,
     uint64_t sequence = le64toh(sector->sequence);
     uint64_t later = le64toh(header->superseded_by);
 
-    if (le32toh(header->version) != BITMAP_FILE_VERSION || header->incompat) {
+    uint32_t features = le32toh(header->incompat);
+
+    if (le32toh(header->version) != BITMAP_FILE_VERSION ||
+        (features & ~BITMAP_FILE_INDEXED)) {
         return -EPROTONOSUPPORT;
     }
     if (found->newest < sequence) {
@@ -164,6 +192,7 @@ consider(struct BitmapFileFound *found, const struct BitmapFileSector *sector,
         found->size_bytes = le64toh(header->size_bytes);
         found->cluster_bits = le32toh(header->cluster_bits);
         found->pages = le64toh(header->pages);
+        found->is_indexed = features & BITMAP_FILE_INDEXED;
     }
     return 0;
 }

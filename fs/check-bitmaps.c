@@ -39,7 +39,7 @@ mend_file(const struct Bitmaps *of, const struct ListedBitmap *listed,
         g_strdup_printf("disk %s: bitmap %s: what was damaged is dirty",
                         of->disk->name, listed->name);
     char name[STORE_BITMAP_NAME];
-    struct BitmapFile file = {.name = name, .map = bits};
+    struct BitmapFile file = {.name = name, .map = bits, .is_indexed = true};
     uint64_t sequence =
         MAX(MAX(report->newest, check->state.sequence), listed->sequence) + 1;
     int err;

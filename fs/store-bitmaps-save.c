@@ -71,7 +71,7 @@ put_file(const BitmapsSaving *saving, struct SavedBitmap *item, unsigned slot,
     StoreIo *io = saving->store->io;
     int dir_fd = saving->disk->kept->dir_fd;
     char name[STORE_BITMAP_NAME];
-    struct BitmapFile file = {.name = name, .map = bits};
+    struct BitmapFile file = {.name = name, .map = bits, .is_indexed = true};
     int err;
 
     bitmaps_file_name(name, item->now.listed.id, slot);
@@ -368,7 +368,7 @@ save_bits(const BitmapsSaving *saving, StoreBits *bits, Bitmap *copy,
           uint64_t sequence)
 {
     StoreIo *io = saving->store->io;
-    struct BitmapFile file = {.map = copy};
+    struct BitmapFile file = {.map = copy, .is_indexed = true};
     int dir_fd = bits_open_dir(io, saving->disk, bits, &file.name);
     int err = dir_fd < 0 ? dir_fd : 0;
 

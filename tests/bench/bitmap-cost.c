@@ -186,10 +186,11 @@ measure_disk_map(void)
 }
 
 static void
-measure_file(const char *what, unsigned scattered, bool all)
+measure_file(const char *what, unsigned bits, unsigned scattered, bool all)
 {
     struct BitmapFile file = {.name = "bitmap-cost.tmp",
-                              .map = bitmap_new(SIZE, BITS)};
+                              .map = bitmap_new(SIZE, bits),
+                              .is_indexed = bits != BITS};
     struct BitmapFileReport report;
     StoreIo *io = store_io_kernel();
     int dirfd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -224,8 +225,10 @@ main(void)
 {
     measure_bitmap();
     measure_disk_map();
-    measure_file("checkpoint, all clean ", 0, false);
-    measure_file("checkpoint, all dirty ", 0, true);
-    measure_file("checkpoint, 1000 pages", 1000, false);
+    measure_file("checkpoint, all clean ", BITS, 0, false);
+    measure_file("checkpoint, all dirty ", BITS, 0, true);
+    measure_file("checkpoint, 1000 pages", BITS, 1000, false);
+    measure_file("512 B grains, all clean ", 9, 0, false);
+    measure_file("512 B grains, 1000 pages", 9, 1000, false);
     return 0;
 }

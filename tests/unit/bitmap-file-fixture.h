@@ -25,7 +25,8 @@
 /* Two pages of bits, the second one partial, with a partial last cluster. */
 #define SIZE (40000 * CLUSTER - 5)
 
-static uint64_t seed0; /* set by main() */
+static uint64_t seed0;  /* set by main() */
+static bool is_indexed; /* likewise: all tests are run with each of the two */
 
 struct Fixture {
     StoreIo *io;
@@ -84,7 +85,8 @@ scatter(Bitmap *map, Seed *seed, unsigned runs)
 static inline int
 save(struct Fixture *f, StoreIo *io, Bitmap *map, uint64_t sequence)
 {
-    struct BitmapFile file = {.name = "a", .map = map, .uuid = "store"};
+    struct BitmapFile file = {
+        .name = "a", .map = map, .uuid = "store", .is_indexed = is_indexed};
 
     return bitmap_file_save(io, f->dirfd, &file, 1, sequence);
 }
@@ -153,3 +155,12 @@ assert_loads_exactly(struct Fixture *f, const Bitmap *truth, uint64_t sequence)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+static inline int
+run_both(int (*run)(void))
+{
+    int failed = run();
+
+    is_indexed = true;
+    return failed + run();
+}

@@ -199,7 +199,7 @@ one_life(int dirfd, struct PowerIo *p, uint64_t last, unsigned cut_at,
          Seed *seed)
 {
     Bitmap *maps[2] = {bitmap_new(SIZE, BITS), bitmap_new(SIZE, BITS)};
-    struct BitmapFile file = {.name = "a"};
+    struct BitmapFile file = {.name = "a", .is_indexed = seed_below(seed, 2)};
     int r = 0;
 
     *p = (struct PowerIo){.io = {&power_ops}, .inner = store_io_kernel()};
