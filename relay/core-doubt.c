@@ -39,11 +39,14 @@ doubt_deinit(RelayCore *core)
 }
 
 /* What the last life logged. All of it is dirty from now on: the store may
- * have known it to be settled when its sums were not durable yet. */
+ * have known it to be settled when its sums were not durable yet. Of a job that
+ * would bring what nobody ordered, if the log says "all" because it was damaged;
+ * what is settled has nothing in flight, and its sum is not believed anyway. */
 void
 doubt_begin(RelayCore *core)
 {
-    const Bitmap *logged = core->log.logged;
+    Bitmap *dirty = core->config.is_job ? job_dirty_log(core) : NULL;
+    const Bitmap *logged = dirty ? dirty : core->log.logged;
     struct ClusterRun run;
 
     core->doubt.inherited_us = core->now_us + 4 * core->config.deadline_us;
@@ -57,6 +60,7 @@ doubt_begin(RelayCore *core)
                       core->now_us);
         doubt_add(core, run);
     }
+    bitmap_free(dirty);
 }
 
 bool

@@ -310,6 +310,8 @@ void job_wrote(RelayCore *core, const Op *op, uint64_t at, uint64_t len);
 bool job_is_untouched(const RelayCore *core, uint64_t cluster);
 /* Shortens @run to what is like its first cluster: untouched, or not. */
 bool job_untouched_run(const RelayCore *core, struct ClusterRun *run);
+/* What is logged and dirty; the caller's. NULL: no memory. */
+Bitmap *job_dirty_log(const RelayCore *core);
 /* Something for check_loaded() to look for sums of, at or after @from. */
 bool job_next_known(const RelayCore *core, uint64_t from,
                     struct ClusterRun *run);

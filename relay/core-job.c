@@ -137,6 +137,31 @@ job_next_known(const RelayCore *core, uint64_t from, struct ClusterRun *run)
 }
 
 /*
+ * An earlier life
+ */
+Bitmap *
+job_dirty_log(const RelayCore *core)
+{
+    const Bitmap *logged = core->log.logged;
+    Bitmap *dirty = bitmap_new(core->size_bytes, core->cluster_bits);
+    uint64_t clusters = clusters_for(core->size_bytes, core->cluster_bits);
+    uint64_t at = 0;
+
+    if (!dirty) {
+        return NULL;
+    }
+    disk_map_union(core->config.map, dirty);
+    while (at < clusters && (at = bitmap_next_clean(logged, at)) < clusters) {
+        uint64_t next = bitmap_next_dirty(logged, at);
+
+        next = next < clusters ? next : clusters;
+        bitmap_clear_run(dirty, (struct ClusterRun){at, next - at});
+        at = next;
+    }
+    return dirty;
+}
+
+/*
  * Errors
  */
 void

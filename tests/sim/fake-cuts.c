@@ -15,8 +15,8 @@
 #define CUT_US 1000000
 
 /* Is a guest write at work in @cluster? */
-static bool
-has_writer(const Sim *sim, unsigned cluster)
+bool
+cuts_has_writer(const Sim *sim, unsigned cluster)
 {
     for (unsigned i = 0; i < SIM_HOLDS; i++) {
         const struct SimHold *hold = &sim->holds[i];
@@ -47,7 +47,7 @@ cuts_keep(Sim *sim, unsigned first, unsigned count)
     unsigned to = (first + count - 1) / SIM_CELLS;
 
     for (unsigned c = from; c <= to; c++) {
-        if (is_owed(sim, c) && has_writer(sim, c)) {
+        if (is_owed(sim, c) && cuts_has_writer(sim, c)) {
             return false;
         }
     }
@@ -76,7 +76,7 @@ cuts_is_hole(const Sim *sim, unsigned cell)
 {
     uint32_t value;
 
-    if (snapshots_has(sim, cell, &value)) {
+    if (snapshots_has(sim, snapshots_now(sim), cell, &value)) {
         return value == 0;
     }
     return cuts_is_kept(sim, cell) ? sim->cut.is_hole[cell]

@@ -4,7 +4,7 @@
  * data reaches the disk in up to three parts at instants of their own, then
  * it ends. A discard does the same with zeroes and leaves holes. What the
  * relay reads locally is seen part by part between LOAD and READ: any mix of
- * old and new.
+ * old and new. A job has no disk: it reads that of the world that it is in.
  */
 #include "sim.h"
 
@@ -24,6 +24,7 @@ hold_begin(Sim *sim, struct SimHold *hold)
     int64_t last = sim->now_us;
 
     hold->is_begun = true;
+    jobs_changed(sim, hold->hold.offset, hold->hold.len);
     for (unsigned part = 0; part < SIM_PARTS; part++) {
         int64_t at = sim->now_us + sim_delay(sim, LAND_US);
         sim_at(sim, at, SIM_LAND, index, part);
@@ -127,6 +128,7 @@ guest_event(Sim *sim, const struct SimEvent *event)
     }
     sim_log(sim, "guest done", hold->first, hold->count, hold->value);
     disk_map_end(sim->map, &hold->hold, sim->now_us);
+    jobs_changed(sim, hold->hold.offset, hold->hold.len);
     hold->is_used = false;
 }
 
@@ -170,17 +172,31 @@ guest_is_idle(const Sim *sim)
 /*
  * Local reads
  */
+static const Sim *
+disk_of(const Sim *sim)
+{
+    return sim->host ? sim->host : sim;
+}
+
+static uint64_t
+snapshot_now(const Sim *sim)
+{
+    return sim->host ? jobs_snapshot(sim) : snapshots_now(sim);
+}
+
 static void
 read_parts(Sim *sim, unsigned op)
 {
+    uint64_t id = snapshot_now(sim);
     struct SimLocal *local = &sim->local[op];
     unsigned first = (unsigned)(local->offset / sim->cell_bytes);
     int64_t last = sim->now_us;
 
     for (unsigned i = 0; i < local->len / sim->cell_bytes; i++) {
-        local->is_aside[i] = cuts_is_kept(sim, first + i);
-        local->is_there[i] = local->is_pinned &&
-                             snapshots_has(sim, first + i, &local->values[i]);
+        local->is_aside[i] = !sim->host && cuts_is_kept(sim, first + i);
+        local->is_there[i] =
+            local->is_pinned &&
+            snapshots_has(disk_of(sim), id, first + i, &local->values[i]);
     }
     for (unsigned part = 0; part < SIM_PARTS; part++) {
         int64_t at = sim->now_us + sim_delay(sim, READ_US);
@@ -212,7 +228,7 @@ local_pin(Sim *sim, unsigned op)
                              .len = local->len,
                              .kind = RANGE_PIN,
                              .granted = pin_granted_cb};
-    if (!local->is_pinned || disk_map_hold(sim->map, &local->pin)) {
+    if (!local->is_pinned || disk_map_hold(disk_of(sim)->map, &local->pin)) {
         read_parts(sim, op);
     }
 }
@@ -242,6 +258,19 @@ local_perform(Sim *sim, const struct RelayAction *action)
     local_pin(sim, op);
 }
 
+static bool
+is_hole(const Sim *sim, unsigned cell)
+{
+    uint32_t value;
+
+    if (!sim->host) {
+        return cuts_is_hole(sim, cell);
+    }
+    return snapshots_has(sim->host, jobs_snapshot(sim), cell, &value)
+               ? value == 0
+               : sim->host->is_hole[cell];
+}
+
 /* The extent at the op's offset as it is now. */
 static void
 local_mapped(Sim *sim, unsigned op)
@@ -251,12 +280,11 @@ local_mapped(Sim *sim, unsigned op)
     unsigned n = 1;
     struct RelayEvent event = {.kind = RELAY_MAPPED, .op = op};
 
-    while (n < count &&
-           cuts_is_hole(sim, first + n) == cuts_is_hole(sim, first)) {
+    while (n < count && is_hole(sim, first + n) == is_hole(sim, first)) {
         n++;
     }
     event.len = n * sim->cell_bytes;
-    event.is_hole = cuts_is_hole(sim, first);
+    event.is_hole = is_hole(sim, first);
     if (!sim->is_quiet && sim_chance(sim, sim->rates.read_error)) {
         event = (struct RelayEvent){.kind = RELAY_MAP_FAILED, .op = op};
     }
@@ -302,8 +330,9 @@ local_event(Sim *sim, const struct SimEvent *event)
             struct SimLocal *local = &sim->local[op];
 
             if (!local->is_there[i]) {
-                local->values[i] = local->is_aside[i] ? sim->cut.kept[first + i]
-                                                      : sim->disk[first + i];
+                local->values[i] = local->is_aside[i]
+                                       ? sim->cut.kept[first + i]
+                                       : disk_of(sim)->disk[first + i];
             }
         }
         return;
@@ -311,7 +340,7 @@ local_event(Sim *sim, const struct SimEvent *event)
     sim->local[op].is_busy = false;
     if (event->kind == SIM_READ && sim->local[op].is_pinned) {
         sim->local[op].is_pinned = false;
-        disk_map_end(sim->map, &sim->local[op].pin, sim->now_us);
+        disk_map_end(disk_of(sim)->map, &sim->local[op].pin, sim->now_us);
     }
     if (event->kind == SIM_MAPPED) {
         local_mapped(sim, op);

@@ -36,8 +36,8 @@ snapshots_end(Sim *sim)
     points_free(sim->points);
 }
 
-static void
-take(Sim *sim)
+uint64_t
+snapshots_take(Sim *sim)
 {
     struct SimSnapshot *snapshot = &sim->snapshots[sim->n_snapshots];
     Point *point = point_new(sim->n_snapshots + 1, sim->cells * sim->cell_bytes,
@@ -49,13 +49,15 @@ take(Sim *sim)
     memcpy(sim->synced, sim->disk, sizeof(sim->synced));
     points_add(sim->points, point);
     sim_log(sim, "snapshot", point_id(point), sim->cells, 0);
+    return sim->n_snapshots;
 }
 
 static void delete (Sim *sim)
 {
     uint64_t id = 1 + sim_below(sim, sim->n_snapshots);
 
-    if (!sim->cut.is_active || sim->cut.snapshot != id) {
+    if ((!sim->cut.is_active || sim->cut.snapshot != id) &&
+        !jobs_holds(sim, id)) {
         sim_log(sim, "snapshot is deleted", id, 0, 0);
         points_set_live(sim->points, id, false);
     }
@@ -70,7 +72,7 @@ snapshots_event(Sim *sim)
     if (sim->n_snapshots && sim_chance(sim, 150)) {
         delete (sim);
     } else if (sim->n_snapshots < SIM_SNAPSHOTS && guest_is_idle(sim)) {
-        take(sim);
+        (void)snapshots_take(sim);
     }
     sim_at(sim, sim->now_us + sim_delay(sim, SNAPSHOT_US), SIM_SNAPSHOT, 0, 0);
 }
@@ -111,9 +113,9 @@ snapshots_now(const Sim *sim)
 }
 
 bool
-snapshots_has(const Sim *sim, unsigned cell, uint32_t *value)
+snapshots_has(const Sim *sim, uint64_t id, unsigned cell, uint32_t *value)
 {
-    uint64_t id = snapshots_now(sim), count;
+    uint64_t count;
     bool is_kept = false;
     Point *point;
 

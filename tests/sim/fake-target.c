@@ -171,8 +171,10 @@ req_send(Sim *sim, const struct RelayAction *action)
         count_writes(sim, req, target->pending, 1);
     }
     if (action->is_sum) {
-        memcpy(req->values, sim->local[action->op].known[0].values,
-               sizeof(sim->local[action->op].known[0].values));
+        const struct SimSum *sum = &sim->local[action->op].known[0];
+
+        sum += action->buf_offset >> sim->cluster_bits;
+        memcpy(req->values, sum->values, sizeof(sum->values));
     } else if (action->kind == RELAY_SEND_DATA ||
                (action->kind == RELAY_SEND_COMPARE && !action->is_zero_run)) {
         memcpy(req->values,

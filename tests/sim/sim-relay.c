@@ -26,8 +26,8 @@
 /*
  * The daemon
  */
-static void
-daemon_start(Sim *sim)
+void
+sim_daemon_start(Sim *sim)
 {
     for (unsigned i = 0; i < RELAY_OPS; i++) {
         sim->local[i].is_busy = sim->local[i].is_pinned = false;
@@ -78,6 +78,7 @@ daemon_crash(Sim *sim)
     target_crashed(sim);
     cuts_crashed(sim);
     map = recovered_map(sim);
+    jobs_crashed(sim, is_power_cut);
     if (is_power_cut) {
         guest_power_cut(sim);
     }
@@ -97,12 +98,15 @@ daemon_crash(Sim *sim)
     sim->config.is_in_doubt = true;
     sim->config.recovers = true;
     sim->bucket = (RateBucket){0};
-    daemon_start(sim);
+    sim_daemon_start(sim);
 }
 
 static void
 perform(Sim *sim, const struct RelayAction *action)
 {
+    if (sim->host) {
+        jobs_check_action(sim, action);
+    }
     if (action->kind == RELAY_MAP || action->kind == RELAY_LOAD) {
         local_perform(sim, action);
         return;
@@ -124,6 +128,8 @@ sim_step(Sim *sim, const struct RelayEvent *event)
     size_t done = 0;
 
     sim->steps++;
+    relay_core_figures(sim->core, &figures);
+    sim->job.is_halted = figures.halt.is_halted;
     relay_core_step(sim->core, sim->now_us, event, &sim->actions);
     while (done < sim->actions.count) {
         struct RelayAction action = sim->actions.list[done++];
@@ -167,7 +173,7 @@ user_event(Sim *sim)
     } else if (sim_chance(sim, 100)) {
         uint64_t bps = sim_chance(sim, 500) ? 0 : 1 << (18 + sim_below(sim, 8));
         rate_bucket_set(&sim->bucket, bps, sim->now_us);
-    } else if (sim_chance(sim, sim->rates.grow) &&
+    } else if (sim_chance(sim, sim->rates.grow) && !sim->beside &&
                sim->cells < sim->cells_last) {
         sim->cells = sim->cells_last;
         sim_log(sim, "disk grows", sim->cells, 0, 0);
@@ -236,6 +242,26 @@ draw_target(Sim *sim)
     }
 }
 
+void
+sim_draw(Sim *sim)
+{
+    draw_rates(sim);
+    draw_target(sim);
+    sim->config = (struct RelayCoreConfig){
+        .map = sim->map,
+        .bucket = &sim->bucket,
+        .seed = sim->seed,
+        .accept_unflushed = true,
+        .max_conns = 1 + (unsigned)sim_below(sim, 4),
+        .settle_us = INT64_C(1) << (14 + sim_below(sim, 7)),
+        .deadline_us = 2 * SIM_SECOND,
+        .connect_deadline_us = SIM_SECOND,
+        .backoff_min_us = SIM_SECOND / 20,
+        .backoff_max_us = 2 * SIM_SECOND,
+        .is_cut = sim_chance(sim, 500),
+    };
+}
+
 /* What is on the two sides at the beginning. */
 static void
 draw_contents(Sim *sim)
@@ -278,25 +304,11 @@ sim_begin(Sim *sim)
     sim->cells = is_fixed ? sim->cells_last
                           : 1 + (unsigned)sim_below(sim, sim->cells_last);
     sim->map = disk_map_new(sim->cells * sim->cell_bytes, sim->cluster_bits);
-    draw_rates(sim);
-    draw_target(sim);
-    sim->config = (struct RelayCoreConfig){
-        .map = sim->map,
-        .bucket = &sim->bucket,
-        .seed = sim->seed,
-        .accept_unflushed = true,
-        .max_conns = 1 + (unsigned)sim_below(sim, 4),
-        .settle_us = INT64_C(1) << (14 + sim_below(sim, 7)),
-        .deadline_us = 2 * SIM_SECOND,
-        .connect_deadline_us = SIM_SECOND,
-        .backoff_min_us = SIM_SECOND / 20,
-        .backoff_max_us = 2 * SIM_SECOND,
-        .is_cut = sim_chance(sim, 500),
-    };
+    sim_draw(sim);
     draw_contents(sim);
     memcpy(sim->synced, sim->disk, sizeof(sim->synced));
     books_begin(sim);
-    daemon_start(sim);
+    sim_daemon_start(sim);
     sim_at(sim, sim->now_us, SIM_GUEST, 0, 0);
     sim_at(sim, sim->now_us + SIM_SECOND, SIM_TROUBLE, 0, 0);
     sim_at(sim, sim->now_us + SIM_SECOND, SIM_USER, 0, 0);
@@ -316,6 +328,14 @@ dispatch(Sim *sim, const struct SimEvent *event)
         guest_event(sim, event);
         if (event->kind != SIM_LAND) {
             sim_step(sim, NULL);
+        }
+        if (event->kind != SIM_LAND && sim->beside) {
+            sim_step(sim->beside, NULL);
+        }
+        break;
+    case SIM_OWNER:
+        if (event->life == sim->life) {
+            jobs_event(sim);
         }
         break;
     case SIM_MAPPED:
@@ -357,9 +377,18 @@ dispatch(Sim *sim, const struct SimEvent *event)
     }
 }
 
-/* The next thing that happens, here or in the core's own time. */
+static int64_t
+next_us(const Sim *sim)
+{
+    int64_t due = relay_core_next_us(sim->core);
+
+    return sim->n_events && sim->events[0].at_us < due ? sim->events[0].at_us
+                                                       : due;
+}
+
+/* The next thing that happens in it, or in its core's own time. */
 static void
-sim_turn(Sim *sim)
+turn_of(Sim *sim)
 {
     int64_t due = relay_core_next_us(sim->core);
     struct SimEvent event;
@@ -374,6 +403,24 @@ sim_turn(Sim *sim)
         sim_pop(sim, &event);
         sim->now_us = event.at_us > sim->now_us ? event.at_us : sim->now_us;
         dispatch(sim, &event);
+    }
+}
+
+static void
+sim_turn(Sim *sim)
+{
+    Sim *job;
+
+    jobs_look(sim);
+    job = sim->beside;
+    if (job && next_us(job) < next_us(sim)) {
+        turn_of(job);
+        sim->now_us = job->now_us;
+    } else {
+        turn_of(sim);
+    }
+    if (sim->beside) {
+        sim->beside->now_us = sim->now_us;
     }
     sim_check(sim);
 }
@@ -401,8 +448,9 @@ sim_run(Sim *sim)
     target_calm(sim);
     rate_bucket_set(&sim->bucket, 0, sim->now_us);
     relay_core_pause(sim->core, false);
+    jobs_calm(sim);
     int64_t end = sim->now_us + CALM_US;
-    while (!is_done(sim)) {
+    while (!is_done(sim) || !jobs_are_done(sim)) {
         sim_turn(sim);
         if (sim->now_us > end) {
             sim_fail(sim, "not clean after %lld s of calm",
@@ -425,6 +473,7 @@ sim_new(uint64_t seed)
 static void
 sim_free(Sim *sim)
 {
+    jobs_end(sim);
     relay_core_free(sim->core);
     disk_map_free(sim->map);
     books_end(sim);

@@ -113,6 +113,7 @@ sim_pop(Sim *sim, struct SimEvent *event)
 void
 sim_log(Sim *sim, const char *what, uint64_t a, uint64_t b, uint64_t c)
 {
+    sim = sim->host ? sim->host : sim;
     size_t i = sim->n_log++ % SIM_LOG;
 
     sim->log[i].at_us = sim->now_us;
@@ -147,6 +148,7 @@ sim_fail(Sim *sim, const char *format, ...)
 {
     va_list args;
 
+    sim = sim->host ? sim->host : sim;
     va_start(args, format);
     vsnprintf(sim->why, sizeof(sim->why), format, args);
     va_end(args);
@@ -173,11 +175,10 @@ is_cached_otherwise(const struct SimTarget *target, unsigned cell,
     return false;
 }
 
-static void
-check_cell(Sim *sim, unsigned cell)
+void
+sim_check_cell(Sim *sim, unsigned cell, uint32_t value)
 {
     const struct SimTarget *target = &sim->target;
-    uint32_t value = sim->disk[cell];
 
     if (target->durable[cell] != value) {
         sim_fail(sim, "cell %u is clean: %u here, %u durable at the target",
@@ -210,9 +211,11 @@ check_figures(Sim *sim)
     }
 }
 
-static void
-check_bounds(Sim *sim)
+void
+sim_check_bounds(Sim *sim)
 {
+    uint64_t cluster = UINT64_C(1) << sim->cluster_bits;
+    uint64_t most = sim->config.window_bytes;
     struct RelayCoreFigures figures;
     unsigned up = 0;
 
@@ -220,8 +223,9 @@ check_bounds(Sim *sim)
     for (unsigned i = 0; i < RELAY_CONNS; i++) {
         up += sim->target.conns[i].state != SIM_CONN_DOWN;
     }
-    if (figures.inflight_bytes > (130u << 20) ||
-        figures.window_bytes > (128u << 20) || !figures.window_bytes) {
+    most = !most ? 130u << 20 : most > cluster ? most : cluster;
+    if (figures.inflight_bytes > most || figures.window_bytes > (128u << 20) ||
+        !figures.window_bytes) {
         sim_fail(sim, "%llu bytes in flight, window %llu",
                  (unsigned long long)figures.inflight_bytes,
                  (unsigned long long)figures.window_bytes);
@@ -254,11 +258,12 @@ sim_check(Sim *sim)
             continue;
         }
         for (unsigned i = 0; i < len / sim->cell_bytes; i++) {
-            check_cell(sim, cell + i);
+            sim_check_cell(sim, cell + i, sim->disk[cell + i]);
         }
     }
-    check_bounds(sim);
+    sim_check_bounds(sim);
     cuts_check(sim);
+    jobs_check(sim);
     if (sim->steps % 128 == 0) {
         check_figures(sim);
     }

@@ -55,6 +55,7 @@ enum SimEventKind {
     SIM_CUT,       /* policy `cut`: one begins, or is allowed */
     SIM_SNAPSHOT,  /* one is taken, or deleted */
     SIM_KEPT,      /* the store remembers that the target is ours */
+    SIM_OWNER,     /* a job's looks at it */
     SIM_EVENT_KINDS
 };
 
@@ -213,6 +214,20 @@ struct Sim {
     unsigned n_snapshots;
     uint64_t past;
 
+    /* Jobs, one at a time; see fake-jobs.c. */
+    Sim *beside; /* the one that is at work, or NULL */
+    unsigned n_jobs;
+    int64_t next_job_us;
+    Sim *host; /* of a job: the world that it is beside; else NULL */
+    struct {
+        bool is_mirror, is_completing, is_ending, is_through;
+        bool is_halted;    /* before this step */
+        uint64_t snapshot; /* that is brought with generations up to `seq` */
+        uint64_t seq;
+        bool in_scope[SIM_CLUSTERS_MAX]; /* was dirty, at some time ... */
+        bool in_then[SIM_CLUSTERS_MAX];  /* ... before `seq` was sealed */
+    } job;
+
     struct SimTarget target;
     struct {
         int64_t at_us;
@@ -235,6 +250,8 @@ void sim_fail(Sim *sim, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
 void sim_print(const Sim *sim);
 void sim_check(Sim *sim);
+void sim_check_cell(Sim *sim, unsigned cell, uint32_t want);
+void sim_check_bounds(Sim *sim);
 void sim_check_equal(Sim *sim);
 
 /* fake-guest.c */
@@ -249,6 +266,7 @@ void local_event(Sim *sim, const struct SimEvent *event);
 void cuts_event(Sim *sim);
 void cuts_crashed(Sim *sim);
 void cuts_check(Sim *sim);
+bool cuts_has_writer(const Sim *sim, unsigned cluster);
 /* Cells are about to be written: keep what is owed there; false: not now. */
 bool cuts_keep(Sim *sim, unsigned first, unsigned count);
 /* Is it kept, so that what is read for the target is cut.kept? */
@@ -261,12 +279,26 @@ void snapshots_end(Sim *sim);
 void snapshots_event(Sim *sim);
 /* Cells are about to be written: the youngest one keeps what it needs of them. */
 void snapshots_keep(Sim *sim, unsigned first, unsigned count);
+uint64_t snapshots_take(Sim *sim);       /* nobody writes; there is room */
 uint64_t snapshots_next(const Sim *sim); /* to be brought, or 0 */
 uint64_t snapshots_now(const Sim *sim);  /* being brought, or 0 */
-/* ... and has that cell kept, so that *@value is what is read for the target. */
-bool snapshots_has(const Sim *sim, unsigned cell, uint32_t *value);
+/* Has snapshot @id, if it is not 0, that cell kept? *@value is what is read. */
+bool snapshots_has(const Sim *sim, uint64_t id, unsigned cell, uint32_t *value);
 /* Sets what sim->cut has to be. The generation, or 0. */
 uint64_t snapshots_seal(Sim *sim, uint64_t id);
+
+/* fake-jobs.c; @sim is the world, @job the one within it */
+uint64_t jobs_snapshot(const Sim *job); /* what it reads now, or 0: the disk */
+bool jobs_holds(const Sim *sim, uint64_t snapshot);
+void jobs_changed(Sim *sim, uint64_t offset, uint64_t len); /* by the guest */
+void jobs_event(Sim *job);
+void jobs_crashed(Sim *sim, bool is_power_cut);
+void jobs_check(Sim *sim);
+void jobs_check_action(Sim *job, const struct RelayAction *action);
+void jobs_look(Sim *sim); /* one may begin, or is gone */
+void jobs_calm(Sim *sim);
+bool jobs_are_done(const Sim *sim);
+void jobs_end(Sim *sim);
 
 /* fake-books.c: the relay's own files */
 void books_begin(Sim *sim);
@@ -287,4 +319,6 @@ void target_crashed(Sim *sim); /* the daemon, that is */
 void target_calm(Sim *sim);
 
 /* sim-relay.c */
+void sim_draw(Sim *sim); /* rates, target, most of the core's configuration */
+void sim_daemon_start(Sim *sim);
 void sim_step(Sim *sim, const struct RelayEvent *event);
