@@ -303,6 +303,50 @@ test_job_of_a_cut_compares_nothing_before_it_is_allowed(void **state)
     assert_int_equal(figures(rig).skipped_bytes, 8 * CLUSTER);
 }
 
+/* One that recovers takes what is sealed for its own, and gives it back. */
+static void
+test_job_that_turns_to_a_cut_leaves_it_sealed(void **state)
+{
+    struct Rig *rig = *state;
+    uint64_t seq;
+
+    rig->config.contact = CONTACT_KNOWN;
+    rig->config.recovers = true;
+    write_clusters(rig, 0, 8);
+    start(rig);
+    relay_core_set_cut(rig->core, true);
+    assert_true(figures(rig).is_cut);
+    seq = disk_map_seal(rig->map);
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(disk_map_sealed_seq(rig->map), seq);
+    assert_int_equal(seen(rig, RELAY_SEND_DATA), 0);
+    relay_core_allow(rig->core, seq);
+    pass_time(rig, SECOND);
+    assert_int_equal(dirty(rig), 0);
+}
+
+/* A damaged log says "all": what was not ordered is not brought for that. */
+static void
+test_job_in_doubt_brings_what_is_dirty(void **state)
+{
+    struct Rig *rig = *state;
+    Bitmap *logged = bitmap_new(SIZE, BITS);
+
+    bitmap_set_all(logged);
+    rig->config.contact = CONTACT_KNOWN;
+    rig->config.logged = logged;
+    rig->config.is_in_doubt = rig->config.recovers = true;
+    write_clusters(rig, 7, 2);
+    start_job(rig);
+    assert_int_equal(figures(rig).doubt_clusters, 2);
+    assert_int_equal(seen(rig, RELAY_SEND_DATA), 0); /* quarantine */
+    pass_time(rig, 100 * SECOND);
+    assert_int_equal(figures(rig).sent_bytes, 2 * CLUSTER);
+    assert_int_equal(figures(rig).doubt_clusters, 0);
+    assert_int_equal(dirty(rig), 0);
+    bitmap_free(logged);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup_job, teardown)
 
 int
@@ -319,6 +363,8 @@ main(void)
         CASE(test_job_knows_the_target_of_an_earlier_life),
         CASE(test_job_does_not_compare_what_is_clean),
         CASE(test_job_of_a_cut_compares_nothing_before_it_is_allowed),
+        CASE(test_job_that_turns_to_a_cut_leaves_it_sealed),
+        CASE(test_job_in_doubt_brings_what_is_dirty),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
