@@ -249,9 +249,9 @@ static void
 send_in_pieces(Seed *seed, Peer *peer, const GString *text)
 {
     for (gsize at = 0; at < text->len;) {
-        gsize most = MIN(1 + seed_below(seed, 64), text->len - at);
-        ssize_t n =
-            send(peer->fd, text->str + at, most, MSG_DONTWAIT | MSG_NOSIGNAL);
+        gsize most = 1 + seed_below(seed, 64), left = text->len - at;
+        ssize_t n = send(peer->fd, text->str + at, MIN(most, left),
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
 
         if (n > 0) {
             at += (gsize)n;
