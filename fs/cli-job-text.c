@@ -47,7 +47,10 @@ share_done(JsonObject *job)
     gint64 offset = get_int(job, "offset"), len = get_int(job, "len");
 
     if (len <= 0) {
-        return len == 0 && offset == 0 && cli_job_is(job, "concluded") ? 1 : -1;
+        bool is_through =
+            cli_job_is(job, "concluded") || cli_job_is(job, "ready");
+
+        return len == 0 && is_through ? 1 : -1;
     }
     return MIN((double)offset / (double)len, 1);
 }

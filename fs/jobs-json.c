@@ -135,6 +135,8 @@ status_info(Job *job)
     set_text(object, "bitmap", spec->bitmap);
     set_text(object, "target", spec->target);
     add_link(object, job);
+    json_object_set_boolean_member(object, "target_accepted",
+                                   job->record.is_met);
     set_size(object, "speed_bps", spec->speed_bps);
     json_object_set_string_member(object, "io_status", job->io_status);
     json_object_set_boolean_member(object, "completing",
