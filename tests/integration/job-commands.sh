@@ -71,6 +71,7 @@ is_unlisted backup-vda || fail 'a job that was waited for is listed'
 # Again: there is data now.
 exits 5 "$WEIR" backup "$STORE/vda" --to "$T/full.raw" --sync full --wait
 says 'has failed'
+says '--target-accept overwrite'
 exits 0 "$WEIR" backup "$STORE/vda" --to "$T/full.raw" --sync full --wait \
     --target-accept overwrite
 qemu-io -f raw -c 'write -P 8 41M 64k' "$MNT/vda.raw" >>"$T/weir.log"
@@ -86,14 +87,19 @@ begin() { # [option…]: a slow one; its name
         --speed 1M "$@"
 }
 [ "$(begin)" = backup-vda ] || fail 'no name'
-[ "$(begin)" = backup-vda-2 ] || fail 'no second name'
-[ "$(begin --job-id nightly-backup-of-the-mail-server)" = \
+# Two jobs that write to one place would not do.
+! begin >"$T/out" 2>"$T/err" || fail 'two jobs with one target'
+says 'backup-vda already'
+[ "$(begin --to '[ nbdkit -t 2 memory 64M ]')" = backup-vda-2 ] ||
+    fail 'no second name'
+[ "$(begin --to '[ nbdkit -t 3 memory 64M ]' \
+    --job-id nightly-backup-of-the-mail-server)" = \
     nightly-backup-of-the-mail-server ] || fail 'not the name that was asked for'
 await 10 job_is backup-vda running
 job list "$STORE" >"$T/out"
 [ "$(wc -L <"$T/out")" -le 80 ] || fail "wider than 80 columns: $(cat "$T/out")"
 ! grep -q ' $' "$T/out" || fail 'lines that end in blanks'
-grep -q '^backup-vda  *vda  \[[#-]*\] ..*%  running' "$T/out" ||
+grep -q '^backup-vda  *vda  *\[[#-]*\] ..*%  running' "$T/out" ||
     fail "$(cat "$T/out")"
 job list "$STORE" --json | jq -e '.jobs[0] | .device == "backup-vda" and
     .type == "backup" and .disk == "vda" and .len > 0 and .speed == 1048576' \

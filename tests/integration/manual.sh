@@ -50,11 +50,15 @@ for command in "${commands[@]}"; do
 done
 
 start_nbdkit far memory 64M
+start_nbdkit copy memory 16M
 new_store 16M "$(uri far)"
 "$WEIR" set "$STORE" on-cut=true
 mount_store
 drain_store
 "$WEIR" snapshot create "$STORE" a >/dev/null
+"$WEIR" bitmap add "$STORE/vda" b
+"$WEIR" backup "$STORE/vda" --to "$(uri copy)" --sync none >/dev/null
+await 10 test -e "$STORE/vda/jobs/1/sent-log"
 "$tests_dir/tools/qmp" "$STORE/control.sock" query-commands |
     jq -r '.[].name' >"$T/commands"
 mapfile -t words <"$T/commands"
@@ -66,7 +70,8 @@ mapfile -t words <"$T/fields"
 section weir-layout.7 STATUS.JSON | named_in weir-layout.7 "${words[@]}"
 
 mapfile -t words < <(cd "$STORE" && printf 'STORE/%s\n' ./* vda/* |
-    sed 's:/\./:/:; /^STORE\/vda$/d')
+    sed 's:/\./:/:; /^STORE\/vda$/d' &&
+    ls vda/bitmaps vda/jobs/* | sed '/:$/d; /^$/d; s/^[0-9]*\./ID./')
 section weir-layout.7 'THE STORE' | named_in weir-layout.7 "${words[@]}"
 
 "$WEIR" metrics "$STORE" | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' |
