@@ -97,6 +97,27 @@ done <<'END'
 1 remove "$STORE"
 1 remove "$STORE/vda"
 1 check "$world/no-store"
+2 bitmap
+2 bitmap add "$STORE/vda"
+2 bitmap add "$STORE" b
+2 bitmap add "$STORE/vda" ../b
+2 bitmap add "$STORE/vda" b --granularity 48K
+1 bitmap add "$STORE/vdz" b
+1 bitmap add "$STORE/vda" b --transient
+1 bitmap remove "$STORE/vda" b
+1 bitmap clear "$STORE/vda" b
+1 bitmap enable "$STORE/vda" b
+1 bitmap merge "$STORE/vda" b c
+1 bitmap export "$STORE/vda" b
+2 bitmap import "$STORE/vda" b --bitmap b
+5 bitmap import "$STORE/vda" b --bitmap b --from http://127.0.0.1/
+2 backup "$STORE/vda" --sync full
+1 backup "$STORE/vda" --sync full --to "$world/new"
+1 mirror "$STORE/vda" --sync full --to "$world/new"
+2 mirror "$STORE/vda" --sync full --to "$world/new" --bitmap-mode never
+1 job list "$STORE"
+1 job cancel "$STORE" j
+2 job set-speed "$STORE" j fast
 END
 
 [ "$wrong" -eq 0 ] || fail "$wrong wrong answers"
