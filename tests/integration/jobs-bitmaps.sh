@@ -175,7 +175,7 @@ begin_bad_round() {
     write_bad_grain 15
     copy_disk "$T/want"
     has_grains b 6
-    echo once >"$T/bad"
+    echo once >"$T/unreadable"
 }
 
 run_bad_round() { # MODE LEFT LATER

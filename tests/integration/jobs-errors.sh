@@ -11,6 +11,7 @@ requires root fuse loop weir nbdkit nbdfuse losetup mkfs.ext4 qemu-img \
 new_dir
 . "$tests_dir/integration/jobs-rig.sh"
 
+ask=("$tests_dir/tools/qmp" "$STORE/control.sock")
 new_job_store
 fill_disk 6
 fill_disk 3 40
@@ -48,7 +49,7 @@ begin_bad stop
 await_job m paused
 met_error write stop || fail 'no event'
 [ "$(block_field '.["io-status"]' m)" = failed ] || fail 'io-status'
-answers_within 1 "$tests_dir/tools/qmp" "$STORE/control.sock" query-jobs
+answers_within 1 "${ask[@]}" query-jobs
 rm "$T/bad.fault"
 job resume m
 await_job m ready
@@ -90,25 +91,25 @@ ends_well m "$T/full"
 #
 # A flush fails once it is ready (mirror-ready-cancel-error)
 #
-flush_fails() {
+flush_fails() { # PATTERN: another one, or nothing is sent
     forget_events
     new_image flush
     start_faulty flush flush
     mirror m "$(uri flush)" top on-target-error=stop
     await_job m ready
     touch "$T/flush.fault"
-    write_grains 0x31 40
+    write_grains $1 40
     await_job m standby
     met_error write stop || fail 'no event'
 }
-flush_fails
+flush_fails 0x31
 rm "$T/flush.fault"
 soft_cancel m || true
 job resume m
 await_job m none
 ended_as m completed
 stop_server flush
-flush_fails
+flush_fails 0x32
 cancel_is cancelled block-job-cancel device=m force=true
 stop_server flush
 
@@ -117,7 +118,7 @@ stop_server flush
 #
 fresh far
 start_nbdkit far file "$T/far"
-mirror m "$(uri far)" full speed=$((4 << 20))
+mirror m "$(uri far)" top speed=$((1 << 20))
 await 10 offset_is_beyond $((1 << 20))
 kill_server far
 job_is m running || fail "its target died, and it is $(job_field .status m)"
@@ -131,10 +132,10 @@ ends_well m "$T/far"
 fresh far
 stop_server far
 start_nbdkit far file "$T/far"
-mirror m "$(uri far)" full speed=$((4 << 20))
+mirror m "$(uri far)" top speed=$((1 << 20))
 await 10 offset_is_beyond $((1 << 20))
 kill_server far
-answers_within 1 "$tests_dir/tools/qmp" "$STORE/control.sock" job-cancel id=m
+answers_within 1 "${ask[@]}" job-cancel id=m
 becomes_true 2 is_no_job m || fail 'cancelled, and it is still there'
 ended_as m cancelled
 umount_store
@@ -151,7 +152,7 @@ write_bad_grain 9
 copy_disk "$T/want"
 
 fresh far
-echo once >"$T/bad"
+echo once >"$T/unreadable"
 mirror m "$T/far" top
 await_job m none
 ended_as m '*Input/output error*'
@@ -159,15 +160,15 @@ met_error read report || fail 'no event'
 ! has_event '.event == "BLOCK_JOB_READY"' || fail 'ready, in spite of it'
 
 fresh far
-echo always >"$T/bad"
+echo always >"$T/unreadable"
 mirror m "$T/far" top on-source-error=ignore
 await 10 met_error read ignore
-rm "$T/bad"
+rm "$T/unreadable"
 await_job m ready
 ends_well m "$T/far"
 
 fresh far
-echo once >"$T/bad"
+echo once >"$T/unreadable"
 mirror m "$T/far" top on-source-error=stop
 await_job m paused
 met_error read stop || fail 'no event'

@@ -11,8 +11,7 @@ grain=65536
 n_grains=1024
 disk_bytes=$((n_grains * grain))
 
-# Two patterns that qemu-io writes as bytes never make: whoever reads one of
-# them from a failing device gets an error (see failing_store).
+# Whoever reads that from a failing device gets an error (see failing_store).
 bad_text=THIS-GRAIN-IS-BAD
 
 #
@@ -25,6 +24,7 @@ new_job_store() { # [weir-create option…]
     "$WEIR" set "$STORE" request-deadline=1 >>"$T/weir.log"
     mount_store
     collect_events
+    open_line
 }
 
 collect_events() {
@@ -43,7 +43,7 @@ forget_events() {
 events_seen=0
 
 events() { # FILTER: of those since then
-    tail -n +$((events_seen + 1)) "$T/events" | jq -c "$1"
+    tail -n +$((events_seen + 1)) "$T/events" | jq -rc "$1"
 }
 
 has_event() { # CONDITION
@@ -51,7 +51,7 @@ has_event() { # CONDITION
 }
 
 # A store on a device of its own that cannot read what has $bad_text in it
-# while $T/bad is there: the first time only, if that says "once".
+# while $T/unreadable is there: the first time only, if that says "once".
 failing_store() {
     mkdir -p "$T/device" "$T/fs"
     truncate -s 160M "$T/platter"
@@ -61,8 +61,8 @@ failing_store() {
         thread_model='echo serialize_requests' flush='exit 0' \
         pread="dd if=$T/platter of=\$tmpdir/read iflag=skip_bytes,count_bytes \
             skip=\$4 count=\$3 bs=1M status=none
-        if [ -e $T/bad ] && grep -qF $bad_text \$tmpdir/read; then
-            ! grep -q once $T/bad || rm $T/bad
+        if [ -e $T/unreadable ] && grep -qF $bad_text \$tmpdir/read; then
+            ! grep -q once $T/unreadable || rm $T/unreadable
             echo EIO bad >&2
             exit 1
         fi
@@ -80,27 +80,44 @@ failing_store() {
 }
 
 #
-# Asking
+# Asking, over one connection for all: a process for each would take longer than
+# most of what is asked for. It is made anew when the daemon was.
 #
+open_line() {
+    [ -z "$line_of" ] || { kill $line && wait $line || true; }
+    coproc "$tests_dir/tools/qmp" "$STORE/control.sock" - 2>>"$T/qmp.log"
+    # Subshells have these, unlike a coprocess's own.
+    exec 7<&"${COPROC[0]}" 8>&"${COPROC[1]}"
+    line=$COPROC_PID line_of=$STORE
+    on_exit "kill $line"
+}
+line_of=
+
+talk() { # COMMAND [JSON | NAME=VALUE…]: {"return": …} or {"error": …}
+    [ "$line_of" = "$STORE" ] || fail 'no line to the daemon: new_job_store first'
+    printf '%s\n' "${*@Q}" >&8
+    read -r -t 30 answer <&7 || fail "no answer: $*"
+    printf '%s\n' "$answer"
+}
+
 qmp() { # COMMAND [JSON | NAME=VALUE…]: the answer is in $T/answer
-    "$tests_dir/tools/qmp" "$STORE/control.sock" "$@" >"$T/answer" \
-        2>>"$T/qmp.log" || fail "$*: $(cat "$T/answer")"
+    talk "$@" >"$T/answer"
+    ! grep -q '^{"error"' "$T/answer" || fail "$*: $(cat "$T/answer")"
 }
 
 # The answer to a command that is refused is an error in these words (a glob).
 qmp_refused() { # WORDS COMMAND [JSON | NAME=VALUE…]
     local words=$1 said
     shift
-    ! "$tests_dir/tools/qmp" "$STORE/control.sock" "$@" >"$T/answer" \
-        2>>"$T/qmp.log" || fail "not refused: $*: $(cat "$T/answer")"
-    said=$(jq -r .desc "$T/answer")
+    talk "$@" >"$T/answer"
+    said=$(jq -r '.error.desc // empty' "$T/answer")
+    [ -n "$said" ] || fail "not refused: $*: $(cat "$T/answer")"
     # shellcheck disable=SC2053
     [[ $said == $words ]] || fail "$*: '$said', not '$words'"
 }
 
 ask() { # FILTER COMMAND [JSON | NAME=VALUE…]
-    "$tests_dir/tools/qmp" "$STORE/control.sock" "${@:2}" 2>>"$T/qmp.log" |
-        jq -r "$1"
+    talk "${@:2}" | jq -r ".return | $1"
 }
 
 #
@@ -194,7 +211,7 @@ end_of() { # ID
     events "select(.data.device == \"$1\") |
         if .event == \"BLOCK_JOB_CANCELLED\" then \"cancelled\"
         elif .event == \"BLOCK_JOB_COMPLETED\" then .data.error // \"completed\"
-        else empty end" | jq -r .
+        else empty end"
 }
 
 has_ended() { # ID
@@ -211,7 +228,7 @@ ended_as() { # ID WORDS (a glob)
 
 trace_of() { # ID: the states it went through
     events "select(.event == \"JOB_STATUS_CHANGE\" and .data.id == \"$1\") |
-        .data.status" | jq -r . | paste -sd ' '
+        .data.status" | paste -sd ' '
 }
 
 traced() { # ID STATES
@@ -286,8 +303,9 @@ write_grains() { # PATTERN GRAIN[+COUNT]…; a half of one is 8.5
 
 # A grain that a failing device will not read.
 write_bad_grain() { # GRAIN
-    yes $bad_text | head -c $grain >"$T/bad-grain"
-    dd if="$T/bad-grain" of="$MNT/$disk.raw" bs=$grain seek="$1" oflag=direct \
+    printf "$bad_text\n%.0s" {1..3700} >"$T/unreadable-grain"
+    truncate -s $grain "$T/unreadable-grain"
+    dd if="$T/unreadable-grain" of="$MNT/$disk.raw" bs=$grain seek="$1" oflag=direct \
         conv=notrunc status=none
 }
 
