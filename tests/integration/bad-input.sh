@@ -10,8 +10,9 @@ world=$T/world # everything that a command could change
 mkdir -p "$world/no-store"
 STORE=$world/store
 
-start_nbdkit far memory 64M
-new_store 64M "$(uri far)"
+# Small: all of it is read again after each command.
+start_nbdkit far memory 2M
+new_store 2M "$(uri far)"
 mkdir "$world/mnt"
 MNT=$world/mnt
 touch "$world/plain-file"
@@ -59,7 +60,7 @@ done <<'END'
 2 create "$STORE/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" --size 1M
 5 create "$STORE/vdb" --size 1M --target http://127.0.0.1/
 5 create "$STORE/vdb" --size 1M --target nbd://
-2 create "$STORE/vda" --size 64M
+2 create "$STORE/vda" --size 2M
 2 create "$STORE/vdb" --from "$world/no-such-image"
 1 create "$world/plain-file/vda" --size 1M
 1 mount "$world/no-store" "$MNT"

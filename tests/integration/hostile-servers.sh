@@ -14,7 +14,7 @@ new_dir
 poll_interval=0.2
 
 hostile=$tests_dir/tools/hostile-server
-at_once=$((8 * $(nproc)))
+at_once=$((4 * $(nproc)))
 size=$((4 << 20))
 patience=1 # seconds that the guest works beside it
 is_long && patience=10
@@ -49,7 +49,7 @@ run_case() { # NAME: in a subshell and a directory of its own
     # The first MiB is written once, so that a bit lost is not set again.
     dd if=/dev/urandom of="$MNT/vda.raw" bs=64k count=16 conv=notrunc,fsync \
         status=none || fail "$name: the guest's write failed"
-    await 30 was_met
+    await 120 was_met
     probed=$("$tests_dir/tools/guest-probe" "$MNT/vda.raw" 3145728 262144 \
         "$patience" 2>&1) || fail "$name: the guest met an error: $probed"
     status_is .mounted true || fail "$name: no status"
@@ -66,7 +66,7 @@ run_case() { # NAME: in a subshell and a directory of its own
         >"$T/line"
     end_pid "${server_pid[far]}"
     start_nbdkit far file "$T/image"
-    await 60 takes_all
+    await 120 takes_all
     status_is .dirty_bytes 0 || fail "$name: dirty after the drain"
     assert_same "$MNT/vda.raw" "$T/image"
     [ "$(cat "$STORE/lock")" = "$pid" ] || fail "$name: another daemon"
