@@ -189,7 +189,15 @@ tell_pending(Job *job)
     job_tell(job, "BLOCK_JOB_PENDING", data);
 }
 
-/* It is waiting; if all of its group are, they are pending. */
+static bool
+is_waiting(const Job *job)
+{
+    return job->record.status == JOB_WAITING ||
+           (job->record.status == JOB_PENDING && !job->record.is_committed);
+}
+
+/* It is waiting; if all of its group are, they are pending. After a crash some
+ * of them may be already. */
 static void
 meet_group(Job *job)
 {
@@ -199,7 +207,7 @@ meet_group(Job *job)
     for (guint i = 0; i < group->len; i++) {
         const Job *other = g_ptr_array_index(group, i);
 
-        if (other->record.status != JOB_WAITING || other->is_unsaved) {
+        if (!is_waiting(other) || other->is_unsaved) {
             return;
         }
         has_to_ask = has_to_ask || other->record.spec.waits_to_finalize;
@@ -207,6 +215,9 @@ meet_group(Job *job)
     for (guint i = 0; i < group->len; i++) {
         Job *other = g_ptr_array_index(group, i);
 
+        if (other->record.status == JOB_PENDING) {
+            continue;
+        }
         job_move(other, JOB_PENDING);
         (void)job_save(other);
         if (other->record.spec.waits_to_finalize) {
@@ -289,7 +300,7 @@ job_step_end(Job *job)
     if (job->phase != JOB_RESTS || job->is_asking) {
         return;
     }
-    if (job->record.status == JOB_WAITING) {
+    if (is_waiting(job)) {
         meet_group(job);
     } else if (is_closing(job)) {
         close_job(job);

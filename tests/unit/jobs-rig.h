@@ -34,6 +34,9 @@ typedef struct JobsRig {
     FaultIo fault;
     struct StoreIoOps io_ops; /* its own, but for lseek */
     const struct StoreIoOps *real_io;
+    StoreIo quick; /* behind it: the kernel's, but that syncs do nothing: here a
+                      crash is the end of a process */
+    struct StoreIoOps quick_ops;
     Store *store;
     Jobs *jobs;
     struct RigRelay relays[RIG_RELAYS];
@@ -53,6 +56,7 @@ typedef struct JobsRig {
 } JobsRig;
 
 extern JobsRig *rig; /* the one that there is */
+extern const struct JobsOps rig_fake_ops;
 
 int jobs_rig_setup(void **state);
 int jobs_rig_teardown(void **state);
@@ -60,9 +64,12 @@ Disk *rig_vda(void);
 /* What was asked, and told, since the last time. */
 void rig_assert_journal(const char *text);
 void rig_forget_journal(void);
+void rig_note(const char *format, ...) G_GNUC_PRINTF(1, 2);
 /* The process ends in the middle, or as it should; and another one begins. */
 void rig_crash(void);
 void rig_restart(void);
+/* ... and in between @path becomes @text; NULL: it goes. */
+void rig_restart_with(const char *path, const char *text);
 void rig_look_after(int64_t us);
 
 JobSpec rig_spec(enum JobKind kind, const char *id, enum JobSync sync);

@@ -420,6 +420,34 @@ test_a_disk_that_grows_keeps_its_snapshots(void **state)
     assert_false(rig_is_damaged(rig, 2));
 }
 
+/* A job's have names of their own, and are there again at the next opening. */
+static void
+test_hidden_ones_take_no_names(void **state)
+{
+    struct Rig *rig = *state;
+    Snapshot hidden, other, user;
+    g_autoptr(GError) error = NULL;
+
+    assert_true(
+        store_snapshot_now(rig->store, NULL, SNAPSHOT_JOB, &hidden, NULL));
+    assert_true(
+        store_snapshot_now(rig->store, hidden.name, "user", &user, NULL));
+    assert_false(
+        store_snapshot_now(rig->store, hidden.name, "user", NULL, &error));
+    assert_true(
+        store_snapshot_now(rig->store, NULL, SNAPSHOT_JOB, &other, NULL));
+    assert_string_not_equal(hidden.name, other.name);
+    assert_int_equal(snapshot_list_count(rig->store->snapshots), 1);
+    assert_true(store_close_clean(rig->store, NULL));
+    rig_reopen(rig);
+    assert_int_equal(snapshot_list_count(rig->store->snapshots), 1);
+    assert_true(snapshot_list_find(rig->store->snapshots, user.name, &user));
+    assert_string_equal(user.reason, "user");
+    assert_true(snapshot_list_hidden_at(rig->store->snapshots, 1, &other));
+    assert_true(store_snapshot_delete_now(rig->store, hidden.id, NULL));
+    assert_false(snapshot_list_hidden_at(rig->store->snapshots, 1, NULL));
+}
+
 /* Without the lock there are records, and what they take. */
 static void
 test_opened_to_read(void **state)
@@ -461,6 +489,7 @@ main(void)
         WITH_RIG(test_discards_are_punched_after_a_copy),
         WITH_RIG(test_disks_come_and_go),
         WITH_RIG(test_a_disk_that_grows_keeps_its_snapshots),
+        WITH_RIG(test_hidden_ones_take_no_names),
         WITH_RIG(test_opened_to_read),
     };
 
