@@ -140,7 +140,7 @@ wait_for_one() { # [option…]: in the background, as $waiting
         --to "[ nbdkit memory 64M ]" --wait "$@" >"$T/waited" 2>"$T/wait.err" &
     waiting=$!
     set +m
-    await 10 job_is backup-vda running
+    await 10 is_listed backup-vda
 }
 ended() { # CODE WORDS
     local code=0
@@ -183,8 +183,7 @@ exits 1 "$WEIR" backup "$STORE/vda" --sync full --wait \
 says 'has failed'
 touch "$T/fails"
 wait_for_one --on-target-error stop --speed 0 --to \
-    "[ nbdkit --filter=error memory 64M error-pwrite-rate=1 error-file=$T/fails ]" \
-    2>>"$T/weir.log" || :
+    "[ nbdkit --filter=error memory 64M error-pwrite-rate=1 error-file=$T/fails ]"
 await 10 grep -q 'stands' "$T/wait.err"
 rm "$T/fails"
 job resume "$STORE" backup-vda
