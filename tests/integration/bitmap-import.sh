@@ -22,7 +22,8 @@ write_image() { # COMMAND…: of qemu-io
 write_image 'write -P 1 0 512' 'write -P 2 1M 200k' 'write -P 3 67108352 512' \
     'discard 32M 1M'
 qemu-img bitmap --add -g 4K "$image" late
-for i in {1..400}; do echo "write -P 4 $((RANDOM * 1024)) 1k"; done |
+# More than fit into one answer of a qemu-nbd (2047 extents).
+for i in {1..3000}; do echo "write -P 4 $((RANDOM * 1024)) 1k"; done |
     qemu-io -f qcow2 "$image" >/dev/null
 qemu-img convert -f qcow2 -O raw "$image" "$T/vm1.raw"
 
