@@ -270,6 +270,7 @@ copy_figures(RelayDisk *disk)
     figures->upload_bps = rate_meter_bps(&disk->meter);
     figures->target_size_bytes = disk->target_size;
     figures->target_number = disk->target_number;
+    figures->shared_bytes = disk->shared_bytes;
     pthread_mutex_unlock(&disk->relay->lock);
     disk->is_stale = false;
 }
@@ -310,6 +311,7 @@ relay_disk_end(RelayDisk *disk, bool syncs)
     relay_thread_assert();
     assert(!relay_disk_is_busy(disk));
     perform_drop_all(disk);
+    perform_share_left(disk);
     if (disk->core) {
         books_end(&disk->books, disk->core, syncs);
     }
@@ -486,6 +488,7 @@ give_memory_back(RelayDisk *disk)
 {
     if (needs_no_memory(disk) &&
         disk->relay->now_us >= disk->memory_us + MEMORY_IDLE_US) {
+        perform_share_left(disk);
         (void)madvise(disk->buffers, BUFFERS_BYTES, MADV_DONTNEED);
         disk->has_memory = false;
     }
@@ -548,6 +551,9 @@ relay_disk_next_us(const RelayDisk *disk)
 
     if (!disk->core) {
         return INT64_MAX;
+    }
+    if (disk->events_head < disk->events_count) {
+        return 0; /* what another one had read, when this one had its turn */
     }
     next = MIN(relay_core_next_us(disk->core), perform_next_us(disk));
     if (needs_no_memory(disk)) {

@@ -88,6 +88,9 @@ struct RelaySlot {
     struct StoreReq sums; /* read with it */
     uint64_t offset, len; /* asked by the core */
     struct MapRequest map;
+    uint64_t shared_id; /* snapshot that the buffer has there, or will; 0 */
+    bool is_loading;    /* ... will */
+    struct RelaySlot *waiting, *next_waiting; /* of others, for that */
 };
 
 struct RelayDisk {
@@ -132,6 +135,7 @@ struct RelayDisk {
     struct RelayConn conns[RELAY_CONNS];
     struct RelaySlot slots[RELAY_OPS];
     RelayBooks books;            /* opened by the main thread */
+    uint64_t shared_bytes;       /* copied instead of read */
     unsigned n_local;            /* local requests in flight */
     unsigned n_polls;            /* in the ring, which names this disk */
     uint64_t data_from, data_to; /* known to be data, until data_us */
@@ -246,6 +250,15 @@ void perform_place_mapped(RelayDisk *disk, struct RelaySlot *slot,
                           struct RelayEvent *event);
 void perform_place_left(RelayDisk *disk, struct RelaySlot *slot);
 void perform_snapshot_lost(RelayDisk *disk);
+
+/* perform-share.c: what others have read */
+enum PerformShare { SHARE_NONE, SHARE_COPIED, SHARE_WAITS };
+enum PerformShare perform_share(RelayDisk *disk, struct RelaySlot *slot);
+void perform_share_loaded(RelayDisk *disk, struct RelaySlot *slot,
+                          bool is_good);
+void perform_share_left(RelayDisk *disk);
+/* perform-load.c again: who waited has it, or has to read it. */
+void perform_load_shared(struct RelaySlot *slot, bool has_it);
 
 /* perform-local.c: all that is local, on the ring */
 void perform_submit(RelayDisk *disk, struct StoreReq *req, enum RelayTag tag,

@@ -113,7 +113,6 @@ pin(RelayDisk *disk, struct RelaySlot *slot)
     if (!disk->is_cut) {
         return true;
     }
-    slot->disk = disk;
     slot->is_pinned = true;
     slot->pin = (RangeHold){.offset = slot->offset,
                             .len = slot->len,
@@ -154,9 +153,14 @@ load_part_done(RelayDisk *disk, unsigned op)
 static void
 data_ended(RelayDisk *disk, unsigned op, int error)
 {
-    disk->slots[op].error = error;
-    unpin(disk, &disk->slots[op]);
+    struct RelaySlot *slot = &disk->slots[op];
+
+    slot->error = error;
+    unpin(disk, slot);
     load_part_done(disk, op);
+    if (slot->is_loading) {
+        perform_share_loaded(disk, slot, !error);
+    }
 }
 
 /* Parts that need no reading, up to the one that does. */
@@ -191,12 +195,35 @@ read_parts(RelayDisk *disk, unsigned op)
     data_ended(disk, op, 0);
 }
 
+static void
+load_data(RelayDisk *disk, struct RelaySlot *slot)
+{
+    if (pin(disk, slot)) {
+        read_parts(disk, (unsigned)(slot - disk->slots));
+    } else {
+        disk->n_local++; /* the loop is not to end before the pin is had */
+    }
+}
+
+void
+perform_load_shared(struct RelaySlot *slot, bool has_it)
+{
+    RelayDisk *disk = slot->disk;
+
+    if (has_it) {
+        data_ended(disk, (unsigned)(slot - disk->slots), 0);
+    } else {
+        load_data(disk, slot);
+    }
+}
+
 void
 perform_load(RelayDisk *disk, const struct RelayAction *action)
 {
     struct RelaySlot *slot = &disk->slots[action->op];
 
     assert(!slot->n_reading && action->len <= RELAY_OP_BYTES_MAX);
+    slot->disk = disk;
     slot->offset = action->offset;
     slot->len = action->len;
     slot->done = 0;
@@ -208,10 +235,15 @@ perform_load(RelayDisk *disk, const struct RelayAction *action)
         slot->n_reading++;
         perform_submit(disk, &slot->sums, TAG_SUMS, action->op);
     }
-    if (pin(disk, slot)) {
-        read_parts(disk, action->op);
-    } else {
-        disk->n_local++; /* the loop is not to end before the pin is had */
+    switch (perform_share(disk, slot)) {
+    case SHARE_NONE:
+        load_data(disk, slot);
+        break;
+    case SHARE_COPIED:
+        data_ended(disk, action->op, 0);
+        break;
+    case SHARE_WAITS:
+        break;
     }
 }
 

@@ -166,6 +166,7 @@ struct RelayFigures {
     /* The last snapshot that could not be brought, not all of it; 0: none. Set
      * before anything is sent in its place. */
     uint64_t lost_snapshot;
+    uint64_t shared_bytes; /* of a snapshot, read by another job */
 };
 /* False if the disk has no target. */
 gboolean relay_figures(Relay *relay, const char *disk,
