@@ -52,7 +52,7 @@ covers_what_was_written() { # NAME
         { at = $1
           while (i > 1 && from[i] > at) i--
           while (i < n && (i == 0 || to[i] <= at)) i++
-          for (; i <= n && from[i] <= at && to[i] > at; i++) at = to[i]
+          for (j = i; j <= n && from[j] <= at && to[j] > at; j++) at = to[j]
           if (at < $1 + $2) { print "lost: " $0; exit 1 } }' \
         "$T/dirty" "$T/written" >"$T/out" || fail "seed $seed: $1: $(cat "$T/out")"
 }

@@ -61,7 +61,7 @@ qmp_refused "*'unknown'*" transaction "$(transaction \
 [ "$(n_bitmaps)" = 0 ] || fail 'a transaction that was refused added something'
 
 qmp transaction "$(transaction \
-    'block-dirty-bitmap-add:{"node": "vda", "name": "a"}' \
+    'block-dirty-bitmap-add:{"node": "vda", "name": "a", "persistent": true}' \
     'block-dirty-bitmap-add:{"node": "vda", "name": "b"}')"
 write_grains 0x11 3+2 100
 bitmap disable a
@@ -142,7 +142,7 @@ cmp -i $((3 * grain)) -n $((4 * grain)) "$MNT/.bitmaps/vda/d.raw" \
 #
 is_busy_for_all() {
     local verb words="Bitmap 'busy' is currently in use by another operation"
-    words+=' and cannot be used'
+    words+=' and cannot be used*'
     for verb in remove clear enable disable; do
         qmp_refused "$words" block-dirty-bitmap-$verb node=vda name=busy
     done
