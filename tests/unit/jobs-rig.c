@@ -4,6 +4,7 @@
  */
 #include "jobs-rig.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 JobsRig *rig;
@@ -153,12 +154,29 @@ give_snapshots(struct Kept *kept)
     jobs_begin(rig->jobs, (Snapshots *)rig); /* never looked into */
 }
 
+/* Who waits for a snapshot is told, or would be lost; of what it does then
+ * nothing reaches the disk. */
+static void
+end_asking(void)
+{
+    SnapshotsDone done = g_steal_pointer(&rig->asked);
+    g_autoptr(GError) error =
+        g_error_new(STORE_ERROR, STORE_ERROR_BUSY, "it ends");
+
+    if (done) {
+        fault_io_arm(&rig->fault, 1, true, -EIO);
+        done(rig->asked_user, NULL, error);
+        (void)fault_io_disarm(&rig->fault);
+    }
+}
+
 void
 rig_crash(void)
 {
     struct Kept kept;
 
     keep_snapshots(&kept);
+    end_asking();
     jobs_free(rig->jobs);
     store_free(rig->store);
     begin_life();
@@ -225,6 +243,7 @@ jobs_rig_teardown(void **state)
     void *fixture = rig->fixture;
 
     (void)state;
+    end_asking();
     jobs_free(rig->jobs);
     store_free(rig->store);
     g_string_free(rig->journal, TRUE);

