@@ -88,13 +88,19 @@ job_copy(Job *job)
     }
 }
 
-/* The target was accepted: it is known again in a later life. */
+/* The target was accepted: it is written once a later life will know it again;
+ * a record that cannot be saved is tried again with the next look. */
 static void
 look_at_contact(Job *job, const struct RelayFigures *figures)
 {
     if (figures->core.contact == CONTACT_KNOWN && !job->record.is_met) {
         job->record.is_met = true;
-        (void)job_save(job);
+        if (job_save(job)) {
+            job->jobs->ops->contact_kept(job->jobs->config.relay,
+                                         job->relay_name);
+        } else {
+            job->record.is_met = false;
+        }
     }
 }
 

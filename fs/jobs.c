@@ -47,6 +47,7 @@ static const struct JobsOps real_ops = {
     .set_speed = relay_set_speed,
     .set_cut = relay_set_cut,
     .allow = relay_allow,
+    .contact_kept = relay_contact_kept,
     .hurry = relay_hurry,
     .proceed = relay_proceed,
     .end = relay_end_disk,

@@ -37,6 +37,7 @@ struct JobsOps {
     void (*allow)(Relay *relay, const char *job, uint64_t seq,
                   uint64_t snapshot);
     void (*hurry)(Relay *relay);
+    void (*contact_kept)(Relay *relay, const char *job);
     void (*proceed)(Relay *relay, const char *job);
     void (*end)(Relay *relay, const char *job);
     void (*forget)(Relay *relay, const char *job);

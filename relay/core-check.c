@@ -105,7 +105,6 @@ check_accept(RelayCore *core)
                              ? disk_map_open_seq(core->config.map)
                              : 0;
     }
-    core->is_contact_kept |= core->config.is_job;
     core->is_estranged = false;
     core->log.is_forgotten = false;
     link_online(core);

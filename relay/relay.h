@@ -62,8 +62,7 @@ struct RelayDiskConfig {
      * @points are of the disk's, which is what @pins has. */
     struct RelayJobConfig {
         bool is_job; /* the map says what is to be brought: what is clean in it
-                        says nothing of the target. The store keeps no contact:
-                        what was met is taken as kept */
+                        says nothing of the target */
         DiskMap *pins; /* the guest's, where what is read is pinned; borrowed */
         bool is_exact; /* a target of another size is refused */
         bool is_zero;  /* the target reads as zero where nobody wrote. Of use

@@ -20,8 +20,18 @@ written(const struct Rig *rig)
 static inline void
 start_job(struct Rig *rig)
 {
+    struct RelayCoreFigures figures;
+    size_t before = written(rig);
+
     start(rig);
     pass_time(rig, SECOND);
+    relay_core_figures(rig->core, &figures);
+    if (rig->config.contact != CONTACT_KNOWN &&
+        figures.contact == CONTACT_KNOWN) {
+        assert_int_equal(written(rig), before); /* not before that is kept */
+        relay_core_contact_kept(rig->core);
+        pass_time(rig, SECOND);
+    }
 }
 
 /* A job that has just been ordered: nobody has met the target. */

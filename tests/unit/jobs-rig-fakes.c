@@ -115,6 +115,13 @@ fake_allow(Relay *relay, const char *name, uint64_t seq, uint64_t snapshot)
 }
 
 static void
+fake_contact_kept(Relay *relay, const char *name)
+{
+    (void)relay;
+    rig_relay(id_of(name))->is_kept = true;
+}
+
+static void
 fake_hurry(Relay *relay)
 {
     (void)relay;
@@ -235,6 +242,7 @@ const struct JobsOps rig_fake_ops = {
     .set_cut = fake_set_cut,
     .allow = fake_allow,
     .hurry = fake_hurry,
+    .contact_kept = fake_contact_kept,
     .proceed = fake_proceed,
     .end = fake_end,
     .forget = fake_forget,
@@ -282,6 +290,7 @@ rig_settle_some(const char *id, uint64_t clusters)
     if (relay->figures.core.is_paused || relay->figures.core.halt.is_halted) {
         return;
     }
+    assert_true(relay->is_kept || relay->config.contact == CONTACT_KNOWN);
     if (relay->config.is_cut) {
         settle_sealed(map, MAX(relay->allowed, disk_map_open_seq(map) - 1),
                       clusters);

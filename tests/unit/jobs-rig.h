@@ -26,6 +26,7 @@ struct RigRelay {
     struct RelayDiskConfig config;
     struct RelayFigures figures;
     uint64_t allowed, snapshot;
+    bool is_kept; /* that its target was met */
     bool has_ended;
 };
 

@@ -44,6 +44,9 @@ notify(void *user, const char *disk, enum RelayNews news)
     rig.news++;
     if (g_str_has_prefix(disk, "job/")) {
         rig.job_news[news]++;
+        if (news == RELAY_NEWS_CONTACT && rig.n_met < G_N_ELEMENTS(rig.met)) {
+            g_strlcpy(rig.met[rig.n_met++], disk, sizeof(rig.met[0]));
+        }
     } else if (news == RELAY_NEWS_CONTACT) {
         rig.has_contact[disk[0] - 'a'] = true;
     }
@@ -205,6 +208,8 @@ rig_serve_news(void)
 {
     struct timespec until;
     bool has_contact[DISKS];
+    char met[G_N_ELEMENTS(rig.met)][RIG_NAME];
+    unsigned n_met;
 
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += 20000000;
@@ -219,7 +224,13 @@ rig_serve_news(void)
     rig.news = 0;
     memcpy(has_contact, rig.has_contact, sizeof(has_contact));
     memset(rig.has_contact, 0, sizeof(rig.has_contact));
+    memcpy(met, rig.met, sizeof(met));
+    n_met = rig.n_met;
+    rig.n_met = 0;
     pthread_mutex_unlock(&rig.lock);
+    for (unsigned i = 0; i < n_met; i++) {
+        relay_contact_kept(rig.relay, met[i]);
+    }
     for (unsigned i = 0; i < DISKS; i++) {
         if (has_contact[i]) {
             relay_contact_kept(rig.relay, rig.disks[i].name);

@@ -16,6 +16,7 @@
 
 #include "relay/relay.h"
 
+#define RIG_NAME     32
 #define CLUSTER_BITS 16
 #define CLUSTER      (1u << CLUSTER_BITS)
 #define CLUSTERS     256u
@@ -43,8 +44,10 @@ struct Rig {
     pid_t server;
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool has_contact[DISKS]; /* guarded by lock */
-    unsigned news;           /* guarded by lock */
+    bool has_contact[DISKS]; /* guarded by lock, as is what follows */
+    char met[8][RIG_NAME];   /* jobs whose target was met ... */
+    unsigned n_met;
+    unsigned news; /* guarded by lock */
     /* Of whatever is called job/...; guarded by lock. */
     unsigned job_news[RELAY_NEWS_ENDED + 1];
     bool recovers; /* disks that are added from now on, of known targets */
