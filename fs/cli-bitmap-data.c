@@ -96,12 +96,11 @@ ask_all(const CliBitmaps *bitmaps, const char *name, GError **error)
         }
         add_extents(json_object_get_array_member(whole, "extents"),
                     json_object_get_array_member(part, "extents"));
-        json_object_set_member(
-            whole, "next",
-            json_node_copy(json_object_get_member(part, "next")));
-    }
-    if (whole != NULL) {
         json_object_remove_member(whole, "next");
+        if (is_partial(part)) {
+            json_object_set_int_member(
+                whole, "next", json_object_get_int_member(part, "next"));
+        }
     }
     return g_steal_pointer(&whole);
 }

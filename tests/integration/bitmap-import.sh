@@ -22,8 +22,7 @@ write_image() { # COMMAND…: of qemu-io
 write_image 'write -P 1 0 512' 'write -P 2 1M 200k' 'write -P 3 67108352 512' \
     'discard 32M 1M'
 qemu-img bitmap --add -g 4K "$image" late
-# More than fit into one answer of a qemu-nbd (2047 extents).
-for i in {1..3000}; do echo "write -P 4 $((RANDOM * 1024)) 1k"; done |
+for i in {1..400}; do echo "write -P 4 $((RANDOM * 1024)) 1k"; done |
     qemu-io -f qcow2 "$image" >/dev/null
 qemu-img convert -f qcow2 -O raw "$image" "$T/vm1.raw"
 
@@ -75,6 +74,18 @@ remove_all
 mount_store
 import_all
 
+# More extents than one answer of the socket has.
+"$WEIR" bitmap add "$STORE/vda" many --granularity 512
+for part in 0 1 2; do
+    "$tests_dir/tools/qmp" "$STORE/control.sock" weir-bitmap-mark \
+        "$(jq -nc --argjson from $((part * 3000)) '{node: "vda", name: "many",
+            extents: [range($from; $from + 3000) |
+                {offset: (. * 1024), length: 512}]}')" >>"$T/weir.log"
+done
+seq 0 1024 $((8999 * 1024)) | sed 's/$/ 512/' >"$T/many"
+ours many >"$T/ours"
+cmp "$T/many" "$T/ours" || fail "$(wc -l <"$T/ours") extents of 9000"
+
 # What was taken over, and what is written from then on.
 theirs late >"$T/theirs"
 qemu-io -f raw -c 'write 50M 8k' "$MNT/vda.raw" >>"$T/weir.log"
@@ -84,6 +95,9 @@ diff "$T/both" "$T/ours" >"$T/out" || fail "late, written: $(cat "$T/out")"
 umount_store
 ours late >"$T/ours"
 diff "$T/both" "$T/ours" >"$T/out" || fail "late, at rest: $(cat "$T/out")"
+ours many >"$T/ours"
+head -n 9000 "$T/ours" | cmp "$T/many" - ||
+    fail "$(wc -l <"$T/ours") extents of 9001, at rest"
 
 #
 # What is refused
