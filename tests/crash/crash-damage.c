@@ -30,7 +30,7 @@
 #define HELD_OPS     12
 #define LIVE_ONE_IN  64
 #define DRAIN_US     3000000
-#define COPIES_MAX   64
+#define COPIES_MAX   160
 #define LARGE        16384 /* bytes of a file */
 #define LARGE_STRIDE 16
 
@@ -283,13 +283,15 @@ run(struct Damage *damage, uint64_t seed, bool is_clean)
     world_init(world, &(struct WorldConfig){.seed = seed,
                                             .size_bytes = SIZE,
                                             .cluster_bits = CLUSTER_BITS,
-                                            .hot = 12});
+                                            .hot = 12,
+                                            .has_bitmaps = true});
     record(world);
     judge_init(&damage->judge, &(struct JudgeConfig){
                                    .log = &world->log,
                                    .seed = seed,
                                    .size_bytes = SIZE,
                                    .cluster_bits = CLUSTER_BITS,
+                                   .has_bitmaps = true,
                                    .seen = &seen,
                                    .seen_local = &seen_local,
                                    .counts = &counts,

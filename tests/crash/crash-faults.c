@@ -25,7 +25,7 @@
  *
  * The numbers are walked until a run has none that fails.
  */
-#include "judge.h"
+#include "bitmaps.h"
 #include "tests/lib/command.h"
 
 #include <stdlib.h>
@@ -79,7 +79,9 @@ script_life(World *world, FaultIo *fault, uint64_t first)
     guest_discard(world, first + CLUSTER + 4096, 8192);
     guest_sync(world);
     guest_finish(world);
+    bitmaps_work(world);
     drain(world, fault);
+    bitmaps_work(world);
     guest_write(world, first + CLUSTER + SECTOR, 2 * SECTOR);
     guest_write(world, first + 4 * MIB, 4096);
     guest_sync(world);
@@ -111,6 +113,7 @@ judge_run(World *world, struct Totals *totals, uint64_t seed)
         .seen = &totals->seen,
         .seen_local = &totals->seen_local,
         .counts = &totals->counts,
+        .has_bitmaps = true,
     };
     Judge judge;
     Seed random = {seed};
@@ -148,7 +151,8 @@ run(uint64_t n, const struct Kind *kind, struct Totals *totals, uint64_t seed,
 
     world_init(world, &(struct WorldConfig){.seed = seed,
                                             .size_bytes = SIZE,
-                                            .cluster_bits = CLUSTER_BITS});
+                                            .cluster_bits = CLUSTER_BITS,
+                                            .has_bitmaps = true});
     fault_io_init(fault, world->served.io);
     fault->is_early = true;
     fault->is_torn = kind->is_torn;

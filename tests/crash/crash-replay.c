@@ -89,6 +89,7 @@ judge_config(struct Session *session, const RecordLog *log, uint64_t seed)
         .seen_local = &session->seen_local,
         .counts = &session->counts,
         .nest_one_in = session->options.nest,
+        .has_bitmaps = true,
     };
 }
 
@@ -158,6 +159,7 @@ record_and_judge(struct Session *session, uint64_t seed)
                                      .ops = shape->ops,
                                      .hot = shape->hot,
                                      .is_troubled = shape->is_troubled,
+                                     .has_bitmaps = true,
                                      .can_multi_conn = is_multi_conn(session)});
     world->io.forget = mutant_forgets();
     world_run(world);
@@ -208,17 +210,18 @@ report(const struct Session *session)
     const struct JudgeCounts *counts = &session->counts;
     double took = seconds_since(session->begin_us);
 
-    printf("%llu distinct crash states (%llu of the local side alone), %llu "
-           "of them during a recovery, %llu with clean clusters, %llu with "
-           "zombies; %llu sums believed; %u recordings, %.1f s, %.0f "
-           "states/s, %llu steps\n",
-           (unsigned long long)counts->states,
-           (unsigned long long)counts->local,
-           (unsigned long long)counts->nested,
-           (unsigned long long)counts->with_clean,
-           (unsigned long long)counts->zombies,
-           (unsigned long long)counts->sums, session->recordings, took,
-           (double)counts->states / took, (unsigned long long)counts->steps);
+    printf(
+        "%llu distinct crash states (%llu of the local side alone), %llu "
+        "of them during a recovery, %llu with clean clusters, %llu with "
+        "zombies; %llu sums and %llu bitmaps believed; %u recordings, %.1f s, "
+        "%.0f "
+        "states/s, %llu steps\n",
+        (unsigned long long)counts->states, (unsigned long long)counts->local,
+        (unsigned long long)counts->nested,
+        (unsigned long long)counts->with_clean,
+        (unsigned long long)counts->zombies, (unsigned long long)counts->sums,
+        (unsigned long long)counts->bitmaps, session->recordings, took,
+        (double)counts->states / took, (unsigned long long)counts->steps);
 }
 
 static void
@@ -283,7 +286,8 @@ main(int argc, char **argv)
     }
     /* States in which nothing is clean cannot be wrong about it. */
     return is_good && session.counts.states >= session.options.states &&
-                   session.counts.with_clean > 0 && session.counts.sums > 0
+                   session.counts.with_clean > 0 && session.counts.sums > 0 &&
+                   session.counts.bitmaps > 0
                ? EXIT_SUCCESS
                : EXIT_FAILURE;
 }

@@ -8,6 +8,7 @@
  * Now and then it rests until the drain has caught up, or for a moment only;
  * and the target gets its troubles from here, so that one seed says all.
  */
+#include "bitmaps.h"
 #include "world.h"
 
 #include <assert.h>
@@ -245,6 +246,10 @@ guest_life(World *world, unsigned ops)
         }
         if (seed_below(&world->seed, 40) == 0) {
             burst(world);
+        }
+        if (world->config.has_bitmaps && seed_below(&world->seed, 16) == 0) {
+            guest_finish(world);
+            bitmaps_work(world);
         }
         if (i == ops / 3 || i == ops / 3 * 2) {
             simmer(world);

@@ -14,6 +14,7 @@
  * the target has lost some of what was not flushed, or it has not and then
  * requests that are still on their way execute at any time of the quarantine.
  */
+#include "bitmaps.h"
 #include "judge-internal.h"
 
 #include <assert.h>
@@ -200,6 +201,10 @@ live_on(Judge *judge, Life *life)
     if (!is_good) {
         return judge_refuse(judge, "%s", life->why);
     }
+    if (judge->has_bitmaps && !bitmaps_is_kept(store_io_kernel(), judge->path,
+                                               bitmaps_sum(life->disk))) {
+        return judge_refuse(judge, "a clean end does not keep the bitmaps");
+    }
     return judge_check_equal(judge, "after a life") &&
            judge_check_oracle(judge);
 }
@@ -214,7 +219,8 @@ serve(Judge *judge, Life *life)
     if (!life_open_books(life)) {
         return judge_refuse(judge, "the sent-log cannot be had");
     }
-    is_good = is_good && judge_check_sums(judge, life);
+    is_good = is_good && judge_check_sums(judge, life) &&
+              judge_check_bitmaps(judge, life->disk);
     if (is_good && (store_zeroes_renew(life->store, life->disk) < 0 ||
                     !store_serve(life->store, &error) ||
                     store_zeroes_settle(life->store, life->disk) < 0)) {
@@ -225,6 +231,7 @@ serve(Judge *judge, Life *life)
     is_good =
         is_good && judge_check_oracle(judge) &&
         judge_check_clean(judge, life->disk, "after discards were punched") &&
+        judge_check_bitmaps(judge, life->disk) &&
         (judge->is_brief || live_on(judge, life));
     life_close_books(life);
     return is_good;
@@ -288,6 +295,7 @@ judge_nested(Judge *judge, const RecordLog *log)
         .seen = judge->seen,
         .seen_local = judge->seen_local,
         .counts = judge->counts,
+        .has_bitmaps = judge->has_bitmaps,
         .parent = judge,
     };
     uint64_t before = judge->counts->states;
@@ -476,6 +484,7 @@ judge_init(Judge *judge, const struct JudgeConfig *config)
         .counts = config->counts,
         .seed = config->seed,
         .nest_one_in = config->nest_one_in,
+        .has_bitmaps = config->has_bitmaps,
         .parent = parent,
     };
     assert(mkdtemp(judge->dir));

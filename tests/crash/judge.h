@@ -6,8 +6,10 @@
  *            (a) the oracle of the guest's sectors;
  *            (b) clean implies equal: right after the open, for every value
  *                that the target may still come to hold;
- *            (c) life goes on until all is clean, and the images are equal;
- *            (d) of some, the recovery was recorded: a crash in it is judged
+ *            (c) named bitmaps are there, and supersets; a clean end keeps them
+ *                exactly;
+ *            (d) life goes on until all is clean, and the images are equal;
+ *            (e) of some, the recovery was recorded: a crash in it is judged
  *                in the same way.
  * Threads: the test's.
  * Units:   bytes, clusters.
@@ -33,6 +35,7 @@ struct JudgeCounts {
     uint64_t with_clean; /* ... in which some cluster opened clean */
     uint64_t zombies;    /* ... in which requests were still on their way */
     uint64_t sums;       /* believed, and true */
+    uint64_t bitmaps;    /* named ones that were not all dirty */
     uint64_t tried;      /* chosen, repeated ones too */
     uint64_t steps;      /* of the lives */
 };
@@ -54,6 +57,7 @@ typedef struct Judge {
     struct JudgeCounts *counts;
     uint64_t seed, variant;
     unsigned nest_one_in; /* of so many, one is nested; 0: none */
+    bool has_bitmaps;     /* the world has */
     bool is_quiet;        /* no guest at work */
     bool is_brief;        /* without the life after it */
     bool is_damaged;      /* metadata is not what was written: the target may be
@@ -73,6 +77,7 @@ struct JudgeConfig {
     struct Seen *seen, *seen_local;
     struct JudgeCounts *counts;
     unsigned nest_one_in;
+    bool has_bitmaps;
     const Judge *parent; /* of a nested one: its oracle and its target */
 };
 

@@ -185,3 +185,23 @@ oracle_print(const Oracle *oracle, uint64_t offset, const uint8_t *data)
                (long long)(entry ? entry->end : 0));
     }
 }
+
+bool
+oracle_was(const Oracle *oracle, uint64_t offset, uint64_t tick,
+           const uint8_t *data)
+{
+    const struct Sector *sector = &oracle->sectors[offset / SECTOR];
+    const RecordEntry *entry = NULL;
+
+    for (unsigned i = 0; i < sector->count; i++) {
+        if (sector->list[i] && sector->list[i]->begin < tick) {
+            entry = sector->list[i];
+        }
+    }
+    if (entry && entry->result) {
+        return true; /* nobody knows */
+    }
+    return entry && entry->data
+               ? !memcmp(data, entry->data + (offset - entry->offset), SECTOR)
+               : is_zero(data);
+}

@@ -144,4 +144,7 @@ void oracle_synced(Oracle *oracle, const RecordEntry *sync);
 uint64_t oracle_count(Oracle *oracle, const uint64_t **numbers);
 /* May @data be what is at @offset? */
 bool oracle_allows(const Oracle *oracle, uint64_t offset, const uint8_t *data);
+/* Is @data what was there at @tick, when nothing was in flight? */
+bool oracle_was(const Oracle *oracle, uint64_t offset, uint64_t tick,
+                const uint8_t *data);
 void oracle_print(const Oracle *oracle, uint64_t offset, const uint8_t *data);

@@ -5,6 +5,7 @@
  * replay's to imagine.
  */
 #include "world.h"
+#include "bitmaps.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -48,15 +49,38 @@ world_begin(World *world)
         return false;
     }
     world->disk = world->served.store->disks[0];
+    world->job_tick = 0;
     return true;
+}
+
+/* As the last step of a life that ended well did not say. */
+static bool
+is_closed_clean(World *world)
+{
+    Store *store =
+        store_open(store_io_kernel(), world->path, STORE_OPEN_READ, NULL);
+    bool is_clean = store && store->was_clean;
+
+    if (store) {
+        store_free(store);
+    }
+    return is_clean;
 }
 
 void
 world_end(World *world, bool is_clean)
 {
+    uint64_t sum;
+
     served_stop(&world->served, is_clean);
     record_log_mark(&world->log, is_clean ? "end, clean" : "end, as a crash");
+    sum = world->config.has_bitmaps ? bitmaps_sum(world->disk) : 0;
     served_close(&world->served, is_clean);
+    if (is_clean && world->config.has_bitmaps && is_closed_clean(world)) {
+        bool is_kept = bitmaps_is_kept(store_io_kernel(), world->path, sum);
+
+        assert(is_kept);
+    }
 }
 
 void
@@ -155,6 +179,9 @@ world_init(World *world, const struct WorldConfig *config)
         .zombie_per_mille = 700,
     });
     create(world);
+    if (config->has_bitmaps) {
+        bitmaps_create(world->path);
+    }
     choose_hot(world);
     record_log_attach(&world->log, root);
     record_io_init(&world->io, store_io_kernel(), &world->log);

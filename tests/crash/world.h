@@ -39,6 +39,7 @@ struct WorldConfig {
     unsigned ops;        /* of the guest, per life */
     unsigned hot;        /* clusters that it works on */
     bool is_troubled;    /* the target loses connections and hangs */
+    bool has_bitmaps;    /* named ones, see bitmaps.h */
     bool can_multi_conn; /* a flush of the target covers all connections */
     StoreIo *io;         /* below the recorder; NULL: the kernel */
 };
@@ -62,6 +63,7 @@ typedef struct World {
     Disk *disk;              /* of this life's store */
     uint64_t sequence;       /* of the guest's last write */
     uint64_t hot[WORLD_HOT]; /* first bytes of clusters */
+    uint64_t job_tick;       /* a job took its bitmap in this life; 0: none */
     struct WorldOp flight[WORLD_FLIGHT];
     unsigned n_flight;
 } World;

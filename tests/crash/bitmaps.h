@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * bitmaps.h - named bitmaps in a recording, and in what a crash leaves of it
+ *
+ * Purpose: a world's disk has three, from the beginning on: "fine" and "coarse"
+ *          are cleared now and then, jobs take "job" and give it back. What each
+ *          has to say is known from the log: it is dirty wherever the disk is
+ *          not what it was at its *base*, the instant of its last clearing.
+ * Threads: the world's, the test's.
+ * Units:   ticks.
+ * Shapes:  in the log each clearing is a mark that begins and ends; offset is the
+ *          tick of the base, len the number of the bitmap.
+ * Errors:  as of the files that are asked.
+ */
+#pragma once
+
+#include "judge-internal.h"
+#include "world.h"
+
+#define BITMAPS 3
+
+/* Of a store at rest, before anything is recorded. */
+void bitmaps_create(const char *path);
+/* A clearing, a job's begin or its end; nothing may be in flight. */
+void bitmaps_work(World *world);
+/* A number for all that they are, as @disk has them. */
+uint64_t bitmaps_sum(Disk *disk);
+/* The store at @path, which was ended cleanly, has exactly @sum. */
+bool bitmaps_is_kept(StoreIo *io, const char *path, uint64_t sum);
+
+/* In the state that was chosen: each is there, usable, and a superset. */
+bool judge_check_bitmaps(Judge *judge, Disk *disk);
