@@ -198,19 +198,6 @@ keep_event_cb(gpointer user, const char *event, JsonObject *data)
     }
 }
 
-/* The relay's words name the setting of its own targets; a job has an option. */
-static char *
-in_words(const char *error)
-{
-    const char *way_out = strstr(error, ": `weir set STORE target-accept");
-
-    return way_out != NULL
-               ? g_strdup_printf("%.*s: --target-accept overwrite makes it "
-                                 "equal, same compares",
-                                 (int)(way_out - error), error)
-               : g_strdup(error);
-}
-
 static int
 say_end(const struct Wait *wait, const char *error, bool is_cancelled,
         bool is_refused)
@@ -222,11 +209,9 @@ say_end(const struct Wait *wait, const char *error, bool is_cancelled,
                         wait->command, wait->id);
     }
     if (error != NULL) {
-        g_autofree char *words = in_words(error);
-
         return cli_fail(is_refused ? CLI_TARGET : CLI_FAILED,
                         "%s: job %s has failed: %s", wait->command, wait->id,
-                        words);
+                        error);
     }
     printf("job %s is done\n", wait->id);
     return CLI_OK;

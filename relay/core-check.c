@@ -36,9 +36,16 @@
 #define READBACK_HOPS 16
 #define KNOWN_HOPS    4
 
-#define WAY_OUT                                                         \
-    "`weir set STORE target-accept=overwrite` makes it equal, `=same` " \
-    "compares"
+/* A job has no setting to be changed: it is ordered anew. */
+static const char *
+way_out(const RelayCore *core)
+{
+    return core->config.is_job
+               ? "a job with target-accept overwrite makes it equal, same "
+                 "compares"
+               : "`weir set STORE target-accept=overwrite` makes it equal, "
+                 "`=same` compares";
+}
 
 /* What it says of itself. False: core_error() has the words. */
 bool
@@ -354,8 +361,8 @@ check_estranged(RelayCore *core, uint64_t at)
 {
     core_error(core,
                "target is not what was written there (differs at %llu): "
-               "is it another one? " WAY_OUT,
-               (unsigned long long)at);
+               "is it another one? %s",
+               (unsigned long long)at, way_out(core));
     core->is_estranged = true;
     link_refuse(core);
 }
@@ -369,7 +376,8 @@ check_differs(RelayCore *core, const Op *op)
         check_estranged(core, at);
         return;
     }
-    core_error(core, "target holds data already (at byte %llu): " WAY_OUT, at);
+    core_error(core, "target holds data already (at byte %llu): %s", at,
+               way_out(core));
     link_refuse(core);
 }
 

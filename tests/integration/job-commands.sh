@@ -71,7 +71,7 @@ is_unlisted backup-vda || fail 'a job that was waited for is listed'
 # Again: there is data now.
 exits 5 "$WEIR" backup "$STORE/vda" --to "$T/full.raw" --sync full --wait
 says 'has failed'
-says '--target-accept overwrite'
+says 'target-accept overwrite'
 exits 0 "$WEIR" backup "$STORE/vda" --to "$T/full.raw" --sync full --wait \
     --target-accept overwrite
 qemu-io -f raw -c 'write -P 8 41M 64k' "$MNT/vda.raw" >>"$T/weir.log"
