@@ -323,6 +323,7 @@ job_stands(const RelayCore *core)
 {
     return core->is_paused || core->job.is_halted;
 }
+bool job_rests(const RelayCore *core);
 
 /* core-log.c */
 bool log_init(RelayCore *core);

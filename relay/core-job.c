@@ -177,6 +177,25 @@ job_halt(RelayCore *core, bool is_read, int error)
     }
 }
 
+/* What was under way has ended, and was flushed: what is settled is all that was
+ * brought. Until then a halt is nobody's news, so that whoever gives the job up
+ * knows what it has copied; no answer is waited for beyond its deadline. */
+bool
+job_rests(const RelayCore *core)
+{
+    for (unsigned i = 0; i < RELAY_OPS; i++) {
+        if (core->ops[i].state != OP_FREE && core->ops[i].state != OP_READY) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < RELAY_CONNS; i++) {
+        if (core->conns[i].acked.count || core->conns[i].is_flushing) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The next pass has what failed, soon, but not at once: whoever ignores errors
  * says so after each of them. */
 void

@@ -152,7 +152,8 @@ flush_is_due(RelayCore *core, Conn *conn, bool is_all_sent)
 void
 pass_flush(RelayCore *core)
 {
-    unsigned n_busy = RELAY_OPS - core->n_free - core->n_acked;
+    unsigned n_waiting = core->job.is_halted ? core->n_ready : 0;
+    unsigned n_busy = RELAY_OPS - core->n_free - core->n_acked - n_waiting;
     bool is_all_sent = !n_busy; /* nothing else to do until it is flushed */
 
     for (unsigned i = 0; i < RELAY_CONNS; i++) {

@@ -408,10 +408,11 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->doubt_clusters = doubt_count(core);
     figures->is_recovering = core->is_recovering;
     figures->is_cut = core->config.is_cut && !core->sealed_seq;
-    figures->halt.is_halted = core->job.is_halted;
+    figures->halt.is_halted = core->job.is_halted && job_rests(core);
     figures->halt.is_read = core->job.is_read_error;
     figures->halt.error = core->job.error;
-    figures->halt.count = core->job.halts;
+    figures->halt.count =
+        core->job.halts - (core->job.is_halted && !figures->halt.is_halted);
     figures->verify.is_active = core->verify.is_active;
     figures->verify.done = core->verify.done;
     figures->verify.cursor_bytes = core->verify.cursor << core->cluster_bits;

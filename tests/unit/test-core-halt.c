@@ -299,6 +299,44 @@ test_job_halts_after_exactly_what_was_copied(void **state)
     assert_int_equal(figures(rig).sent_bytes, 8 * CLUSTER);
 }
 
+/* Told when nothing of what it copied is still to be flushed. */
+static bool was_told_early;
+
+static bool
+watches_flushes(struct Rig *rig, const struct RelayAction *action)
+{
+    if (action->kind == RELAY_SEND_FLUSH) {
+        was_told_early |=
+            figures(rig).halt.is_halted || figures(rig).halt.count;
+    }
+    return fails(rig, action);
+}
+
+static void
+test_job_tells_of_a_halt_when_what_it_sent_is_settled(void **state)
+{
+    struct Rig *rig = *state;
+
+    was_told_early = false;
+    rig->config.window_bytes = CLUSTER;
+    write_clusters(rig, 0, 1);
+    write_clusters(rig, 10, 1);
+    write_clusters(rig, 20, 1);
+    bad.nth = 3;
+    bad.kind = RELAY_LOAD;
+    bad.error = EIO;
+    bad.seen = 0;
+    rig->bend = watches_flushes;
+    rig->n_seen = 0;
+    start_job(rig);
+    pass_time(rig, 10 * SECOND);
+    assert_true(figures(rig).halt.is_halted);
+    assert_int_equal(figures(rig).halt.count, 1);
+    assert_true(seen(rig, RELAY_SEND_FLUSH) > 0);
+    assert_int_equal(dirty(rig), 1);
+    assert_false(was_told_early);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup_job, teardown)
 
 int
@@ -313,6 +351,7 @@ main(void)
         CASE(test_job_lets_end_what_is_in_flight),
         CASE(test_job_with_a_window_of_one_does_one_thing_at_a_time),
         CASE(test_job_halts_after_exactly_what_was_copied),
+        CASE(test_job_tells_of_a_halt_when_what_it_sent_is_settled),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
