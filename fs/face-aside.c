@@ -343,7 +343,9 @@ op_for(FaceAside *aside, uint64_t cluster, bool *is_full)
 
 /* Who overwrites one cluster after the other is spared most of the waiting: the
  * clusters behind those that are copied for him, @first up to @at, are copied
- * with them. As long as that takes nothing away from those who wait. */
+ * with them. As long as that takes nothing away from those who wait: a quarter
+ * of the buffers is theirs. (Not half: from there on copies for a cut are
+ * spilled, which would leave none for this.) */
 static void
 copy_ahead(FaceDisk *disk, uint64_t first, uint64_t at)
 {
@@ -363,7 +365,7 @@ copy_ahead(FaceDisk *disk, uint64_t first, uint64_t at)
         FaceAsideOp *op = op_for(aside, at, &is_full);
 
         aside_figures(disk->disk->aside, &figures);
-        if (is_full || figures.free_buffers <= figures.buffers / 2 ||
+        if (is_full || figures.free_buffers <= figures.buffers / 4 ||
             !face_room_has(disk->face,
                            (aside->n_copying + 1) * cluster_bytes(disk))) {
             aside->ahead_at = at;
