@@ -65,8 +65,11 @@ flag(JsonObject *bitmap, const char *name)
 static void
 print_bitmap(const char *disk, JsonObject *bitmap, size_t width)
 {
-    g_autofree char *name = g_strdup_printf(
-        "%s/%s", disk, json_object_get_string_member(bitmap, "name"));
+    const char *own =
+        json_object_get_string_member_with_default(bitmap, "name", NULL);
+    /* A frozen one's successor, which has none. */
+    g_autofree char *name = own != NULL ? g_strdup_printf("%s/%s", disk, own)
+                                        : g_strdup("  since then");
     g_autofree char *grain =
         status_size((double)json_object_get_int_member(bitmap, "granularity"));
     g_autofree char *dirty =

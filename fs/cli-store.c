@@ -8,6 +8,8 @@
  */
 #include "cli.h"
 
+#include "job.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -198,6 +200,21 @@ run_set(int argc, char **argv)
 /*
  * resize
  */
+/* It will go on, and its target has the size that the disk has now. */
+static gboolean
+check_no_job(const Store *store, Disk *disk, GError **error)
+{
+    g_autofree char *job = job_at_rest(store, disk);
+
+    if (job != NULL) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                    "%s: job %s is at work on it: mount the store, and cancel "
+                    "that, or wait for its end",
+                    disk->name, job);
+    }
+    return job == NULL;
+}
+
 static gboolean
 resize_at_rest(const char *path, const char *name, uint64_t size_bytes,
                GError **error)
@@ -214,7 +231,8 @@ resize_at_rest(const char *path, const char *name, uint64_t size_bytes,
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED, "%s has no disk %s",
                     path, name);
     } else {
-        ok = store_resize_disk(store, disk, size_bytes, error) &&
+        ok = check_no_job(store, disk, error) &&
+             store_resize_disk(store, disk, size_bytes, error) &&
              store_close_clean(store, error);
     }
     store_free(store);

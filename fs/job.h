@@ -25,6 +25,7 @@
 #include <json-glib/json-glib.h>
 
 #define JOB_ID_MAX 64
+#define JOB_RECORD "job" /* its file */
 
 enum JobKind { JOB_BACKUP, JOB_MIRROR };
 enum JobSync {
@@ -138,3 +139,10 @@ const char *job_record_parse(const char *text, size_t len,
                              const uint8_t uuid[16], JobRecord *record,
                              unsigned *disk_id);
 void job_record_clear(JobRecord *record);
+
+/* job-rest.c: of STORE/NAME/jobs (@all_fd). 0, -ENOENT: there is none; -EBADMSG:
+ * @why says what is wrong; or another -errno. */
+int job_record_load(const Store *store, Disk *disk, int all_fd, uint64_t number,
+                    JobRecord *record, const char **why);
+/* The id of one that is not over, of a store that nobody serves; NULL: none. */
+char *job_at_rest(const Store *store, Disk *disk);

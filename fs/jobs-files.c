@@ -17,8 +17,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define RECORD     "job"
-#define SPARE      "job.spare"
+#define SPARE      JOB_RECORD ".spare"
 #define NUMBER_LEN 24
 
 static void
@@ -55,7 +54,7 @@ put_record(const Job *job)
     size_t len;
 
     text = job_record_format(&job->record, store->uuid, &len);
-    return store_io_swap(store->io, job->dir_fd, RECORD, SPARE, text, len,
+    return store_io_swap(store->io, job->dir_fd, JOB_RECORD, SPARE, text, len,
                          0600);
 }
 
@@ -169,7 +168,7 @@ job_files_delete_number(Jobs *jobs, Disk *disk, uint64_t number)
     deletion.dir_fd = io->ops->open(io, all_fd, name, STORE_DIR_FLAGS, 0);
     err = deletion.dir_fd < 0 ? deletion.dir_fd : 0;
     if (!err) {
-        (void)io->ops->unlink(io, deletion.dir_fd, RECORD, 0);
+        (void)io->ops->unlink(io, deletion.dir_fd, JOB_RECORD, 0);
         (void)io->ops->fsync(io, deletion.dir_fd);
         (void)snapshot_files_names(deletion.dir_fd, delete_file, &deletion);
         io->ops->close(io, deletion.dir_fd);

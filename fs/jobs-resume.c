@@ -32,10 +32,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define RECORD_MAX (64u << 10)
 
 struct Search {
     Jobs *jobs;
@@ -68,45 +64,6 @@ compare_numbers(gconstpointer a, gconstpointer b)
 /*
  * One record
  */
-
-/* 0; -ENOENT: there is no job; another -errno: nobody knows. */
-static int
-load_record(const struct Search *search, uint64_t number, JobRecord *record)
-{
-    const Store *store = search->jobs->config.store;
-    Disk *disk = search->disk;
-    char name[SNAPSHOT_NAME_LEN], *text = NULL;
-    unsigned disk_id;
-    const char *why;
-    size_t len;
-    int fd, err;
-
-    snapshot_file_name(name, number, "");
-    fd = store->io->ops->open(store->io, search->fd, name, STORE_DIR_FLAGS, 0);
-    if (fd < 0) {
-        return fd;
-    }
-    err = store_io_load(store->io, fd, "job", RECORD_MAX, &text, &len);
-    store->io->ops->close(store->io, fd);
-    if (err) {
-        return err;
-    }
-    why = job_record_parse(text, len, store->uuid, record, &disk_id);
-    free(text);
-    if (why == NULL && (record->number != number || disk_id != disk->id)) {
-        job_record_clear(record);
-        why = "it is another job's";
-    }
-    if (why != NULL) {
-        g_warning("the record of job %" G_GUINT64_FORMAT " of disk %s is "
-                  "damaged (%s): the job is given up",
-                  number, disk->name, why);
-        return -ENOENT;
-    }
-    record->spec.disk = disk;
-    return 0;
-}
-
 static bool
 is_at_work(enum JobStatus status)
 {
@@ -228,8 +185,16 @@ recall_number(const struct Search *search, uint64_t number)
 {
     Jobs *jobs = search->jobs;
     JobRecord record = {0};
-    int err = load_record(search, number, &record);
+    const char *why;
+    int err = job_record_load(jobs->config.store, search->disk, search->fd,
+                              number, &record, &why);
 
+    if (err == -EBADMSG) {
+        g_warning("the record of job %" G_GUINT64_FORMAT " of disk %s is "
+                  "damaged (%s): the job is given up",
+                  number, search->disk->name, why);
+        err = -ENOENT;
+    }
     if (err == 0 && is_to_be_recalled(jobs, &record)) {
         recall(jobs, &record);
     } else if (err == 0 || err == -ENOENT) {

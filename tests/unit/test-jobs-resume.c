@@ -242,6 +242,25 @@ test_pending_waits_on(void **state)
     assert_string_equal(rig_status("j"), "gone");
 }
 
+/* Whoever finds the store at rest sees that its disk is needed as it is. */
+static void
+test_records_say_who_goes_on(void **state)
+{
+    JobSpec spec = rig_spec(JOB_BACKUP, "j", JOB_FULL);
+    g_autofree char *found = NULL;
+
+    (void)state;
+    assert_null(job_at_rest(rig->store, rig_vda()));
+    spec.waits_to_dismiss = true;
+    rig_start(spec);
+    found = job_at_rest(rig->store, rig_vda());
+    assert_string_equal(found, "j");
+    assert_null(job_at_rest(rig->store, store_disk(rig->store, "vdb")));
+    rig_finish("j");
+    assert_string_equal(rig_status("j"), "concluded");
+    assert_null(job_at_rest(rig->store, rig_vda()));
+}
+
 static void
 test_aborting_is_closed(void **state)
 {
@@ -461,6 +480,7 @@ main(void)
         TEST(test_mirror_stays_ready),
         TEST(test_completion_begins_again),
         TEST(test_pending_waits_on),
+        TEST(test_records_say_who_goes_on),
         TEST(test_aborting_is_closed),
         TEST(test_group_goes_one_way),
         TEST(test_crash_at_each_point_of_a_success),

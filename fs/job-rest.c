@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * job-rest.c - the jobs of a store, from their records alone
+ *
+ * While nobody serves a store its jobs are what STORE/NAME/jobs says. One that
+ * is not over will go on, and wants its disk as it was.
+ */
+#include "job.h"
+#include "snapshot-private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RECORD_MAX (64u << 10)
+
+int
+job_record_load(const Store *store, Disk *disk, int all_fd, uint64_t number,
+                JobRecord *record, const char **why)
+{
+    char name[SNAPSHOT_NAME_LEN], *text = NULL;
+    unsigned disk_id;
+    size_t len;
+    int fd, err;
+
+    snapshot_file_name(name, number, "");
+    fd = store->io->ops->open(store->io, all_fd, name, STORE_DIR_FLAGS, 0);
+    if (fd < 0) {
+        return fd;
+    }
+    err = store_io_load(store->io, fd, JOB_RECORD, RECORD_MAX, &text, &len);
+    store->io->ops->close(store->io, fd);
+    if (err) {
+        return err;
+    }
+    *why = job_record_parse(text, len, store->uuid, record, &disk_id);
+    free(text);
+    if (*why == NULL && (record->number != number || disk_id != disk->id)) {
+        job_record_clear(record);
+        *why = "it is another job's";
+    }
+    if (*why != NULL) {
+        return -EBADMSG;
+    }
+    record->spec.disk = disk;
+    return 0;
+}
+
+struct Look {
+    const Store *store;
+    Disk *disk;
+    int all_fd;
+    char *found;
+};
+
+static void
+look_at(const char *name, void *user)
+{
+    struct Look *look = user;
+    uint64_t number = snapshot_file_id(name, "");
+    JobRecord record = {0};
+    const char *why;
+
+    if (number == 0 || look->found != NULL ||
+        job_record_load(look->store, look->disk, look->all_fd, number, &record,
+                        &why) != 0) {
+        return;
+    }
+    if (record.status > JOB_CREATED && record.status < JOB_CONCLUDED) {
+        look->found = g_strdup(record.spec.id);
+    }
+    job_record_clear(&record);
+}
+
+char *
+job_at_rest(const Store *store, Disk *disk)
+{
+    struct Look look = {.store = store, .disk = disk};
+    StoreIo *io = store->io;
+
+    look.all_fd =
+        io->ops->open(io, disk->dir_fd, STORE_JOBS, STORE_DIR_FLAGS, 0);
+    if (look.all_fd >= 0) {
+        (void)snapshot_files_names(look.all_fd, look_at, &look);
+        io->ops->close(io, look.all_fd);
+    }
+    return look.found;
+}
