@@ -11,9 +11,9 @@ requires root fuse weir nbdkit qemu-img qemu-io jq python3
 new_dir
 . "$tests_dir/integration/jobs-rig.sh"
 
-# What the death of a daemon costs is what was sent in the last seconds: not yet
-# flushed, or its sums not yet durable. So it is the rate that counts, 50 Mbit/s.
-mib=64 kills=2 rate=$((6 << 20))
+# What the death of a daemon costs is what was sent in the last two seconds or
+# so: not yet flushed, or its sums not yet durable. So it is the rate that counts.
+mib=64 kills=2 rate=$((4 << 20))
 if is_long; then
     mib=1024 kills=10
 fi
@@ -103,7 +103,7 @@ truncate -s $disk_bytes "$T/far"
 bitmap clear b # kills have left doubts
 fill_disk $((mib / 4)) $((mib / 2))
 copy_disk "$T/want"
-backup j "$(uri link)" incremental bitmap=b speed=$((rate / 3))
+backup j "$(uri link)" incremental bitmap=b speed=$((rate / 2))
 await_job j running
 for ((i = 1; i <= kills; i++)); do
     write_grains 0x$((10 + i)) $((RANDOM % (mib * 16))) $((RANDOM % (mib * 16)))
