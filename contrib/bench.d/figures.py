@@ -195,21 +195,16 @@ def report_guest(results):
             f"{name} {seconds:.2f}" for name, seconds in slowest.items()))
 
 
-def report_track(results):
-    for section, heading, goal in (
-            ("hot", "Tracking: a hot set, with a target / without", None),
-            ("cold", "Tracking: cold extents of 1 TiB, the same", 0.8)):
-        if not results.cases(section):
-            continue
-        title(heading)
-        for row in results.cases(section):
-            both = ratios(results.get(section, row, "on", "iops"),
-                          results.get(section, row, "off", "iops"))
-            said = verdict(median(both), goal) if goal else ""
-            writes = results.get(section, row, "on", "metadata")
-            if writes:
-                said = f"{sum(writes.values()):.0f} metadata writes"
-            print(f"{ROWS[row]:24} {spread(both):24} {said}".rstrip())
+def report_bitmaps(results):
+    if not results.cases("bitmaps"):
+        return
+    title("Named bitmaps: ten that record / none, a hot set")
+    for row in results.cases("bitmaps"):
+        both = ratios(results.get("bitmaps", row, "ten", "iops"),
+                      results.get("bitmaps", row, "none", "iops"))
+        writes = sum(sum(results.get("bitmaps", row, who, "metadata").values())
+                     for who in ("ten", "none"))
+        print(f"{ROWS[row]:24} {spread(both):24} {writes:.0f} metadata writes")
 
 
 def report_cuts(results):
@@ -314,7 +309,7 @@ def report(path):
         print(f"{name:8}{text}")
     report_mount(results)
     report_guest(results)
-    report_track(results)
+    report_bitmaps(results)
     report_cuts(results)
     report_snapshots(results)
     report_drain(results)

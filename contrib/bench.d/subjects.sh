@@ -74,7 +74,7 @@ find_weir() {
         return
     fi
     case ${sections[*]},$subjects in
-    mount,*weir* | *guest* | *cuts* | *snapshots* | *drain*) ;;
+    mount,*weir* | *guest* | *bitmaps* | *cuts* | *snapshots* | *drain*) ;;
     *) return ;;
     esac
     say "building into build-bench"
