@@ -4,6 +4,7 @@
  *
  *   --clean 0|1    damage a store after an unclean end, or after a clean one
  *   --bits N       of each byte flip that many bits in turn; default 1, drawn
+ *   --one-in N     of small files one byte of so many, drawn; default 1
  *   --seed N
  *
  * A store that has a past is recorded: two lives that ended cleanly with
@@ -45,7 +46,7 @@ struct Copy {
 struct Damage {
     Judge judge;
     Seed random;
-    unsigned bits;
+    unsigned bits, one_in;
     struct Copy copies[COPIES_MAX];
     unsigned n_copies;
     uint64_t flips, pages, swaps, refused;
@@ -129,7 +130,9 @@ flip_bytes(struct Damage *damage, size_t index)
 {
     struct CrashFile *file = choose(damage, index);
     uint64_t size = file->now_size;
-    unsigned stride = size < LARGE || damage->bits == 8 ? 1 : LARGE_STRIDE;
+    unsigned stride = size < LARGE        ? damage->one_in
+                      : damage->bits == 8 ? 1
+                                          : LARGE_STRIDE;
     bool is_good = true;
 
     crash_states_undo(&damage->judge.states);
@@ -324,6 +327,7 @@ main(int argc, char **argv)
 
     command_begin();
     damage->bits = (unsigned)command_option(argc, argv, "--bits", 1);
+    damage->one_in = (unsigned)command_option(argc, argv, "--one-in", 1);
     damage->random.state = seed;
     is_good = run(damage, seed, command_option(argc, argv, "--clean", 0));
     for (unsigned i = 0; i < damage->n_copies; i++) {
