@@ -140,7 +140,7 @@ check_bitmaps(struct Check *check, const struct ConfDisk *disk, int disk_fd)
 {
     const struct StateDisk *known = state_disk(&check->state, disk->id);
     struct Bitmaps of = {
-        .check = check, .disk = disk, .sequence = known ? known->sequence : 0};
+        .check = check, .disk = disk, .sequence = known ? known->recorded : 0};
 
     of.dir_fd = check->io->ops->open(check->io, disk_fd, STORE_BITMAPS,
                                      STORE_DIR_FLAGS, 0);

@@ -265,6 +265,7 @@ mark_disk(struct RollDisk *of, GError **error)
         uint64_t len = MIN(run.count << bits, of->now_bytes - offset);
 
         disk_map_changed(of->disk->map, offset, len, g_get_monotonic_time());
+        of->disk->is_overwritten = true;
         of->roll->all_bytes += len;
     }
     return !err || set_failed(error, of, err, "disk.raw cannot be looked at");

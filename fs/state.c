@@ -22,7 +22,8 @@
  *   rollback     the disks are on their way to that snapshot; absent: 0
  *   cut          of a disk: what its own target was made equal to
  *   recorded     of a disk: a weir wrote this that knows of named bitmaps, and
- *                it has kept track of what was written
+ *                it has kept track of what was written; -sequence: files of an
+ *                earlier checkpoint were not there to record it
  *
  * Per disk, "dirty" says what is to be read, and "sequence" what is too old to
  * be believed. What earlier versions did not write has a value that leads to
@@ -177,9 +178,14 @@ parse_disk(GKeyFile *file, const char *group, struct StateDisk *disk)
     disk->id = (unsigned)id;
     disk->cluster_bits = (unsigned)bits;
     disk->target = g_key_file_get_string(file, group, "target", NULL);
+    if (!sealed_text_later_number(file, group, "sequence", UINT64_MAX,
+                                  &disk->sequence)) {
+        return false;
+    }
+    disk->recorded = disk->sequence;
     return parse_dirty(file, group, &disk->dirty) &&
-           sealed_text_later_number(file, group, "sequence", UINT64_MAX,
-                                    &disk->sequence) &&
+           sealed_text_later_number(file, group, "recorded-sequence",
+                                    UINT64_MAX, &disk->recorded) &&
            sealed_text_later_number(file, group, "cut", INT64_MAX,
                                     &disk->cut) &&
            parse_attr(file, group, &disk->attr) &&
@@ -313,6 +319,7 @@ format_disk(GKeyFile *file, const struct StateDisk *disk)
     g_key_file_set_uint64(file, group, "sequence", disk->sequence);
     sealed_text_set_bool(file, group, "in-doubt", disk->is_in_doubt);
     sealed_text_set_bool(file, group, "recorded", disk->is_recorded);
+    g_key_file_set_uint64(file, group, "recorded-sequence", disk->recorded);
     if (disk->cut) {
         g_key_file_set_uint64(file, group, "cut", disk->cut);
     }

@@ -42,7 +42,8 @@ struct StateDisk {
     uint64_t sequence; /* of the last checkpoint that was durable by then */
     bool is_in_doubt;  /* Disk.all_in_doubt */
     bool is_recorded;  /* named bitmaps, with the hot extents after an unclean
-                          end, have all that was written up to this state */
+                          end, have all that was written up to this state ... */
+    uint64_t recorded; /* ... if their files are of this checkpoint or later */
     uint64_t cut;      /* Disk.cut */
     struct DiskAttr attr;
     struct RawStamp raw;

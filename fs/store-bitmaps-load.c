@@ -332,7 +332,7 @@ store_bitmaps_load(Store *store, Disk *disk, const struct State *state,
     int fd;
 
     kept->trust = trust_of(store, disk, known);
-    kept->sequence = known ? known->sequence : 0;
+    kept->sequence = known ? known->recorded : 0;
     fd = store->io->ops->open(store->io, disk->dir_fd, STORE_BITMAPS,
                               STORE_DIR_FLAGS, 0);
     if (fd < 0) {

@@ -50,15 +50,20 @@ enum BitmapsTrust {
 
 typedef struct BitmapsKept {
     enum BitmapsTrust trust;
-    uint64_t sequence; /* that what records must be of */
-    int dir_fd;        /* STORE/NAME/bitmaps; -1: there is none */
-    GArray *bitmaps;   /* KeptBitmap: as the list on disk has them */
-    GArray *gone;      /* uint64_t: ids, whose files are to be deleted */
-    bool is_unsure;    /* a write of the list failed: it may be that one */
-    bool is_foreign;   /* a newer weir's, or unreadable: it is not replaced */
-    bool is_damaged;   /* ... it is, but its files stay */
+    _Atomic uint64_t sequence; /* that what records must be of */
+    int dir_fd;                /* STORE/NAME/bitmaps; -1: there is none */
+    GArray *bitmaps;           /* KeptBitmap: as the list on disk has them */
+    GArray *gone;    /* uint64_t: ids, whose files are to be deleted */
+    bool is_unsure;  /* a write of the list failed: it may be that one */
+    bool is_foreign; /* a newer weir's, or unreadable: it is not replaced */
+    bool is_damaged; /* ... it is, but its files stay */
 } BitmapsKept;
 
+/* What there is to record was saved as of @sequence. Files that were not there to
+ * be saved are older, and of no use any more, if the disk may have been written
+ * since they were. */
+void bitmaps_kept_raise(const Store *store, const Disk *disk,
+                        uint64_t sequence);
 BitmapsKept *bitmaps_kept_new(void);
 void bitmaps_kept_free(StoreIo *io, BitmapsKept *kept);
 

@@ -125,18 +125,31 @@ store_bitmap_next_id(Store *store)
  * Saving
  */
 static int
-save(Store *store, Disk *disk, bool is_checkpoint)
+save_locked(Store *store, Disk *disk, bool is_checkpoint, uint64_t *sequence)
 {
-    BitmapsSaving *saving;
+    int err;
+    BitmapsSaving *saving =
+        bitmaps_saving_new(store, disk, is_checkpoint, &err);
+
+    *sequence = atomic_load(&store->sequence);
+    if (saving || is_checkpoint) {
+        *sequence = atomic_fetch_add(&store->sequence, 1) + 1;
+    }
+    if (saving) {
+        err = bitmaps_saving_run(saving, *sequence);
+    }
+    bitmaps_saving_free(saving);
+    return err;
+}
+
+static int
+save(Store *store, Disk *disk)
+{
+    uint64_t sequence;
     int err;
 
     g_mutex_lock(&store->checkpoint_lock);
-    saving = bitmaps_saving_new(store, disk, is_checkpoint, &err);
-    if (saving) {
-        err = bitmaps_saving_run(saving,
-                                 atomic_fetch_add(&store->sequence, 1) + 1);
-    }
-    bitmaps_saving_free(saving);
+    err = save_locked(store, disk, false, &sequence);
     g_mutex_unlock(&store->checkpoint_lock);
     return err;
 }
@@ -147,14 +160,41 @@ store_bitmaps_save(Store *store, Disk *disk, GError **error)
     int err;
 
     assert(!store->is_read_only);
-    err = save(store, disk, false);
+    err = save(store, disk);
     return !err || set_save_error(error, disk, err);
+}
+
+/* Who only sets something at rest does not load the maps of jobs. What they do
+ * not have is: what was hot after a crash, of which nobody knows after a clean
+ * end; what a rollback wrote. */
+void
+bitmaps_kept_raise(const Store *store, const Disk *disk, uint64_t sequence)
+{
+    if (store->is_served || disk->is_overwritten ||
+        disk->kept->trust != BITMAPS_EXACT) {
+        atomic_store(&disk->kept->sequence, sequence);
+    }
 }
 
 int
 store_bitmaps_checkpoint(Store *store, Disk *disk)
 {
-    return save(store, disk, true);
+    uint64_t sequence;
+    int err;
+
+    g_mutex_lock(&store->checkpoint_lock);
+    err = save_locked(store, disk, true, &sequence);
+    if (!err) {
+        bitmaps_kept_raise(store, disk, sequence);
+    }
+    g_mutex_unlock(&store->checkpoint_lock);
+    return err;
+}
+
+uint64_t
+store_bitmaps_sequence(const Disk *disk)
+{
+    return atomic_load(&disk->kept->sequence);
 }
 
 /*
@@ -167,7 +207,7 @@ finish(Store *store, Disk *disk, NamedUndo *undo, GError **error)
 {
     if (!store_bitmaps_save(store, disk, error)) {
         named_undo_run(undo);
-        (void)save(store, disk, false);
+        (void)save(store, disk);
         return FALSE;
     }
     named_undo_free(undo);
@@ -238,7 +278,7 @@ store_bitmap_add(Store *store, Disk *disk, const char *name,
     }
     if (!store_bitmaps_save(store, disk, error)) {
         (void)named_remove(disk->bitmaps, name);
-        (void)save(store, disk, false);
+        (void)save(store, disk);
         return FALSE;
     }
     return TRUE;

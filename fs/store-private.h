@@ -129,6 +129,8 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 /* As a checkpoint, but for the map's own bits; for the end of a serve, or of what
  * changed a store at rest. 0 or -errno. */
 int store_bitmaps_checkpoint(Store *store, Disk *disk);
+/* What files that record must at least be of, to have it all. Any thread. */
+uint64_t store_bitmaps_sequence(const Disk *disk);
 /* At the begin of a serve: files that the list does not speak of are deleted. */
 void store_bitmaps_tidy(Store *store, Disk *disk);
 

@@ -160,6 +160,7 @@ save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving)
     }
     disk->has_checkpoint = true;
     atomic_store(&disk->checkpoint_sequence, sequence);
+    bitmaps_kept_raise(store, disk, sequence);
     atomic_fetch_add(&store->checkpoints, 1);
     return 0;
 }

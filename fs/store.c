@@ -193,6 +193,7 @@ write_state(Store *store, bool is_clean, GError **error)
             .sequence = atomic_load(&disk->checkpoint_sequence),
             .is_in_doubt = disk->all_in_doubt,
             .is_recorded = is_clean || disk->is_tracked,
+            .recorded = store_bitmaps_sequence(disk),
             .cut = disk->cut,
         };
         pthread_mutex_lock(&disk->attr_lock);

@@ -83,6 +83,7 @@ typedef struct Disk {
     NamedBitmaps *bitmaps; /* see store-bitmaps.h */
     GPtrArray *bits; /* StoreBits, borrowed; guarded by the checkpoint_lock */
     struct BitmapsKept *kept; /* of their files; likewise */
+    bool is_overwritten;      /* at rest, and maps of jobs did not record it */
     /* The store's own. `dirty` holds this run's past; `intent` says what is
      * hot, which is in hot until the map takes it. */
     bool has_checkpoint;

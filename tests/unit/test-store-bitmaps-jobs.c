@@ -161,6 +161,59 @@ test_maps_of_jobs_are_in_checkpoints(void **state)
     }
 }
 
+static uint64_t
+load_map(struct Rig *rig, bool is_recording)
+{
+    StoreBits bits = {.file = STORE_JOBS "/1/" STORE_JOB_LEFT,
+                      .map = disk_map_new(BIG, 16)};
+    struct DiskMapFigures figures;
+
+    assert_true(
+        store_bits_load(rig->store, rig->disk, &bits, is_recording, NULL));
+    disk_map_figures(bits.map, &figures);
+    disk_map_free(bits.map);
+    return figures.dirty_clusters;
+}
+
+/* Who opens a store at rest does not load them, and ends it cleanly. What they
+ * lack by then is seen, and only that makes them of no use. */
+static void
+test_maps_that_were_left_out_of_an_end(void **state)
+{
+    struct Rig *rig = *state;
+    char *path = rig_file(rig, STORE_JOBS "/1");
+
+    assert_int_equal(g_mkdir_with_parents(path, 0700), 0);
+    g_free(path);
+    for (unsigned i = 0; i < 8; i++) {
+        bool is_clean = i & 1, has_target = i & 2, is_rolled = i & 4;
+        StoreBits bits = {.file = STORE_JOBS "/1/" STORE_JOB_LEFT,
+                          .map = disk_map_new(BIG, 16)};
+        const char *target = has_target ? "nbd://localhost/b" : "none";
+
+        rig_open(rig);
+        assert_true(store_set(rig->store, rig->disk, "target", target, NULL));
+        rig_serve(rig);
+        if (has_target) {
+            settle_all(rig->disk);
+            disk_map_mark(rig->disk->map, 0, 1, 1);
+        }
+        store_bits_add(rig->store, rig->disk, &bits);
+        disk_map_mark(bits.map, 5 * CLUSTER, 3 * CLUSTER, 1);
+        assert_int_equal(store_checkpoint(rig->store, rig->disk), 0);
+        rig_write(rig, 8 * EXTENT, 1);
+        rig_again(rig, is_clean);
+        disk_map_free(bits.map);
+        rig->disk->is_overwritten = is_rolled;
+        rig_end(rig);
+        rig_open(rig);
+        assert_int_equal(load_map(rig, false), 3);
+        assert_int_equal(load_map(rig, true),
+                         is_clean && !is_rolled ? 3 : BIG / CLUSTER);
+        rig_end(rig);
+    }
+}
+
 static void
 test_map_without_its_file_is_all_dirty(void **state)
 {
@@ -184,6 +237,7 @@ main(void)
         WITH_RIG(test_ends_of_jobs),
         WITH_RIG(test_renewed_successor_is_kept),
         WITH_RIG(test_maps_of_jobs_are_in_checkpoints),
+        WITH_RIG(test_maps_that_were_left_out_of_an_end),
         WITH_RIG(test_map_without_its_file_is_all_dirty),
     };
 

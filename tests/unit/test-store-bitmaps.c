@@ -4,6 +4,10 @@
  */
 #include "bitmaps-rig.h"
 
+#include "fs/rollback.h"
+#include "fs/snapshot.h"
+
+#include <errno.h>
 #include <unistd.h>
 
 static uint64_t seed0;
@@ -272,6 +276,45 @@ test_bitmaps_follow_a_resize(void **state)
     }
 }
 
+/* What a rollback wrote is dirty, and no more, also if it was interrupted. */
+static void
+test_rollback_is_recorded(void **state)
+{
+    struct Rig *rig = *state;
+    const struct Rollback ask = {.path = rig->fixture->path, .name = "then"};
+    const struct ClusterRun run = {5, 1};
+    StoreBits bits = {.file = "left", .map = disk_map_new(BIG, 16)};
+    unsigned failed = 1;
+
+    rig_open(rig);
+    store_bits_add(rig->store, rig->disk, &bits);
+    assert_true(rig_add(rig, "b", 16));
+    assert_true(store_snapshot_now(rig->store, "then", "user", NULL, NULL));
+    rig_end(rig);
+    for (unsigned n = 1; failed; n += 1 + n / 4) {
+        rig_open(rig);
+        assert_int_equal(store_keep(rig->store, rig->disk, &run, 1), 0);
+        assert_int_equal(pwrite(rig->disk->map_fd, "X", 1, 5 * CLUSTER), 1);
+        assert_true(rig_clear(rig, "b"));
+        rig_end(rig);
+        fault_io_arm(&rig->fault, n, true, -EIO);
+        (void)store_rollback(&rig->fault.io, &ask, NULL);
+        failed = fault_io_disarm(&rig->fault);
+        if (failed) {
+            assert_true(store_rollback(&rig->fault.io, &ask, NULL));
+        }
+        rig_open(rig);
+        assert_true(rig_is_dirty(rig, "b", 5 * CLUSTER, CLUSTER));
+        assert_int_equal(rig_count(rig, "b"), CLUSTER);
+        rig_end(rig);
+    }
+    /* A job that was not there has missed it. */
+    rig_open(rig);
+    assert_true(store_bits_load(rig->store, rig->disk, &bits, true, NULL));
+    assert_int_equal(disk_map_next_clean(bits.map, 0), UINT64_MAX);
+    disk_map_free(bits.map);
+}
+
 /*
  * For programs
  */
@@ -455,6 +498,7 @@ main(int argc, char **argv)
         WITH_RIG(test_refusals_change_nothing),
         WITH_RIG(test_ids_are_never_given_twice),
         WITH_RIG(test_bitmaps_follow_a_resize),
+        WITH_RIG(test_rollback_is_recorded),
         WITH_RIG(test_extents_come_in_parts),
         WITH_RIG(test_json_says_what_it_is),
         WITH_RIG(test_any_life_leaves_supersets),
