@@ -169,8 +169,9 @@ is_job_number(const char *name)
 static bool
 is_job_file(const char *name)
 {
-    static const char *const own[] = {STORE_JOB, STORE_JOB_LEFT, STORE_SUMS,
-                                      STORE_SENT, NULL};
+    static const char *const own[] = {STORE_JOB,      STORE_JOB_SPARE,
+                                      STORE_JOB_LEFT, STORE_SUMS,
+                                      STORE_SENT,     NULL};
 
     return g_strv_contains(own, name);
 }

@@ -32,6 +32,7 @@
 #define STORE_BITMAPS   "bitmaps"     /* likewise */
 #define STORE_JOBS      "jobs"        /* likewise, of directories: a job's */
 #define STORE_JOB       "job"         /* in one of these */
+#define STORE_JOB_SPARE "job.spare"   /* likewise */
 #define STORE_JOB_LEFT  "left"        /* likewise */
 #define STORE_NEW       ".new-"       /* a disk that is being made */
 #define STORE_OLD       ".old-"       /* a disk that is being removed */

@@ -340,15 +340,20 @@ test_they_go_with_the_disk(void **state)
     struct Rig *rig = leave(state, true);
     char *address = g_build_filename(rig->fixture->path, "vdb", NULL);
     char *job = rig_file(rig, STORE_JOBS "/12");
-    char *record = g_build_filename(job, STORE_JOB, NULL);
+    static const char *const names[] = {STORE_JOB, STORE_JOB_SPARE,
+                                        STORE_JOB_LEFT, STORE_SUMS, STORE_SENT};
 
     assert_int_equal(g_mkdir_with_parents(job, 0700), 0);
-    assert_true(g_file_set_contents(record, "x", 1, NULL));
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        char *name = g_build_filename(job, names[i], NULL);
+
+        assert_true(g_file_set_contents(name, "x", 1, NULL));
+        g_free(name);
+    }
     assert_checked(rig, false, STORE_SOUND, NULL);
     assert_true(store_remove(store_io_kernel(), address, TRUE, NULL));
     assert_false(g_file_test(address, G_FILE_TEST_EXISTS));
     assert_checked(rig, false, STORE_SOUND, NULL);
-    g_free(record);
     g_free(job);
     g_free(address);
 }
