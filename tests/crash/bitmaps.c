@@ -67,6 +67,10 @@ begin_job(World *world)
     record_log_mark(&world->log, "job begins");
     world->job_tick = world->log.tick;
     result = named_freeze(world->disk->bitmaps, shapes[JOB].name, &frozen);
+    if (result == NAMED_MISSING) { /* their list could not be read */
+        world->job_tick = 0;
+        return;
+    }
     assert(result == NAMED_OK);
     (void)store_bitmaps_save(store, world->disk, NULL);
 }

@@ -23,7 +23,7 @@
 void bitmaps_create(const char *path);
 /* A clearing, a job's begin or its end; nothing may be in flight. */
 void bitmaps_work(World *world);
-/* A number for all that they are, as @disk has them. */
+/* A number for all that they are, as @disk has them; 0: it has none. */
 uint64_t bitmaps_sum(Disk *disk);
 /* The store at @path, which was ended cleanly, has exactly @sum. */
 bool bitmaps_is_kept(StoreIo *io, const char *path, uint64_t sum);

@@ -76,7 +76,8 @@ world_end(World *world, bool is_clean)
     record_log_mark(&world->log, is_clean ? "end, clean" : "end, as a crash");
     sum = world->config.has_bitmaps ? bitmaps_sum(world->disk) : 0;
     served_close(&world->served, is_clean);
-    if (is_clean && world->config.has_bitmaps && is_closed_clean(world)) {
+    /* 0: this life had none, since their list could not be read. */
+    if (is_clean && sum && is_closed_clean(world)) {
         bool is_kept = bitmaps_is_kept(store_io_kernel(), world->path, sum);
 
         assert(is_kept);
