@@ -11,31 +11,14 @@
  * target. A mirror's total grows with what the guest writes.
  */
 #include "jobs-private.h"
-
-static void
-set_size(JsonObject *object, const char *name, uint64_t bytes)
-{
-    json_object_set_int_member(object, name, (gint64)MIN(bytes, INT64_MAX));
-}
-
-static void
-set_text(JsonObject *object, const char *name, const char *text)
-{
-    if (text != NULL && text[0] != '\0') {
-        g_autofree char *valid = g_utf8_make_valid(text, -1);
-
-        json_object_set_string_member(object, name, valid);
-    } else {
-        json_object_set_null_member(object, name);
-    }
-}
+#include "status.h"
 
 /* QEMU's optional member: there only if there is one. */
 static void
 add_error(JsonObject *object, const Job *job)
 {
     if (job->record.error[0] != '\0') {
-        set_text(object, "error", job->record.error);
+        status_set_text(object, "error", job->record.error);
     }
 }
 
@@ -52,8 +35,8 @@ job_info(Job *job)
                                   job_kind_name(record->spec.kind));
     json_object_set_string_member(object, "status",
                                   job_status_name(record->status));
-    set_size(object, "current-progress", offset);
-    set_size(object, "total-progress", len);
+    status_set_size(object, "current-progress", offset);
+    status_set_size(object, "total-progress", len);
     add_error(object, job);
     return object;
 }
@@ -76,11 +59,11 @@ block_job_info(Job *job)
     json_object_set_string_member(object, "type",
                                   job_kind_name(record->spec.kind));
     json_object_set_string_member(object, "device", record->spec.id);
-    set_size(object, "len", len);
-    set_size(object, "offset", offset);
+    status_set_size(object, "len", len);
+    status_set_size(object, "offset", offset);
     json_object_set_boolean_member(object, "busy", is_busy);
     json_object_set_boolean_member(object, "paused", job_is_paused(job));
-    set_size(object, "speed", record->spec.speed_bps);
+    status_set_size(object, "speed", record->spec.speed_bps);
     json_object_set_string_member(object, "io-status", job->io_status);
     json_object_set_boolean_member(object, "ready", is_ready(job));
     json_object_set_string_member(object, "status",
@@ -102,16 +85,17 @@ add_link(JsonObject *object, Job *job)
     struct RelayFigures figures;
     bool is_known = job_is_in_relay(job) && job_figures(job, &figures);
 
-    set_text(object, "target_state",
-             is_known ? relay_link_name(figures.core.link) : "stopped");
-    set_text(object, "target_error",
-             job->words[0] != '\0' ? job->words
-             : is_known            ? figures.core.error
-                                   : NULL);
-    set_size(object, "upload_bps", is_known ? figures.upload_bps : 0);
-    set_size(object, "sent_bytes", is_known ? figures.core.sent_bytes : 0);
-    set_size(object, "inflight_bytes",
-             is_known ? figures.core.inflight_bytes : 0);
+    status_set_text(object, "target_state",
+                    is_known ? relay_link_name(figures.core.link) : "stopped");
+    status_set_text(object, "target_error",
+                    job->words[0] != '\0' ? job->words
+                    : is_known            ? figures.core.error
+                                          : NULL);
+    status_set_size(object, "upload_bps", is_known ? figures.upload_bps : 0);
+    status_set_size(object, "sent_bytes",
+                    is_known ? figures.core.sent_bytes : 0);
+    status_set_size(object, "inflight_bytes",
+                    is_known ? figures.core.inflight_bytes : 0);
 }
 
 /* `id` to `done_bytes` as in the entries of the relays. */
@@ -128,20 +112,20 @@ status_info(Job *job)
     json_object_set_string_member(object, "disk", spec->disk->name);
     json_object_set_string_member(object, "status",
                                   job_status_name(job->record.status));
-    set_size(object, "remaining_bytes", len - offset);
-    set_size(object, "done_bytes", offset);
-    set_size(object, "total_bytes", len);
+    status_set_size(object, "remaining_bytes", len - offset);
+    status_set_size(object, "done_bytes", offset);
+    status_set_size(object, "total_bytes", len);
     json_object_set_string_member(object, "sync", job_sync_name(spec->sync));
-    set_text(object, "bitmap", spec->bitmap);
-    set_text(object, "target", spec->target);
+    status_set_text(object, "bitmap", spec->bitmap);
+    status_set_text(object, "target", spec->target);
     add_link(object, job);
     json_object_set_boolean_member(object, "target_accepted",
                                    job->record.is_met);
-    set_size(object, "speed_bps", spec->speed_bps);
+    status_set_size(object, "speed_bps", spec->speed_bps);
     json_object_set_string_member(object, "io_status", job->io_status);
     json_object_set_boolean_member(object, "completing",
                                    job->record.is_completing);
-    set_text(object, "error", job->record.error);
+    status_set_text(object, "error", job->record.error);
     return object;
 }
 

@@ -29,14 +29,14 @@ static const char *const link_words[RELAY_LINKS] = {
     [RELAY_REFUSED] = "refused",   [RELAY_STOPPED] = "stopped",
 };
 
-static void
-set_size(JsonObject *object, const char *name, uint64_t bytes)
+void
+status_set_size(JsonObject *object, const char *name, uint64_t bytes)
 {
     json_object_set_int_member(object, name, (gint64)MIN(bytes, INT64_MAX));
 }
 
-static void
-set_text(JsonObject *object, const char *name, const char *text)
+void
+status_set_text(JsonObject *object, const char *name, const char *text)
 {
     if (text != NULL && text[0] != '\0') {
         g_autofree char *valid = g_utf8_make_valid(text, -1);
@@ -53,7 +53,7 @@ set_wall_time(JsonObject *object, const char *name, int64_t wall_us)
 {
     g_autofree char *text = wall_us > 0 ? cut_time_text(wall_us) : NULL;
 
-    set_text(object, name, text);
+    status_set_text(object, name, text);
 }
 
 /* A monotonic instant, shown by the wall clock; 0 is unknown. */
@@ -70,7 +70,7 @@ static void
 set_cut(JsonObject *object, const char *name, uint64_t number)
 {
     if (number > 0) {
-        set_size(object, name, number);
+        status_set_size(object, name, number);
     } else {
         json_object_set_null_member(object, name);
     }
@@ -115,15 +115,16 @@ build_cuts(const struct StatusInput *input)
     const struct CutsFigures *cuts = &input->cuts;
     JsonObject *object = json_object_new();
 
-    set_text(object, "state",
-             input->is_cut && input->is_served ? cuts_state_name(cuts->state)
-                                               : NULL);
+    status_set_text(object, "state",
+                    input->is_cut && input->is_served
+                        ? cuts_state_name(cuts->state)
+                        : NULL);
     set_cut(object, "advancing", input->held.advancing);
-    set_text(object, "snapshot", cuts->snapshot);
-    set_size(object, "snapshots_pending", cuts->snapshots_pending);
-    set_text(object, "waits_for", cuts->waits_for);
-    set_size(object, "whole", cuts->whole);
-    set_size(object, "degraded", cuts->degraded);
+    status_set_text(object, "snapshot", cuts->snapshot);
+    status_set_size(object, "snapshots_pending", cuts->snapshots_pending);
+    status_set_text(object, "waits_for", cuts->waits_for);
+    status_set_size(object, "whole", cuts->whole);
+    status_set_size(object, "degraded", cuts->degraded);
     return object;
 }
 
@@ -135,8 +136,8 @@ build_hook(const struct StatusInput *input)
 
     json_object_set_boolean_member(object, "running", cuts->is_hook_running);
     json_object_set_int_member(object, "failures", cuts->hook_failures);
-    set_text(object, "error", cuts->hook_error);
-    set_text(object, "before_degrade_error", cuts->before_error);
+    status_set_text(object, "error", cuts->hook_error);
+    status_set_text(object, "before_degrade_error", cuts->before_error);
     return object;
 }
 
@@ -173,11 +174,11 @@ build_buffer(const struct StatusInput *input)
         used += input->disks[i].used_bytes;
         aside += input->disks[i].aside_bytes;
     }
-    set_size(object, "used_bytes", used);
-    set_size(object, "limit_bytes", used + input->host_free_bytes);
-    set_size(object, "cow_bytes", aside);
+    status_set_size(object, "used_bytes", used);
+    status_set_size(object, "limit_bytes", used + input->host_free_bytes);
+    status_set_size(object, "cow_bytes", aside);
     if (input->aside_limit_bytes) {
-        set_size(object, "cow_limit_bytes", input->aside_limit_bytes);
+        status_set_size(object, "cow_limit_bytes", input->aside_limit_bytes);
     } else {
         json_object_set_null_member(object, "cow_limit_bytes");
     }
@@ -192,12 +193,12 @@ build_snapshotting(const struct StatusInput *input)
     JsonObject *object = json_object_new();
 
     json_object_set_boolean_member(object, "busy", snapshots->is_busy);
-    set_text(object, "hook_error", snapshots->hook_error);
+    status_set_text(object, "hook_error", snapshots->hook_error);
     json_object_set_int_member(object, "every_seconds",
                                input->snapshot_every_s);
     json_object_set_int_member(object, "keep", input->snapshot_keep);
     set_time(object, "next_time", input, snapshots->next_us);
-    set_text(object, "error", snapshots->error);
+    status_set_text(object, "error", snapshots->error);
     return object;
 }
 
@@ -212,9 +213,9 @@ build_rates(const struct StatusRates *rates)
         json_object_set_null_member(object, "upload_bps");
         return object;
     }
-    set_size(object, "guest_write_bps", rates->written_bps);
-    set_size(object, "dirty_bps", rates->dirty_bps);
-    set_size(object, "upload_bps", rates->upload_bps);
+    status_set_size(object, "guest_write_bps", rates->written_bps);
+    status_set_size(object, "dirty_bps", rates->dirty_bps);
+    status_set_size(object, "upload_bps", rates->upload_bps);
     return object;
 }
 
@@ -234,24 +235,25 @@ add_relay(JsonObject *object, const struct StatusDisk *disk)
     const struct RelayCoreFigures *core = &disk->relay.core;
 
     if (disk->relay.target_size_bytes != 0) {
-        set_size(object, "target_size_bytes", disk->relay.target_size_bytes);
+        status_set_size(object, "target_size_bytes",
+                        disk->relay.target_size_bytes);
     } else {
         json_object_set_null_member(object, "target_size_bytes");
     }
     json_object_set_int_member(object, "connections", core->conns);
-    set_size(object, "inflight_bytes", core->inflight_bytes);
+    status_set_size(object, "inflight_bytes", core->inflight_bytes);
     /* After an unclean end the relay counts all of the disk. */
-    set_size(object, "in_doubt_bytes",
-             MIN(MIN(core->doubt_clusters, disk->map.dirty_clusters)
-                     << disk->cluster_bits,
-                 disk->size_bytes));
-    set_size(object, "sent_bytes", core->sent_bytes);
-    set_size(object, "zeroed_bytes", core->zeroed_bytes);
-    set_size(object, "equal_bytes", core->equal_bytes);
-    set_size(object, "skipped_bytes", core->skipped_bytes);
+    status_set_size(object, "in_doubt_bytes",
+                    MIN(MIN(core->doubt_clusters, disk->map.dirty_clusters)
+                            << disk->cluster_bits,
+                        disk->size_bytes));
+    status_set_size(object, "sent_bytes", core->sent_bytes);
+    status_set_size(object, "zeroed_bytes", core->zeroed_bytes);
+    status_set_size(object, "equal_bytes", core->equal_bytes);
+    status_set_size(object, "skipped_bytes", core->skipped_bytes);
     json_object_set_boolean_member(object, "recovering", core->is_recovering);
-    set_size(object, "settled_bytes", core->settled_bytes);
-    set_size(object, "upload_bps", disk->relay.upload_bps);
+    status_set_size(object, "settled_bytes", core->settled_bytes);
+    status_set_size(object, "upload_bps", disk->relay.upload_bps);
 }
 
 static JsonObject *
@@ -260,25 +262,25 @@ build_disk(const struct StatusInput *input, const struct StatusDisk *disk)
     JsonObject *object = json_object_new();
 
     json_object_set_string_member(object, "name", disk->name);
-    set_size(object, "size_bytes", disk->size_bytes);
-    set_text(object, "target", disk->target);
+    status_set_size(object, "size_bytes", disk->size_bytes);
+    status_set_text(object, "target", disk->target);
     json_object_set_string_member(object, "target_state", target_state(disk));
-    set_text(object, "target_error",
-             disk->has_relay ? disk->relay.core.error : NULL);
-    set_size(
+    status_set_text(object, "target_error",
+                    disk->has_relay ? disk->relay.core.error : NULL);
+    status_set_size(
         object, "dirty_bytes",
         MIN(disk->map.dirty_clusters << disk->cluster_bits, disk->size_bytes));
-    set_size(
+    status_set_size(
         object, "sealed_bytes",
         MIN(disk->map.sealed_clusters << disk->cluster_bits, disk->size_bytes));
-    set_size(object, "cluster_bytes", UINT64_C(1) << disk->cluster_bits);
-    set_size(object, "used_bytes", disk->used_bytes);
+    status_set_size(object, "cluster_bytes", UINT64_C(1) << disk->cluster_bits);
+    status_set_size(object, "used_bytes", disk->used_bytes);
     set_time(object, "oldest_unreplicated_time", input,
              disk->target != NULL && input->is_served ? disk->map.oldest_mark_us
                                                       : 0);
     json_object_set_boolean_member(object, "group", disk->is_cut);
     json_object_set_boolean_member(object, "frozen", disk->is_frozen);
-    set_size(object, "hot_extents", disk->map.hot_extents);
+    status_set_size(object, "hot_extents", disk->map.hot_extents);
     if (disk->has_relay) {
         add_relay(object, disk);
     }
@@ -318,9 +320,9 @@ build_jobs(const struct StatusInput *input)
                                       : disk->map.dirty_clusters == 0
                                           ? "ready"
                                           : "running");
-        set_size(job, "remaining_bytes",
-                 disk->map.dirty_clusters << disk->cluster_bits);
-        set_size(job, "done_bytes", disk->relay.core.settled_bytes);
+        status_set_size(job, "remaining_bytes",
+                        disk->map.dirty_clusters << disk->cluster_bits);
+        status_set_size(job, "done_bytes", disk->relay.core.settled_bytes);
         json_array_add_object_element(jobs, job);
     }
     if (input->jobs != NULL) {
@@ -352,9 +354,9 @@ add_totals(JsonObject *root, const struct StatusInput *input)
     /* At rest the bitmap was just read: its marks are as old as the look. */
     set_time(root, "oldest_unreplicated_time", input,
              input->is_served ? oldest : 0);
-    set_size(root, "dirty_bytes", status_dirty_bytes(input));
-    set_size(root, "sealed_bytes", sealed);
-    set_size(root, "inflight_bytes", inflight);
+    status_set_size(root, "dirty_bytes", status_dirty_bytes(input));
+    status_set_size(root, "sealed_bytes", sealed);
+    status_set_size(root, "inflight_bytes", inflight);
 }
 
 JsonObject *
@@ -367,16 +369,16 @@ status_build(const struct StatusInput *input,
 
     status_rates(input, tracker, &rates);
     json_object_set_int_member(root, "schema_version", STATUS_SCHEMA_VERSION);
-    set_text(root, "store", input->store);
+    status_set_text(root, "store", input->store);
     json_object_set_boolean_member(root, "mounted", input->mountpoint != NULL);
-    set_text(root, "mountpoint", input->mountpoint);
+    status_set_text(root, "mountpoint", input->mountpoint);
     json_object_set_int_member(root, "restarts", input->restarts);
     json_object_set_string_member(
         root, "takeover", input->takeover != NULL ? input->takeover : "none");
-    set_text(root, "transport",
-             input->mountpoint == NULL ? NULL
-             : input->face.is_uring    ? "uring"
-                                       : "dev");
+    status_set_text(root, "transport",
+                    input->mountpoint == NULL ? NULL
+                    : input->face.is_uring    ? "uring"
+                                              : "dev");
     set_time(root, "time", input, input->now_us);
     json_object_set_string_member(
         root, "state", store_state_name(status_state(input, tracker)));
@@ -390,7 +392,7 @@ status_build(const struct StatusInput *input,
     json_object_set_object_member(root, "buffer", build_buffer(input));
     json_object_set_object_member(root, "rates", build_rates(&rates));
     if (rates.has_eta) {
-        set_size(root, "eta_seconds", rates.eta_seconds);
+        status_set_size(root, "eta_seconds", rates.eta_seconds);
     } else {
         json_object_set_null_member(root, "eta_seconds");
     }

@@ -128,6 +128,11 @@ char *status_json(const struct StatusInput *input,
 char *metrics_text(const struct StatusInput *input,
                    const struct StatusTracker *tracker);
 
+/* Members as they are in all that programs are shown: bytes; text, which may be
+ * no UTF-8, and is null if there is none. */
+void status_set_size(JsonObject *object, const char *name, uint64_t bytes);
+void status_set_text(JsonObject *object, const char *name, const char *text);
+
 /* status-room.c */
 void status_room_update(struct StatusTracker *tracker,
                         const struct StatusInput *input);
