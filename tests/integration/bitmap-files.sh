@@ -104,6 +104,10 @@ are_exact fine
 
 # Grown; and a new mount.
 "$WEIR" resize "$STORE/vda" 80M
+is_grown() {
+    [ "$(stat -c %s "$MNT/vda.raw")" -eq $((80 << 20)) ]
+}
+await 5 is_grown # the kernel asks again when what it knows is old
 guest 'write -P 8 79M 1M' 'write -P 9 64M 512'
 are_exact fine page coarse
 umount_store
