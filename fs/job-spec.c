@@ -34,54 +34,43 @@
 #define GRAIN_LEAST 512
 #define GRAIN_MOST  (64 << 20)
 
+/* What both take. */
+/* clang-format off */
+#define JOB_RULES                                 \
+    {"device", ARGUMENT_STRING, true},            \
+    {"target", ARGUMENT_STRING, true},            \
+    {"sync", ARGUMENT_STRING, true},              \
+    {"job-id", ARGUMENT_STRING, false},           \
+    {"speed", ARGUMENT_INT, false},               \
+    {"bitmap", ARGUMENT_STRING, false},           \
+    {"bitmap-mode", ARGUMENT_STRING, false},      \
+    {"on-source-error", ARGUMENT_STRING, false},  \
+    {"on-target-error", ARGUMENT_STRING, false},  \
+    {"auto-finalize", ARGUMENT_BOOL, false},      \
+    {"auto-dismiss", ARGUMENT_BOOL, false},       \
+    {"filter-node-name", ARGUMENT_STRING, false}, \
+    {"granularity", ARGUMENT_SIZE, false},        \
+    {"buf-size", ARGUMENT_INT, false},            \
+    {"unmap", ARGUMENT_BOOL, false},              \
+    {"target-is-zero", ARGUMENT_BOOL, false},     \
+    {"target-accept", ARGUMENT_STRING, false},    \
+    {"exact-size", ARGUMENT_BOOL, false}
+/* clang-format on */
+
 const struct ArgumentRule job_backup_rules[] = {
-    {"device", ARGUMENT_STRING, true},
-    {"target", ARGUMENT_STRING, true},
-    {"sync", ARGUMENT_STRING, true},
-    {"job-id", ARGUMENT_STRING, false},
-    {"speed", ARGUMENT_INT, false},
-    {"bitmap", ARGUMENT_STRING, false},
-    {"bitmap-mode", ARGUMENT_STRING, false},
-    {"on-source-error", ARGUMENT_STRING, false},
-    {"on-target-error", ARGUMENT_STRING, false},
-    {"auto-finalize", ARGUMENT_BOOL, false},
-    {"auto-dismiss", ARGUMENT_BOOL, false},
+    JOB_RULES,
     {"compress", ARGUMENT_BOOL, false},
     {"discard-source", ARGUMENT_BOOL, false},
-    {"filter-node-name", ARGUMENT_STRING, false},
     {"on-cbw-error", ARGUMENT_STRING, false},
     {"cbw-timeout", ARGUMENT_INT, false},
     {"x-perf", ARGUMENT_OBJECT, false},
-    {"granularity", ARGUMENT_SIZE, false},
-    {"buf-size", ARGUMENT_INT, false},
-    {"unmap", ARGUMENT_BOOL, false},
-    {"target-is-zero", ARGUMENT_BOOL, false},
-    {"target-accept", ARGUMENT_STRING, false},
-    {"exact-size", ARGUMENT_BOOL, false},
     {NULL, 0, false},
 };
 
 const struct ArgumentRule job_mirror_rules[] = {
-    {"device", ARGUMENT_STRING, true},
-    {"target", ARGUMENT_STRING, true},
-    {"sync", ARGUMENT_STRING, true},
-    {"job-id", ARGUMENT_STRING, false},
-    {"speed", ARGUMENT_INT, false},
-    {"bitmap", ARGUMENT_STRING, false},
-    {"bitmap-mode", ARGUMENT_STRING, false},
-    {"on-source-error", ARGUMENT_STRING, false},
-    {"on-target-error", ARGUMENT_STRING, false},
-    {"auto-finalize", ARGUMENT_BOOL, false},
-    {"auto-dismiss", ARGUMENT_BOOL, false},
+    JOB_RULES,
     {"replaces", ARGUMENT_STRING, false},
-    {"filter-node-name", ARGUMENT_STRING, false},
     {"copy-mode", ARGUMENT_STRING, false},
-    {"granularity", ARGUMENT_SIZE, false},
-    {"buf-size", ARGUMENT_INT, false},
-    {"unmap", ARGUMENT_BOOL, false},
-    {"target-is-zero", ARGUMENT_BOOL, false},
-    {"target-accept", ARGUMENT_STRING, false},
-    {"exact-size", ARGUMENT_BOOL, false},
     {NULL, 0, false},
 };
 

@@ -37,17 +37,26 @@ struct Start {
  * 1
  */
 static gboolean
-check_target(const Jobs *jobs, const JobSpec *spec, GError **error)
+refuse_target(const JobSpec *spec, const char *whose, const char *who,
+              GError **error)
+{
+    g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                "%s is the target of %s %s: a job needs one of its own",
+                spec->target, whose, who);
+    return FALSE;
+}
+
+/* It is nobody's: of no disk, of no job, and of none that is ordered with it. */
+static gboolean
+check_target(const Jobs *jobs, const JobSpec *specs, unsigned at,
+             GError **error)
 {
     const Store *store = jobs->config.store;
+    const JobSpec *spec = &specs[at];
 
     for (unsigned i = 0; i < store->n_disks; i++) {
         if (g_strcmp0(store->disks[i]->target, spec->target) == 0) {
-            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
-                        "%s is the target of disk %s: a job needs one of its "
-                        "own",
-                        spec->target, store->disks[i]->name);
-            return FALSE;
+            return refuse_target(spec, "disk", store->disks[i]->name, error);
         }
     }
     for (guint i = 0; i < jobs->list->len; i++) {
@@ -55,10 +64,12 @@ check_target(const Jobs *jobs, const JobSpec *spec, GError **error)
 
         if (job->record.status < JOB_CONCLUDED &&
             strcmp(job->record.spec.target, spec->target) == 0) {
-            g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
-                        "%s is the target of job %s already", spec->target,
-                        job->record.spec.id);
-            return FALSE;
+            return refuse_target(spec, "job", job->record.spec.id, error);
+        }
+    }
+    for (unsigned i = 0; i < at; i++) {
+        if (strcmp(specs[i].target, spec->target) == 0) {
+            return refuse_target(spec, "job", specs[i].id, error);
         }
     }
     return relay_target_check(spec->target, store->settings.insecure, error);
@@ -105,7 +116,7 @@ check_all(const Jobs *jobs, const JobSpec *specs, unsigned count,
     }
     for (unsigned i = 0; i < count; i++) {
         if (!check_id(jobs, specs, i, error) ||
-            !check_target(jobs, &specs[i], error)) {
+            !check_target(jobs, specs, i, error)) {
             return FALSE;
         }
     }

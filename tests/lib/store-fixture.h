@@ -190,6 +190,22 @@ fixture_unblock_intent(struct BlockedIntent *blocked)
     g_free(blocked->aside);
 }
 
+/* weir check; @report is to be freed. */
+static inline enum StoreVerdict
+fixture_check(const struct StoreFixture *fixture, bool repairs, char **report)
+{
+    GString *text = g_string_new(NULL);
+    enum StoreVerdict verdict;
+    GError *error = NULL;
+
+    if (!store_check(store_io_kernel(), fixture->path, repairs, text, &verdict,
+                     &error)) {
+        fail_msg("check: %s", error->message);
+    }
+    *report = g_string_free(text, FALSE);
+    return verdict;
+}
+
 /* The error's exit code; the error is freed, and was one line. */
 static inline int
 take_code(GError **error)

@@ -11,7 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -317,4 +319,18 @@ rig_file_word(void)
 
     snprintf(word, sizeof(word), "file=%s", rig.disks[0].target);
     return word;
+}
+
+void
+rig_control_pause(const char *path, char letter)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)),
+                     0);
+    assert_int_equal(write(fd, &letter, 1), 1);
+    assert_int_equal(read(fd, &letter, 1), 1);
+    close(fd);
 }

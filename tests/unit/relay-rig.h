@@ -69,6 +69,8 @@ bool rig_is_drained(void);
 void rig_await(bool (*condition)(void), const char *what);
 void rig_assert_equal(unsigned index);
 void rig_drain(void);
+/* One letter to the pause filter of nbdkit at @path, and its answer. */
+void rig_control_pause(const char *path, char letter);
 const char *rig_file_word(void);
 
 #define await(condition) rig_await(condition, #condition)

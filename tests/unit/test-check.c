@@ -10,24 +10,9 @@
 #include <unistd.h>
 
 static enum StoreVerdict
-check_with(const struct StoreFixture *fixture, bool repairs, char **report)
-{
-    GString *text = g_string_new(NULL);
-    enum StoreVerdict verdict;
-    GError *error = NULL;
-
-    if (!store_check(store_io_kernel(), fixture->path, repairs, text, &verdict,
-                     &error)) {
-        fail_msg("check: %s", error->message);
-    }
-    *report = g_string_free(text, FALSE);
-    return verdict;
-}
-
-static enum StoreVerdict
 check(const struct StoreFixture *fixture, char **report)
 {
-    return check_with(fixture, false, report);
+    return fixture_check(fixture, false, report);
 }
 
 static void
@@ -176,7 +161,7 @@ test_zero_list_damage_is_named(void **state)
     assert_int_equal(check(fixture, &report), STORE_DAMAGED);
     assert_non_null(strstr(report, ZERO_FILE));
     g_free(report);
-    assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+    assert_int_equal(fixture_check(fixture, true, &report), STORE_SOUND);
     assert_non_null(strstr(report, "repaired: "));
     g_free(report);
     g_free(junk);
@@ -221,7 +206,7 @@ test_damage_is_mended(void **state)
             fail_msg("case %u: %s", i, report);
         }
         g_free(report);
-        if (check_with(fixture, true, &report) != STORE_SOUND ||
+        if (fixture_check(fixture, true, &report) != STORE_SOUND ||
             !strstr(report, "repaired: ")) {
             fail_msg("case %u: %s", i, report);
         }
@@ -259,7 +244,7 @@ test_what_is_no_file_is_mended(void **state)
     }
     assert_int_equal(check(fixture, &report), STORE_DAMAGED);
     g_free(report);
-    if (check_with(fixture, true, &report) != STORE_SOUND) {
+    if (fixture_check(fixture, true, &report) != STORE_SOUND) {
         fail_msg("%s", report);
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
@@ -308,7 +293,7 @@ test_lost_state_is_mended_as_opened(void **state)
         fixture_serve(fixture, 0);
         assert_int_equal(cut ? truncate(path, 50) : unlink(path), 0);
         before = opened(fixture);
-        assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+        assert_int_equal(fixture_check(fixture, true, &report), STORE_SOUND);
         assert_int_equal(access(path, F_OK), 0);
         after = opened(fixture);
         assert_string_equal(before, after);
@@ -340,7 +325,7 @@ test_mended_log_of_a_clean_end_is_empty(void **state)
         assert_true(!crashes || store_serve(store, NULL));
         assert_int_equal(unlink(path), 0);
         store_free(store);
-        assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+        assert_int_equal(fixture_check(fixture, true, &report), STORE_SOUND);
         g_free(report);
         store = fixture_open(fixture, STORE_OPEN_READ);
         assert_int_equal(sent_log_open(&log, store->io, store->disks[0]->dir_fd,
@@ -369,7 +354,7 @@ test_leftovers_are_deleted(void **state)
     assert_true(g_file_set_contents(inside, "x", 1, NULL));
     assert_true(g_file_set_contents(tmp, "x", 1, NULL));
     assert_true(g_file_set_contents(other, "x", 1, NULL));
-    assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+    assert_int_equal(fixture_check(fixture, true, &report), STORE_SOUND);
     assert_int_equal(access(left, F_OK), -1);
     assert_int_equal(access(tmp, F_OK), -1);
     assert_int_equal(access(other, F_OK), 0);
@@ -462,7 +447,7 @@ test_repair_has_the_lock(void **state)
     assert_fails(fixture->path, false, 1);
     assert_int_equal(access(kept, F_OK), -1);
     assert_int_equal(unlink(lock), 0);
-    assert_int_equal(check_with(fixture, true, &report), STORE_SOUND);
+    assert_int_equal(fixture_check(fixture, true, &report), STORE_SOUND);
     assert_int_equal(access(lock, F_OK), 0);
     g_free(report);
 }

@@ -226,8 +226,14 @@ test_bad_orders_change_nothing(void **state)
     g_free(spec.target);
     spec.target = g_strdup("nbd://localhost/j");
     rig_start(spec);
-    rig_assert_journal("refused: nbd://localhost/j is the target of job j "
-                       "already\n");
+    rig_assert_journal("refused: nbd://localhost/j is the target of job j: a "
+                       "job needs one of its own\n");
+    spec = rig_spec(JOB_BACKUP, "l", JOB_FULL);
+    g_free(spec.target);
+    spec.target = g_strdup("nbd://localhost/k");
+    rig_start_two(rig_spec(JOB_BACKUP, "k", JOB_FULL), spec, false);
+    rig_assert_journal("refused: nbd://localhost/k is the target of job k: a "
+                       "job needs one of its own\n");
     spec = rig_spec(JOB_BACKUP, "k", JOB_FULL);
     g_free(spec.target);
     spec.target = g_strdup(TARGET);

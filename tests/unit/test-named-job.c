@@ -6,43 +6,12 @@
  * the job is at work, R what the job has not copied. And what a transaction
  * takes back.
  */
-#include "bitmap/named.h"
-#include "tests/lib/test.h"
+#define SIZE (1024 * GRAIN)
+
+#include "named-rig.h"
 
 #include <errno.h>
 #include <string.h>
-
-#define KIB   UINT64_C(1024)
-#define GRAIN (64 * KIB)
-#define SIZE  (1024 * GRAIN)
-
-struct Rig {
-    DiskMap *map;
-    NamedBitmaps *set;
-    uint64_t last_id;
-};
-
-static int
-setup(void **state)
-{
-    struct Rig *rig = test_calloc(1, sizeof(*rig));
-
-    rig->map = disk_map_new(SIZE, 16);
-    rig->set = named_bitmaps_new(rig->map);
-    *state = rig;
-    return rig->map && rig->set ? 0 : -1;
-}
-
-static int
-teardown(void **state)
-{
-    struct Rig *rig = *state;
-
-    named_bitmaps_free(rig->set);
-    disk_map_free(rig->map);
-    test_free(rig);
-    return 0;
-}
 
 static void
 add(struct Rig *rig, const char *name, bool is_disabled)
@@ -57,21 +26,9 @@ add(struct Rig *rig, const char *name, bool is_disabled)
 }
 
 static void
-on_granted(RangeHold *hold)
+guest_writes_grains(struct Rig *rig, unsigned first, unsigned count)
 {
-    (void)hold;
-}
-
-static void
-guest_writes(struct Rig *rig, unsigned first, unsigned count)
-{
-    RangeHold hold = {.offset = first * GRAIN,
-                      .len = count * GRAIN,
-                      .kind = RANGE_WRITE,
-                      .granted = on_granted};
-
-    assert_int_equal(disk_map_begin(rig->map, &hold, 1), DISK_MAP_BEGUN);
-    disk_map_end(rig->map, &hold, 2);
+    guest_writes(rig, first * GRAIN, count * GRAIN);
 }
 
 static NamedBitmap *
@@ -115,16 +72,16 @@ end_as(struct Rig *rig, const char *name, enum NamedEnd end)
     NamedBitmap *frozen;
 
     add(rig, name, false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     frozen = freeze(rig, name);
     disk_map_mark(job, 500 * GRAIN, 1, 1);
     assert_int_equal(disk_map_seal(job), 1);
     disk_map_mark(job, GRAIN, 2 * GRAIN, 1);
-    guest_writes(rig, 10, 5);
+    guest_writes_grains(rig, 10, 5);
     named_thaw(frozen, end, end == NAMED_REST ? job : NULL);
     assert_null(named_frozen(rig->set, name));
     disk_map_free(job);
-    guest_writes(rig, 700, 1);
+    guest_writes_grains(rig, 700, 1);
 }
 
 static void
@@ -184,7 +141,7 @@ test_a_busy_one_is_nobody_elses(void **state)
 
     add(rig, "a", false);
     add(rig, "b", false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     frozen = freeze(rig, "a");
     assert_int_equal(named_freeze(rig->set, "a", &again), NAMED_BUSY);
     assert_int_equal(named_freeze(rig->set, "none", &again), NAMED_MISSING);
@@ -196,7 +153,7 @@ test_a_busy_one_is_nobody_elses(void **state)
     assert_int_equal(named_mark(rig->set, "a", 0, 1), NAMED_BUSY);
     assert_int_equal(named_merge(rig->set, "a", &other, 1), NAMED_BUSY);
     assert_int_equal(named_merge(rig->set, "b", &busy, 1), NAMED_BUSY);
-    guest_writes(rig, 20, 6);
+    guest_writes_grains(rig, 20, 6);
     assert_true(named_find(rig->set, "a", &figures));
     assert_true(figures.is_busy && figures.has_successor);
     assert_true(figures.is_recording && figures.is_enabled);
@@ -221,13 +178,13 @@ test_a_disabled_one_stays_so(void **state)
         add(rig, "a", true);
         assert_int_equal(named_mark(rig->set, "a", 0, 2 * GRAIN), NAMED_OK);
         frozen = freeze(rig, "a");
-        guest_writes(rig, 5, 1);
+        guest_writes_grains(rig, 5, 1);
         assert_true(named_find(rig->set, "a", &figures));
         assert_true(figures.is_busy);
         assert_false(figures.is_recording);
         assert_int_equal(figures.new_bytes, 0);
         named_thaw(frozen, ends[i], NULL);
-        guest_writes(rig, 6, 1);
+        guest_writes_grains(rig, 6, 1);
         assert_int_equal(grains(rig, "a"), want[i]);
         assert_int_equal(named_remove(rig->set, "a"), NAMED_OK);
     }
@@ -274,9 +231,9 @@ test_the_jobs_map_gets_both(void **state)
     NamedBitmap *frozen;
 
     add(rig, "a", false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     frozen = freeze(rig, "a");
-    guest_writes(rig, 100, 5);
+    guest_writes_grains(rig, 100, 5);
     for (unsigned i = 0; i < 4; i++) {
         DiskMap *job = disk_map_new(SIZE, cases[i].bits);
         struct DiskMapFigures figures;
@@ -305,13 +262,13 @@ test_renewed_it_forgets_only_on_success(void **state)
         NamedBitmap *frozen;
 
         add(rig, "a", false);
-        guest_writes(rig, 0, 3);
+        guest_writes_grains(rig, 0, 3);
         frozen = freeze(rig, "a");
-        guest_writes(rig, 100, 5);
+        guest_writes_grains(rig, 100, 5);
         named_renew(frozen);
-        guest_writes(rig, 200, 1);
+        guest_writes_grains(rig, 200, 1);
         named_renew(frozen);
-        guest_writes(rig, 200, 2);
+        guest_writes_grains(rig, 200, 2);
         assert_true(named_find(rig->set, "a", &figures));
         assert_int_equal(figures.new_bytes, 2 * GRAIN);
         named_thaw(frozen, ends[i], NULL);
@@ -333,9 +290,9 @@ test_a_busy_one_is_restored_as_such(void **state)
     NamedBitmap *frozen;
 
     add(rig, "a", false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     freeze(rig, "a");
-    guest_writes(rig, 100, 5);
+    guest_writes_grains(rig, 100, 5);
     assert_int_equal(named_copy(rig->set, 1, &bits, &later), 0);
     assert_int_equal(bitmap_count(bits), 3);
     assert_int_equal(bitmap_count(later), 5);
@@ -347,7 +304,7 @@ test_a_busy_one_is_restored_as_such(void **state)
                      NAMED_OK);
     assert_int_equal(named_clear(rig->set, "a"), NAMED_BUSY);
     named_mark_all_recording(rig->set, 300 * GRAIN, 7 * GRAIN);
-    guest_writes(rig, 400, 1);
+    guest_writes_grains(rig, 400, 1);
     assert_null(named_frozen(rig->set, "none"));
     frozen = named_frozen(rig->set, "a");
     assert_non_null(frozen);
@@ -367,18 +324,18 @@ test_undo_takes_back_what_was_done(void **state)
     struct NamedFigures figures;
 
     add(rig, "a", false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     add(rig, "b", false);
-    guest_writes(rig, 50, 4);
+    guest_writes_grains(rig, 50, 4);
     undo = named_undo_new(rig->set, "a");
     assert_int_equal(named_clear(rig->set, "a"), NAMED_OK);
-    guest_writes(rig, 100, 1);
+    guest_writes_grains(rig, 100, 1);
     named_undo_run(undo);
     assert_int_equal(grains(rig, "a"), 3 + 4 + 1);
 
     undo = named_undo_new(rig->set, "b");
     assert_int_equal(named_disable(rig->set, "b"), NAMED_OK);
-    guest_writes(rig, 110, 1);
+    guest_writes_grains(rig, 110, 1);
     named_undo_run(undo);
     assert_true(named_find(rig->set, "b", &figures));
     assert_true(figures.is_enabled);
@@ -388,20 +345,20 @@ test_undo_takes_back_what_was_done(void **state)
     undo = named_undo_new(rig->set, "a");
     assert_int_equal(named_merge(rig->set, "a", &other, 1), NAMED_OK);
     assert_int_equal(disk_map_grow(rig->map, SIZE + GRAIN, 1), 0);
-    guest_writes(rig, 1024, 1);
+    guest_writes_grains(rig, 1024, 1);
     named_undo_run(undo);
     assert_int_equal(grains(rig, "a"), 1);
     assert_true(has(rig, "a", 1024, 1));
-    guest_writes(rig, 1, 1);
+    guest_writes_grains(rig, 1, 1);
     assert_int_equal(grains(rig, "a"), 2);
 
     /* One that was disabled has missed what was written: it is as it was. */
     assert_int_equal(named_disable(rig->set, "a"), NAMED_OK);
     undo = named_undo_new(rig->set, "a");
     assert_int_equal(named_enable(rig->set, "a"), NAMED_OK);
-    guest_writes(rig, 5, 1);
+    guest_writes_grains(rig, 5, 1);
     named_undo_run(undo);
-    guest_writes(rig, 6, 1);
+    guest_writes_grains(rig, 6, 1);
     assert_int_equal(grains(rig, "a"), 2);
 }
 
@@ -414,16 +371,16 @@ test_undo_of_comings_and_goings(void **state)
 
     add(rig, "a", false);
     add(rig, "b", false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     removed = named_undo_new(rig->set, "a");
     assert_int_equal(named_remove(rig->set, "a"), NAMED_OK);
     added = named_undo_new(rig->set, "a");
     add(rig, "a", true);
-    guest_writes(rig, 100, 1);
+    guest_writes_grains(rig, 100, 1);
     assert_int_equal(named_count(rig->set), 2);
     named_undo_run(added);
     assert_int_equal(named_count(rig->set), 1);
-    guest_writes(rig, 101, 1);
+    guest_writes_grains(rig, 101, 1);
     named_undo_run(removed);
     assert_int_equal(named_count(rig->set), 2);
     assert_true(named_at(rig->set, 0, &figures));
@@ -431,7 +388,7 @@ test_undo_of_comings_and_goings(void **state)
     assert_int_equal(figures.id, 1);
     assert_true(figures.is_enabled && figures.is_persistent);
     assert_int_equal(grains(rig, "a"), 5);
-    guest_writes(rig, 102, 1);
+    guest_writes_grains(rig, 102, 1);
     assert_int_equal(grains(rig, "a"), 6);
 }
 
@@ -444,7 +401,7 @@ test_undo_leaves_what_is_not_its_own(void **state)
     NamedBitmap *frozen;
 
     add(rig, "a", false);
-    guest_writes(rig, 0, 3);
+    guest_writes_grains(rig, 0, 3);
     undo = named_undo_new(rig->set, "a");
     named_undo_free(undo);
     assert_int_equal(grains(rig, "a"), 3);
@@ -458,7 +415,7 @@ test_undo_leaves_what_is_not_its_own(void **state)
 
     frozen = freeze(rig, "a");
     undo = named_undo_new(rig->set, "a");
-    guest_writes(rig, 0, 1);
+    guest_writes_grains(rig, 0, 1);
     named_undo_run(undo);
     named_thaw(frozen, NAMED_OLD, NULL);
     assert_int_equal(grains(rig, "a"), 1);

@@ -5,46 +5,16 @@
  * As in QEMU: what is refused, what counts, what a merge widens, how growth is
  * clean. test-named-job.c has what a job does with one.
  */
-#include "bitmap/named.h"
+#define SIZE (100 * GRAIN + 512) /* the last grain is 512 bytes */
+
+#include "named-rig.h"
+
 #include "tests/lib/seed.h"
-#include "tests/lib/test.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define KIB   UINT64_C(1024)
-#define GRAIN (64 * KIB)
-#define SIZE  (100 * GRAIN + 512) /* the last grain is 512 bytes */
-
 static uint64_t seed0;
-
-struct Rig {
-    DiskMap *map;
-    NamedBitmaps *set;
-    uint64_t last_id;
-};
-
-static int
-setup(void **state)
-{
-    struct Rig *rig = test_calloc(1, sizeof(*rig));
-
-    rig->map = disk_map_new(SIZE, 16);
-    rig->set = named_bitmaps_new(rig->map);
-    *state = rig;
-    return rig->map && rig->set ? 0 : -1;
-}
-
-static int
-teardown(void **state)
-{
-    struct Rig *rig = *state;
-
-    named_bitmaps_free(rig->set);
-    disk_map_free(rig->map);
-    test_free(rig);
-    return 0;
-}
 
 static enum NamedResult
 add(struct Rig *rig, const char *name, unsigned grain_bits)
@@ -53,24 +23,6 @@ add(struct Rig *rig, const char *name, unsigned grain_bits)
         .name = name, .id = ++rig->last_id, .grain_bits = grain_bits};
 
     return named_add(rig->set, &spec, NULL);
-}
-
-static void
-on_granted(RangeHold *hold)
-{
-    (void)hold;
-}
-
-static void
-guest_writes(struct Rig *rig, uint64_t offset, uint64_t len)
-{
-    RangeHold hold = {.offset = offset,
-                      .len = len,
-                      .kind = RANGE_WRITE,
-                      .granted = on_granted};
-
-    assert_int_equal(disk_map_begin(rig->map, &hold, 1), DISK_MAP_BEGUN);
-    disk_map_end(rig->map, &hold, 2);
 }
 
 static uint64_t

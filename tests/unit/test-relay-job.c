@@ -145,20 +145,6 @@ assert_ends_quickly(void)
 }
 
 static void
-control_pause(const char *path, char letter)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)),
-                     0);
-    assert_int_equal(write(fd, &letter, 1), 1);
-    assert_int_equal(read(fd, &letter, 1), 1);
-    close(fd);
-}
-
-static void
 test_end_does_not_wait_for_a_hung_target(void **state)
 {
     g_autofree char *path = g_build_filename(rig.dir, "pause", NULL);
@@ -174,7 +160,7 @@ test_end_does_not_wait_for_a_hung_target(void **state)
     job_mark(0, DISK_BYTES);
     job_add();
     await(is_begun);
-    control_pause(path, 'p');
+    rig_control_pause(path, 'p');
     assert_ends_quickly();
     rig_drain();
 }

@@ -12,9 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -206,21 +204,6 @@ test_own_server_that_dies_is_started_anew(void **state)
     rig_drain();
 }
 
-/* One letter to the pause filter, and its answer. */
-static void
-control_pause(const char *path, char letter)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)),
-                     0);
-    assert_int_equal(write(fd, &letter, 1), 1);
-    assert_int_equal(read(fd, &letter, 1), 1);
-    close(fd);
-}
-
 static void
 test_hung_server_is_given_up_and_tried_again(void **state)
 {
@@ -242,9 +225,9 @@ test_hung_server_is_given_up_and_tried_again(void **state)
     rig_start(2, rig.uri);
     relay_hurry(rig.relay);
     await(is_begun);
-    control_pause(path, 'p');
+    rig_control_pause(path, 'p');
     await(is_lost);
-    control_pause(path, 'r');
+    rig_control_pause(path, 'r');
     rig_drain();
 }
 
@@ -270,7 +253,7 @@ test_end_does_not_wait_for_a_hung_server(void **state)
     rig_start(2, rig.uri);
     relay_hurry(rig.relay);
     await(is_begun);
-    control_pause(path, 'p');
+    rig_control_pause(path, 'p');
     begun_us = rig_now_us();
     relay_free(g_steal_pointer(&rig.relay));
     assert_true(rig_now_us() - begun_us < PATIENCE_US / 4);

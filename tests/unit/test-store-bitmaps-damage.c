@@ -274,28 +274,13 @@ test_discards_of_before_a_crash_count(void **state)
 /*
  * weir check, weir remove, reading
  */
-static enum StoreVerdict
-check(const struct Rig *rig, bool repairs, char **report)
-{
-    GString *text = g_string_new(NULL);
-    enum StoreVerdict verdict;
-    GError *error = NULL;
-
-    if (!store_check(store_io_kernel(), rig->fixture->path, repairs, text,
-                     &verdict, &error)) {
-        fail_msg("%s", error->message);
-    }
-    *report = g_string_free(text, FALSE);
-    return verdict;
-}
-
 static void
 assert_checked(const struct Rig *rig, bool repairs, enum StoreVerdict verdict,
                const char *words)
 {
     char *report;
 
-    if (check(rig, repairs, &report) != verdict ||
+    if (fixture_check(rig->fixture, repairs, &report) != verdict ||
         (words ? !strstr(report, words) : strstr(report, "bitmap") != NULL)) {
         fail_msg("%s", report);
     }

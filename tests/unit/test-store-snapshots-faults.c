@@ -355,21 +355,6 @@ test_records_that_cannot_be_read_are_kept(void **state)
 /*
  * weir check
  */
-static enum StoreVerdict
-check(const struct Rig *rig, bool repairs, char **report)
-{
-    GString *text = g_string_new(NULL);
-    enum StoreVerdict verdict;
-    GError *error = NULL;
-
-    if (!store_check(store_io_kernel(), rig->fixture->path, repairs, text,
-                     &verdict, &error)) {
-        fail_msg("%s", error->message);
-    }
-    *report = g_string_free(text, FALSE);
-    return verdict;
-}
-
 static void
 test_check_names_what_is_wrong(void **state)
 {
@@ -389,13 +374,14 @@ test_check_names_what_is_wrong(void **state)
 
         rig_setup(&own);
         rig = damage_begin(&own);
-        if (check(rig, false, &report) != STORE_SOUND ||
+        if (fixture_check(rig->fixture, false, &report) != STORE_SOUND ||
             strstr(report, "snapshot") || strstr(report, "points")) {
             fail_msg("%s", report);
         }
         g_free(report);
         flip(rig, cases[i].name, 30);
-        assert_int_equal(check(rig, true, &report), STORE_DAMAGED);
+        assert_int_equal(fixture_check(rig->fixture, true, &report),
+                         STORE_DAMAGED);
         if (!strstr(report, cases[i].said)) {
             fail_msg("%s", report);
         }
@@ -425,12 +411,12 @@ test_check_repairs_leftovers_only(void **state)
         g_free(left);
     }
     assert_int_equal(unlink(path), 0); /* its points are needed */
-    assert_int_equal(check(rig, false, &report), STORE_SOUND);
+    assert_int_equal(fixture_check(rig->fixture, false, &report), STORE_SOUND);
     for (unsigned i = 0; i < G_N_ELEMENTS(leftovers); i++) {
         assert_non_null(strstr(report, leftovers[i]));
     }
     g_free(report);
-    assert_int_equal(check(rig, true, &report), STORE_SOUND);
+    assert_int_equal(fixture_check(rig->fixture, true, &report), STORE_SOUND);
     g_free(report);
     assert_int_equal(rig_files(rig), files - 1);
     rig_open(rig);
