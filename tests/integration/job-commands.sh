@@ -89,7 +89,7 @@ begin() { # [option…]: a slow one; its name
 [ "$(begin)" = backup-vda ] || fail 'no name'
 # Two jobs that write to one place would not do.
 ! begin >"$T/out" 2>"$T/err" || fail 'two jobs with one target'
-says 'backup-vda already'
+says 'is the target of job backup-vda'
 [ "$(begin --to '[ nbdkit -t 2 memory 64M ]')" = backup-vda-2 ] ||
     fail 'no second name'
 [ "$(begin --to '[ nbdkit -t 3 memory 64M ]' \
