@@ -106,7 +106,8 @@ typedef struct Conn {
     uint64_t acked_bytes;      /* of acked */
     bool is_flushing;          /* at most one at a time */
     int64_t flush_deadline_us; /* of that one */
-    int64_t flush_us;          /* when the last one was sent */
+    int64_t flush_us;          /* when the last one was sent ... */
+    int64_t flush_took_us;     /* ... and until the one before was answered */
     uint64_t flushes_sent;
 } Conn;
 
@@ -151,12 +152,13 @@ typedef struct Log {
     int64_t commit_us; /* when the last one was asked for */
     int64_t retry_us;  /* after a failure: not before */
     bool is_syncing;
-    bool is_unsound;    /* a sync failed: no later one is believed (rule 20) */
-    int64_t sync_us;    /* of the last one */
-    unsigned sums_life; /* counts what made all sums unknown */
-    bool is_forgetting; /* FORGOTTEN is outstanding */
-    bool is_forgotten;  /* no sum was noted since then; or ... */
-    bool is_all_logged; /* ... it failed, and the log says it of them all */
+    bool is_unsound; /* a sync failed: no later one is believed (rule 20) */
+    int64_t sync_us; /* when the last one was asked for ... */
+    int64_t sync_took_us; /* ... and how long that took */
+    unsigned sums_life;   /* counts what made all sums unknown */
+    bool is_forgetting;   /* FORGOTTEN is outstanding */
+    bool is_forgotten;    /* no sum was noted since then; or ... */
+    bool is_all_logged;   /* ... it failed, and the log says it of them all */
 } Log;
 
 /* The extent of the local disk that was seen last, in clusters. */
@@ -282,6 +284,10 @@ bool core_is_allowed(const RelayCore *core, uint64_t seq);
 bool core_ack_settles(const RelayCore *core);
 bool core_has_status(const RelayCore *core);
 bool core_can_zero(const RelayCore *core);
+/* From the begin of one flush, or sync, to that of the next, if the last one
+ * took @took_us and @bytes wait for it. */
+int64_t core_settle_interval(const RelayCore *core, int64_t took_us,
+                             uint64_t bytes);
 static inline void
 core_at(RelayCore *core, int64_t us)
 {

@@ -240,10 +240,12 @@ static void
 run_sync(RelayCore *core)
 {
     Log *log = &core->log;
-    int64_t due_us = log->sync_us + core->config.settle_us;
+    uint64_t bytes = bitmap_count(log->leaving) << core->cluster_bits;
+    int64_t due_us =
+        log->sync_us + core_settle_interval(core, log->sync_took_us, bytes);
     Bitmap *empty = log->syncing;
 
-    if (log->is_syncing || log->is_unsound || !bitmap_count(log->leaving)) {
+    if (log->is_syncing || log->is_unsound || !bytes) {
         return;
     }
     if (core->now_us < due_us) {
@@ -312,6 +314,7 @@ synced(RelayCore *core, const struct RelayEvent *event)
 
     assert(log->is_syncing);
     log->is_syncing = false;
+    log->sync_took_us = core->now_us - log->sync_us;
     if (!event->error) {
         leave_out(log->syncing, log->logged);
         log->is_stale = true;

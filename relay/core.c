@@ -28,6 +28,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define MUCH_BYTES (UINT64_C(8) << 20) /* to be settled sooner ... */
+#define SOONEST_US (50 * 1000)         /* ... than the settle interval */
+#define SHARE      10                  /* of the time between two */
+
 /*
  * Shared helpers
  */
@@ -117,6 +121,19 @@ bool
 core_can_zero(const RelayCore *core)
 {
     return core->caps.can_zero && !core->has_no_zero;
+}
+
+int64_t
+core_settle_interval(const RelayCore *core, int64_t took_us, uint64_t bytes)
+{
+    int64_t interval_us = core->config.settle_us;
+    int64_t sooner_us = took_us * SHARE;
+
+    if (bytes < MUCH_BYTES) {
+        return interval_us;
+    }
+    sooner_us = sooner_us > SOONEST_US ? sooner_us : SOONEST_US;
+    return sooner_us < interval_us ? sooner_us : interval_us;
 }
 
 /*
