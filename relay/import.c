@@ -10,7 +10,8 @@
  * for all of them before, the error can name those that it has.
  *
  * An answer is some extents from the offset on that was asked for. What it says
- * behind that counts for nothing; one that says nothing of it, or nothing within
+ * beyond what was asked counts for nothing: the last extent may reach behind it,
+ * also behind the end of the disk. One that says nothing of it, or nothing within
  * the deadline, ends the import, so that it always gets on. Nothing is kept of
  * what came before an error: whoever collects the ranges throws them away.
  */
@@ -45,7 +46,8 @@ struct Import {
     /* of the request under way */
     bool is_done;
     int result;
-    uint64_t at, len;    /* what was asked for, and how much was said of it */
+    uint64_t at, ask;    /* what was asked for ... */
+    uint64_t len;        /* ... and how much of that something was said of */
     uint64_t dirty_from; /* a range that may go on in the next answer ... */
     uint64_t dirty_len;  /* ... if this is not 0 */
 };
@@ -358,20 +360,18 @@ extent_cb(void *user, const char *context, uint64_t offset, uint32_t *entries,
           size_t count, int *error)
 {
     struct Import *import = user;
-    uint64_t rest = ASK_BYTES;
 
     (void)error;
     if (strcmp(context, import->context) != 0 || offset != import->at ||
         import->len) {
         return 0;
     }
-    for (size_t i = 0; i + 1 < count && rest; i += 2) {
-        uint64_t len = MIN(entries[i], rest);
+    for (size_t i = 0; i + 1 < count && import->len < import->ask; i += 2) {
+        uint64_t len = MIN(entries[i], import->ask - import->len);
 
         add_extent(import, offset + import->len, len,
                    entries[i + 1] & QEMU_DIRTY);
         import->len += len;
-        rest -= len;
     }
     return 0;
 }
@@ -394,13 +394,12 @@ read_bitmap(struct Import *import, GError **error)
                     size);
     }
     for (import->at = 0; import->at < (uint64_t)size;) {
-        uint64_t ask = MIN(ASK_BYTES, (uint64_t)size - import->at);
-
         import->is_done = false;
+        import->ask = MIN(ASK_BYTES, (uint64_t)size - import->at);
         import->len = 0;
         if (!await_success(import,
-                           nbd_aio_block_status(import->nbd, ask, import->at,
-                                                extent, done, 0),
+                           nbd_aio_block_status(import->nbd, import->ask,
+                                                import->at, extent, done, 0),
                            "block status", error)) {
             return FALSE;
         }
@@ -409,11 +408,6 @@ read_bitmap(struct Import *import, GError **error)
                         "block status: the server says nothing of the bitmap");
         }
         import->at += import->len;
-    }
-    /* The last extent may reach behind the end. */
-    if (import->dirty_len) {
-        import->dirty_len =
-            MIN(import->dirty_len, (uint64_t)size - import->dirty_from);
     }
     end_range(import);
     return TRUE;

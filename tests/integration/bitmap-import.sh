@@ -6,7 +6,8 @@
 # is not there, too large, not allowed or does not answer ends in one line, and
 # changes nothing.
 . "$(dirname "$0")/functions.sh"
-requires root fuse weir qemu-img qemu-io qemu-nbd nbdinfo nbdkit psktool jq
+requires root fuse weir qemu-img qemu-io qemu-nbd nbdinfo nbdkit psktool jq \
+    python3
 new_dir
 image=$T/vm1.qcow2
 
@@ -85,6 +86,22 @@ done
 seq 0 1024 $((8999 * 1024)) | sed 's/$/ 512/' >"$T/many"
 ours many >"$T/ours"
 cmp "$T/many" "$T/ours" || fail "$(wc -l <"$T/ours") extents of 9000"
+
+# What a server says of bytes that it was not asked about counts for nothing, and
+# harms nobody.
+run_server over "$tests_dir/tools/hostile-server" overreaching \
+    "$T/over.sock" "$T/vm1.raw"
+await 10 test -S "$T/over.sock"
+over="nbd+unix:///?socket=$T/over.sock"
+"$WEIR" bitmap add "$STORE/vda" over --granularity 512
+"$tests_dir/tools/qmp" "$STORE/control.sock" weir-bitmap-import \
+    "$(jq -nc --arg uri "$over" \
+        '{node: "vda", name: "over", uri: $uri, bitmap: "far"}')" >>"$T/weir.log"
+[ "$(ours over)" = '67108352 512' ] || fail "over: $(ours over)"
+"$WEIR" bitmap remove "$STORE/vda" over
+import over --bitmap far --from "$over" --granularity 512 >>"$T/weir.log"
+[ "$(ours over)" = '67108352 512' ] || fail "over: $(ours over)"
+"$WEIR" bitmap remove "$STORE/vda" over
 
 # What was taken over, and what is written from then on.
 theirs late >"$T/theirs"

@@ -2,12 +2,14 @@
 """Servers that speak NBD well and do their work badly.
 
 They are honest until the file SOCKET.arm is there, and listed with no cases:
-each needs a test of its own (tests/integration/zombies.sh).
+each needs a test of its own (tests/integration/zombies.sh, bitmap-import.sh).
 """
 import os
+import struct
 import threading
 
-from nbd_session import Gone, Session
+from nbd_session import (
+    CONTEXT_ID, OPT_LIST_META, OPT_SET_META, REP_ACK, REP_META, Gone, Session)
 
 ZOMBIE_SECONDS = 2.5  # after the death of its connection
 
@@ -91,3 +93,20 @@ class Liar(Volatile):
     def drop_or_keep(self):
         if not self.is_armed():
             super().drop_or_keep()
+
+
+class Overreaching(Faulty):
+    """Has a bitmap, of which it says more than there is of the disk."""
+
+    def option(self, option, data):
+        if option not in (OPT_LIST_META, OPT_SET_META):
+            return super().option(option, data)
+        self.reply(option, REP_META, struct.pack('>I', CONTEXT_ID) +
+                   b'qemu:dirty-bitmap:far')
+        self.reply(option, REP_ACK)
+        return False
+
+    def on_status(self, request):
+        self.hit()
+        self.status(request, [(request.length - 512, 0), (request.length, 1),
+                              (512, 0), (request.length, 1)])
