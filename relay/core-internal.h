@@ -56,6 +56,8 @@ typedef struct Op {
     uint64_t asked;       /* bytes of the request under way */
     bool is_hole;         /* nothing in the buffer */
     bool is_doubtful;     /* to be read back before it settles */
+    bool has_zeroed; /* a WRITE_ZEROES of it was sent: its error may be that of
+                        a target which has none */
     bool is_trimmed;
     bool is_compared;
     unsigned hops;    /* JOB_READBACK: holes passed over so far */

@@ -107,6 +107,7 @@ op_write(RelayCore *core, Op *op, enum RelayActionKind kind, uint64_t at,
     struct RelayAction *action = op_request(core, op, kind, at, len);
 
     op->writes++;
+    op->has_zeroed |= kind == RELAY_SEND_ZERO;
     action->is_fua = !core->caps.can_flush && core->caps.can_fua;
     action->keeps_room = core->config.keeps_zeroes && kind == RELAY_SEND_ZERO;
     job_wrote(core, op, at, len);
@@ -381,27 +382,14 @@ op_was_acked(RelayCore *core, Op *op)
     op_hole_step(core, op);
 }
 
-/* ... among what was sent as data? */
-static bool
-op_has_zeroes(const Op *op)
-{
-    uint64_t i = 0;
-
-    while (i < op->run.count &&
-           (!op_has_bit(op->zero, i) || op_has_bit(op->equal, i))) {
-        i++;
-    }
-    return i < op->run.count;
-}
-
 /* Is it WRITE_ZEROES that the target has not, whatever it said? */
 static bool
 op_lacks_zero(const Op *op, const struct RelayEvent *event)
 {
     bool is_unsupported = event->error == EOPNOTSUPP || event->error == EINVAL;
 
-    return is_unsupported && op->state == OP_SENDING &&
-           (op->is_hole ? !op->is_trimmed : op_has_zeroes(op));
+    return is_unsupported && op->state == OP_SENDING && op->has_zeroed &&
+           !op->is_trimmed;
 }
 
 static void

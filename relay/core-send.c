@@ -21,7 +21,7 @@ static void
 op_hole_load(RelayCore *core, Op *op)
 {
     op_unbind(core, op);
-    op->is_hole = op->is_noted = false;
+    op->is_hole = op->is_noted = op->has_zeroed = false;
     op->is_suspect = true; /* its sums are just being written */
     op->cursor = 0;
     core->n_holes--;

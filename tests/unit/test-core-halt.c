@@ -177,6 +177,44 @@ test_job_sends_zeroes_as_data_if_it_has_to(void **state)
     assert_int_equal(dirty(rig), 0);
 }
 
+/* It would not do with data either. */
+static bool
+refuses_all(struct Rig *rig, const struct RelayAction *action)
+{
+    struct RelayEvent event = {
+        .kind = RELAY_FAILED, .error = EINVAL, .text = "no luck"};
+
+    if (loads_zeroes(rig, action)) {
+        return true;
+    }
+    if (action->kind != RELAY_SEND_DATA && action->kind != RELAY_SEND_ZERO &&
+        action->kind != RELAY_SEND_TRIM) {
+        return false;
+    }
+    reply(rig, action, event);
+    return true;
+}
+
+static void
+test_job_halts_at_a_target_that_refuses_all(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->target_is_zero = false;
+    rig->bend = refuses_all;
+    for (unsigned i = 0; i < 4; i++) {
+        rig->hole_from = i % 2 ? 0 : SIZE;
+        rig->caps.can_trim = i / 2;
+        rig->n_seen = 0;
+        write_clusters(rig, 0, 2);
+        start_job(rig);
+        pass_time(rig, 10 * SECOND);
+        assert_true(figures(rig).halt.is_halted);
+        assert_int_equal(figures(rig).halt.error, EINVAL);
+        assert_true(seen(rig, RELAY_SEND_ZERO) > 0);
+    }
+}
+
 /* What was sent before ends, and counts; what was read before is not sent. */
 static struct RelayAction held[64];
 static unsigned n_held;
@@ -348,6 +386,7 @@ main(void)
         CASE(test_job_halts_at_each_error_anew),
         CASE(test_job_does_not_halt_where_it_can_help_itself),
         CASE(test_job_sends_zeroes_as_data_if_it_has_to),
+        CASE(test_job_halts_at_a_target_that_refuses_all),
         CASE(test_job_lets_end_what_is_in_flight),
         CASE(test_job_with_a_window_of_one_does_one_thing_at_a_time),
         CASE(test_job_halts_after_exactly_what_was_copied),
