@@ -65,9 +65,11 @@ check_caps(RelayCore *core)
     if (caps->size_bytes < size) {
         core_error(core,
                    "target has %llu bytes, disk needs %llu: enlarge it or "
-                   "choose another with `weir set STORE target=...`",
+                   "choose another%s",
                    (unsigned long long)caps->size_bytes,
-                   (unsigned long long)size);
+                   (unsigned long long)size,
+                   core->config.is_job ? " for a new job"
+                                       : " with `weir set STORE target=...`");
         return false;
     }
     if (caps->is_read_only) {
@@ -76,8 +78,11 @@ check_caps(RelayCore *core)
         return false;
     }
     if (!caps->can_flush && !caps->can_fua && !core->config.accept_unflushed) {
-        core_error(core, "target cannot flush, so nothing there is known to "
-                         "be durable: set unflushed=yes if it is safe");
+        core_error(core,
+                   "target cannot flush, so nothing there is known to be "
+                   "durable: `weir set STORE target-unflushed=yes` if it is "
+                   "safe%s",
+                   core->config.is_job ? ", then order the job again" : "");
         return false;
     }
     if (size % caps->min_block || cluster % caps->min_block) {

@@ -27,7 +27,7 @@ test_core_refuses_what_it_cannot_use(void **state)
 
     write_clusters(rig, 0, 64);
     rig->caps.size_bytes = SIZE - 512;
-    refused(rig, "enlarge");
+    refused(rig, "enlarge it or choose another with `weir set STORE target=");
     rig->caps = good;
     rig->caps.is_read_only = true;
     refused(rig, "read-only");
@@ -36,7 +36,7 @@ test_core_refuses_what_it_cannot_use(void **state)
     refused(rig, "blocks");
     rig->caps = good;
     rig->caps.can_flush = false;
-    refused(rig, "flush");
+    refused(rig, "`weir set STORE target-unflushed=yes` if it is safe");
     relay_core_set(rig->core, 1, rig->config.accept, true);
     pass_time(rig, SECOND);
     assert_int_equal(dirty(rig), 0);

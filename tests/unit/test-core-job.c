@@ -70,6 +70,30 @@ test_job_may_want_a_target_of_its_size(void **state)
     assert_int_equal(dirty(rig), 0);
 }
 
+/* What its disk is told would be of no use: a job has no settings. */
+static void
+test_job_is_told_what_its_owner_can_do(void **state)
+{
+    struct Rig *rig = *state;
+
+    write_clusters(rig, 3, 2);
+    rig->caps.size_bytes = SIZE - 512;
+    start_job(rig);
+    assert_int_equal(figures(rig).link, RELAY_REFUSED);
+    assert_string_equal(figures(rig).error,
+                        "target has 4193792 bytes, disk needs 4194304: enlarge "
+                        "it or choose another for a new job");
+    rig->caps.size_bytes = SIZE;
+    rig->caps.can_flush = false;
+    start_job(rig);
+    assert_int_equal(figures(rig).link, RELAY_REFUSED);
+    assert_string_equal(
+        figures(rig).error,
+        "target cannot flush, so nothing there is known to be durable: "
+        "`weir set STORE target-unflushed=yes` if it is safe, then order the "
+        "job again");
+}
+
 /*
  * Zeroes
  */
@@ -356,6 +380,7 @@ main(void)
         CASE(test_job_brings_what_its_map_says),
         CASE(test_job_looks_at_a_target_that_has_to_be_empty),
         CASE(test_job_may_want_a_target_of_its_size),
+        CASE(test_job_is_told_what_its_owner_can_do),
         CASE(test_job_need_not_make_a_zero_target_zero),
         CASE(test_job_trusts_no_zeroes_of_a_target_that_it_knows),
         CASE(test_job_may_keep_the_room_of_zeroes),
