@@ -75,6 +75,12 @@ job_is_copied(void)
     return !job_left();
 }
 
+bool
+job_is_online(void)
+{
+    return job_figures().core.link == RELAY_ONLINE;
+}
+
 static unsigned ends;
 
 static bool

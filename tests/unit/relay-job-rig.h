@@ -29,6 +29,7 @@ void job_mark(uint64_t offset, uint64_t len);
 struct RelayFigures job_figures(void);
 uint64_t job_left(void); /* clusters */
 bool job_is_copied(void);
+bool job_is_online(void);
 /* Until it has ended; its figures stay. */
 void job_end(void);
 /* What it borrowed is gone at once, so that a late look at it is seen; its files,
