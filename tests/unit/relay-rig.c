@@ -161,7 +161,7 @@ void
 rig_new_relay(unsigned max_conns)
 {
     struct RelayConfig config = {
-        .io = store_io_kernel(),
+        .io = rig.io ? rig.io : store_io_kernel(),
         .run_dir = rig.dir,
         .lock_fd = rig.disks[0].map_fd,
         .max_conns = max_conns,

@@ -51,6 +51,7 @@ struct Rig {
     /* Of whatever is called job/...; guarded by lock. */
     unsigned job_news[RELAY_NEWS_ENDED + 1];
     bool recovers; /* disks that are added from now on, of known targets */
+    StoreIo *io;   /* of the next relay; NULL: the kernel's */
 };
 
 extern struct Rig rig;
