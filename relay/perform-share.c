@@ -87,8 +87,10 @@ perform_share_loaded(RelayDisk *disk, struct RelaySlot *slot, bool is_good)
 
     slot->is_loading = false;
     slot->waiting = NULL;
-    /* What was lost in the middle is the present from there on. */
-    if (!is_good || perform_snapshot(disk) != slot->shared_id) {
+    /* What was lost in the middle is the present from there on, even if it was
+     * allowed once more since. (Nobody else writes that figure.) */
+    if (!is_good || perform_snapshot(disk) != slot->shared_id ||
+        disk->figures.lost_snapshot == slot->shared_id) {
         slot->shared_id = 0;
     }
     for (struct RelaySlot *waiting = next; waiting; waiting = next) {

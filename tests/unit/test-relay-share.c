@@ -177,7 +177,7 @@ begin_two(unsigned cluster_bits, unsigned other_bits)
 }
 
 /* To bring this as snapshot @id has it. */
-static void
+static uint64_t
 order(DiskMap *map, const char *name, uint64_t id, uint64_t from, uint64_t to)
 {
     uint64_t seq;
@@ -186,6 +186,7 @@ order(DiskMap *map, const char *name, uint64_t id, uint64_t from, uint64_t to)
     seq = disk_map_seal(map);
     assert_true(seq > 0);
     relay_allow(rig.relay, name, seq, id);
+    return seq;
 }
 
 static void
@@ -463,23 +464,26 @@ is_snapshot_lost(void)
     return job_figures().lost_snapshot == ID;
 }
 
-/* What it reads then is the present. */
+/* What it reads then is the present, whatever it is told to bring meanwhile. */
 static void
-test_nothing_is_copied_of_a_snapshot_that_was_lost(void **state)
+lose_it_while_the_other_waits(bool is_allowed_again)
 {
     g_autofree char *now = NULL;
+    uint64_t seq;
 
-    (void)state;
     begin_two(16, 16);
     snap_write(PLACE, 0, NOW_BYTE);
     now = job_image(rig.disks[0].raw);
     gate.fails = 1; /* of the point's file; then it turns to the disk */
     gate.waits = 2;
-    order(job.map, NAME, ID, AT, AT + CLUSTER);
+    seq = order(job.map, NAME, ID, AT, AT + CLUSTER);
     order(other_map, OTHER, ID, AT, AT + CLUSTER);
     await(are_both_online);
     resume(NAME);
     await(is_snapshot_lost);
+    if (is_allowed_again) {
+        relay_allow(rig.relay, NAME, seq, ID);
+    }
     let_other_wait();
     gate_open();
     await(job_is_copied);
@@ -489,6 +493,20 @@ test_nothing_is_copied_of_a_snapshot_that_was_lost(void **state)
     assert_int_equal(other_figures().shared_bytes, 0);
     assert_int_equal(other_figures().lost_snapshot, 0);
     drop_two();
+}
+
+static void
+test_nothing_is_copied_of_a_snapshot_that_was_lost(void **state)
+{
+    (void)state;
+    lose_it_while_the_other_waits(false);
+}
+
+static void
+test_nothing_is_copied_of_one_lost_and_allowed_again(void **state)
+{
+    (void)state;
+    lose_it_while_the_other_waits(true);
 }
 
 #define TEST(NAME) \
@@ -509,6 +527,7 @@ main(int argc, char **argv)
         TEST(test_what_is_on_its_way_is_waited_for),
         TEST(test_what_could_not_be_read_is_read_by_who_waited),
         TEST(test_nothing_is_copied_of_a_snapshot_that_was_lost),
+        TEST(test_nothing_is_copied_of_one_lost_and_allowed_again),
     };
 
     rig_seed = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 1;
