@@ -266,7 +266,7 @@ struct RelayCore {
     unsigned n_mapping, n_holes, n_ready, n_acked, n_checks;
     uint64_t inflight_bytes;
     uint64_t loading_bytes; /* asked of the local disk */
-    bool yields;            /* ... which the guest needs now */
+    unsigned yields;        /* ... which the guest needs now: among how many */
     int64_t load_rest_us;   /* yielding: no load before */
 
     struct RelayCoreFigures figures; /* counters and error only */

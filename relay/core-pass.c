@@ -257,8 +257,8 @@ claim_run(RelayCore *core, struct ClusterRun run)
 }
 
 /* The window is for the target; the local disk needs no deep queue to run at
- * full speed. While the guest is at work it gets half of the time: one load,
- * then a rest of the same length. */
+ * full speed. While the guest is at work there is one load at a time, and a rest
+ * after each. */
 static bool
 load_may_begin(RelayCore *core, uint64_t bytes)
 {

@@ -294,9 +294,15 @@ relay_core_pause(RelayCore *core, bool pause)
 }
 
 void
-relay_core_yield(RelayCore *core, bool yield)
+relay_core_yield(RelayCore *core, unsigned n_readers)
 {
-    core->yields = yield;
+    core->yields = n_readers;
+}
+
+bool
+relay_core_is_reading(const RelayCore *core, int64_t now_us)
+{
+    return core->loading_bytes || now_us < core->load_rest_us;
 }
 
 void

@@ -40,7 +40,6 @@
 #define CQ_ENTRIES   4096
 #define DIRT_US      100000
 #define FIGURES_US   50000
-#define GUEST_US     50000 /* at work until it was silent for so long */
 #define MINUTE_S     60
 
 int64_t
@@ -194,6 +193,7 @@ add_disk(Relay *relay, RelayDisk *disk)
     assert(!relay->table[disk->index]);
     relay->table[disk->index] = disk;
     relay->disks_now[relay->n_disks++] = disk;
+    relay_guests_join(relay, disk);
     relay_disk_begin(disk);
 }
 
@@ -209,6 +209,7 @@ forget_disk(Relay *relay, RelayDisk *disk)
     }
     relay->disks_now[i] = relay->disks_now[--relay->n_disks];
     relay->table[disk->index] = NULL;
+    relay_guests_leave(relay, disk);
     assert(disk->has_ended && !disk->n_local && !disk->n_polls);
     relay_disk_free(disk);
 }
@@ -368,26 +369,6 @@ is_over(const Relay *relay)
     return true;
 }
 
-/* While the guest is at work the local disk is its first. */
-static void
-look_at_guest(Relay *relay)
-{
-    uint64_t seen =
-        atomic_load_explicit(&relay->guest_requests, memory_order_relaxed);
-
-    if (seen != relay->guest_seen) {
-        relay->guest_seen = seen;
-        relay->guest_us = relay->now_us;
-    }
-    for (unsigned i = 0; i < relay->n_disks; i++) {
-        if (relay->disks_now[i]->core) {
-            relay_core_yield(relay->disks_now[i]->core,
-                             relay->guest_us &&
-                                 relay->now_us - relay->guest_us < GUEST_US);
-        }
-    }
-}
-
 static void
 turn(Relay *relay)
 {
@@ -402,7 +383,7 @@ turn(Relay *relay)
     }
     look_for_dirt(relay);
     look_at_endings(relay);
-    look_at_guest(relay);
+    relay_guests_look(relay);
     is_due = relay->now_us >= relay->figures_us + FIGURES_US;
     relay->figures_us = is_due ? relay->now_us : relay->figures_us;
     for (unsigned i = 0; i < relay->n_disks; i++) {
@@ -465,6 +446,7 @@ begin(Relay *relay)
         return -EAGAIN;
     }
     relay->endings = g_ptr_array_new();
+    relay_guests_init(relay);
     relay->now_us = relay_now_us();
     relay->dirt_us = relay->now_us - DIRT_US;
     relay->is_woken = true; /* disks may have been added before */
@@ -508,6 +490,7 @@ end(Relay *relay)
         server_free(relay->endings->pdata[i]);
     }
     g_ptr_array_unref(relay->endings);
+    relay_guests_deinit(relay);
     mapper_free(relay->mapper);
     empty_inbox(relay);
     io_uring_queue_exit(&relay->ring);

@@ -93,6 +93,13 @@ struct RelaySlot {
     struct RelaySlot *waiting, *next_waiting; /* of others, for that */
 };
 
+/* Who reads the disk of one guest: its own relay, and its jobs. Relay thread. */
+struct RelayGuest {
+    DiskMap *map; /* its pins */
+    unsigned n_disks;
+    unsigned n_readers; /* as of this turn, while the guest is at work */
+};
+
 struct RelayDisk {
     Relay *relay; /* set at creation, like all up to figures */
     unsigned index;
@@ -117,6 +124,7 @@ struct RelayDisk {
     bool has_ended;              /* ... too: the main thread may forget it */
 
     /* relay thread only */
+    struct RelayGuest *guest;
     RelayCore *core;     /* NULL: no target */
     bool is_stopping;    /* the core ends as soon as it is idle */
     bool is_ending;      /* ... and that is all; see relay_end_disk() */
@@ -171,6 +179,7 @@ struct Relay {
     /* relay thread only */
     uint64_t guest_seen; /* of guest_requests ... */
     int64_t guest_us;    /* ... when it last changed */
+    GHashTable *guests;  /* by their maps: RelayGuest */
     struct io_uring ring;
     Mapper *mapper;
     RelayDisk *table[RELAY_DISKS];     /* by index; NULL: free */
@@ -208,6 +217,13 @@ enum RelayTag {
 _Static_assert(BOOKS_REQUESTS <= 256, "slots of relay_user_data()");
 uint64_t relay_user_data(enum RelayTag tag, unsigned disk, unsigned slot,
                          uint32_t seq);
+
+/* guests.c: whose disk is read, and by how many */
+void relay_guests_init(Relay *relay);
+void relay_guests_deinit(Relay *relay);
+void relay_guests_join(Relay *relay, RelayDisk *disk);
+void relay_guests_leave(Relay *relay, RelayDisk *disk);
+void relay_guests_look(Relay *relay);
 
 /* disk.c: a disk's life, its messages, its figures */
 RelayDisk *relay_disk_new(Relay *relay, const struct RelayDiskConfig *config,

@@ -151,6 +151,51 @@ test_core_reads_with_restraint_while_the_guest_works(void **state)
     }
 }
 
+/* Of @n_readers cores: how long did this one rest after a load of a second? */
+static int64_t
+rest_of_one_among(struct Rig *rig, unsigned n_readers)
+{
+    struct RelayAction *load = &rig->seen[rig->n_seen];
+    int64_t read_us;
+
+    while ((--load)->kind != RELAY_LOAD) {
+    }
+    n_loads = 0;
+    relay_core_yield(rig->core, n_readers);
+    pass_time(rig, SECOND);
+    assert_int_equal(n_loads, 0);
+    assert_true(relay_core_is_reading(rig->core, rig->now_us));
+    read_us = rig->now_us;
+    answer(rig, load);
+    assert_true(relay_core_is_reading(rig->core, rig->now_us));
+    while (!n_loads) {
+        pass_time(rig, SECOND / 100);
+    }
+    return rig->now_us - read_us;
+}
+
+/* However many they are, the guest has half of the time. */
+static void
+test_cores_of_one_guest_share_what_is_left(void **state)
+{
+    struct Rig *rig = *state;
+
+    start(rig);
+    n_loads = 0;
+    rig->bend = hold_loads;
+    relay_core_yield(rig->core, 1);
+    assert_false(relay_core_is_reading(rig->core, rig->now_us));
+    write_clusters(rig, 0, 64);
+    pass_time(rig, 0);
+    assert_int_equal(n_loads, 1);
+    for (unsigned n = 1; n < 5; n++) {
+        int64_t rest_us = rest_of_one_among(rig, n);
+
+        assert_in_range(rest_us, (2 * n - 1) * SECOND,
+                        (2 * n - 1) * SECOND + SECOND / 50);
+    }
+}
+
 static struct RelayAction held[RELAY_OPS];
 static unsigned n_held;
 
@@ -476,6 +521,7 @@ main(void)
         CASE(test_core_fua_settles_without_flush),
         CASE(test_core_pause_holds_back),
         CASE(test_core_reads_with_restraint_while_the_guest_works),
+        CASE(test_cores_of_one_guest_share_what_is_left),
         CASE(test_core_pause_leaves_nothing_to_be_written),
         CASE(test_core_hurry_does_not_wait_for_the_interval),
         CASE(test_core_bucket_spaces_data_out),
