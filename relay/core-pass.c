@@ -42,6 +42,7 @@
 #define ACKED_OPS_MAX 32
 #define LOAD_MAX      (UINT64_C(4) << 20)
 #define STREAK_MAX    16
+#define REST_LOOK_US  50000 /* the guest may be silent before a rest is over */
 
 /*
  * Acknowledged runs
@@ -267,6 +268,7 @@ load_may_begin(RelayCore *core, uint64_t bytes)
     }
     if (!core->loading_bytes && core->now_us < core->load_rest_us) {
         core_at(core, core->load_rest_us);
+        core_at(core, core->now_us + REST_LOOK_US);
     }
     return !core->loading_bytes && core->now_us >= core->load_rest_us;
 }

@@ -151,12 +151,11 @@ test_core_reads_with_restraint_while_the_guest_works(void **state)
     }
 }
 
-/* Of @n_readers cores: how long did this one rest after a load of a second? */
-static int64_t
-rest_of_one_among(struct Rig *rig, unsigned n_readers)
+/* The load under way takes a second, with so many who read. */
+static void
+load_for_a_second(struct Rig *rig, unsigned n_readers)
 {
     struct RelayAction *load = &rig->seen[rig->n_seen];
-    int64_t read_us;
 
     while ((--load)->kind != RELAY_LOAD) {
     }
@@ -165,13 +164,8 @@ rest_of_one_among(struct Rig *rig, unsigned n_readers)
     pass_time(rig, SECOND);
     assert_int_equal(n_loads, 0);
     assert_true(relay_core_is_reading(rig->core, rig->now_us));
-    read_us = rig->now_us;
     answer(rig, load);
     assert_true(relay_core_is_reading(rig->core, rig->now_us));
-    while (!n_loads) {
-        pass_time(rig, SECOND / 100);
-    }
-    return rig->now_us - read_us;
 }
 
 /* However many they are, the guest has half of the time. */
@@ -189,11 +183,22 @@ test_cores_of_one_guest_share_what_is_left(void **state)
     pass_time(rig, 0);
     assert_int_equal(n_loads, 1);
     for (unsigned n = 1; n < 5; n++) {
-        int64_t rest_us = rest_of_one_among(rig, n);
+        int64_t read_us, rest_us = (2 * n - 1) * SECOND;
 
-        assert_in_range(rest_us, (2 * n - 1) * SECOND,
-                        (2 * n - 1) * SECOND + SECOND / 50);
+        load_for_a_second(rig, n);
+        read_us = rig->now_us;
+        while (!n_loads) {
+            pass_time(rig, SECOND / 100);
+        }
+        assert_in_range(rig->now_us - read_us, rest_us, rest_us + SECOND / 50);
     }
+    load_for_a_second(rig, 2);
+    /* It looks now and then whether the guest is silent by now. */
+    assert_in_range(relay_core_next_us(rig->core), rig->now_us,
+                    rig->now_us + SECOND / 10);
+    relay_core_yield(rig->core, 0);
+    pass_time(rig, SECOND / 10);
+    assert_true(n_loads > 0);
 }
 
 static struct RelayAction held[RELAY_OPS];
