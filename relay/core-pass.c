@@ -300,7 +300,9 @@ claim_is_for_later(RelayCore *core, struct ClusterRun *run)
     return true;
 }
 
-/* A hole where the target is one: nothing has to be done about it. */
+/* A hole where the target is one: nothing has to be done about it. Nothing of it
+ * was ever sent, so that nothing can be late, though it may have been in an op of
+ * which something was. It stays in the log then: that op may have noted a sum. */
 static bool
 claim_is_needless(RelayCore *core, struct ClusterRun *run)
 {
@@ -309,6 +311,7 @@ claim_is_needless(RelayCore *core, struct ClusterRun *run)
     }
     core->pass.cursor = run->first + run->count;
     pass_settle_known(core, *run);
+    doubt_settled(core, *run);
     return true;
 }
 

@@ -136,6 +136,40 @@ test_job_need_not_make_a_zero_target_zero(void **state)
     assert_int_equal(written(rig), 1);
 }
 
+static bool
+loads_zeroes_and_never_answers(struct Rig *rig,
+                               const struct RelayAction *action)
+{
+    return loads_zeroes(rig, action) || action->kind == RELAY_SEND_DATA;
+}
+
+/* Of two clusters one was sent when the connection was lost; both are holes now.
+ * There is no doubt about the other one, but its sum may be of anything. */
+static void
+test_job_doubts_nothing_that_it_never_sent(void **state)
+{
+    struct Rig *rig = *state;
+
+    rig->config.is_zero = true;
+    rig->target_is_zero = false;
+    rig->bend = loads_zeroes_and_never_answers;
+    rig->hole_from = 32 * CLUSTER;
+    write_clusters(rig, 0, 2);
+    write_clusters(rig, 63, 1); /* a hole, which is looked at last */
+    start_job(rig);
+    assert_int_equal(written(rig), 1);
+    rig->bend = NULL;
+    rig->hole_from = 0;
+    lose(rig);
+    assert_int_equal(figures(rig).doubt_clusters, 2);
+    assert_int_equal(dirty(rig), 2);
+    pass_time(rig, 100 * SECOND);
+    assert_int_equal(seen(rig, RELAY_SEND_ZERO), 1);
+    assert_int_equal(dirty(rig), 0);
+    assert_int_equal(figures(rig).doubt_clusters, 0);
+    assert_true(bitmap_get(relay_core_logged(rig->core), 0));
+}
+
 /* Somebody has written there, in an earlier life. */
 static void
 test_job_trusts_no_zeroes_of_a_target_that_it_knows(void **state)
@@ -382,6 +416,7 @@ main(void)
         CASE(test_job_may_want_a_target_of_its_size),
         CASE(test_job_is_told_what_its_owner_can_do),
         CASE(test_job_need_not_make_a_zero_target_zero),
+        CASE(test_job_doubts_nothing_that_it_never_sent),
         CASE(test_job_trusts_no_zeroes_of_a_target_that_it_knows),
         CASE(test_job_may_keep_the_room_of_zeroes),
         CASE(test_job_knows_its_target_by_what_it_brought),
