@@ -212,7 +212,8 @@ struct Job {
     Bitmap *written; /* at the target, by this life; NULL: of no job */
     bool trusts_zeroes;
     bool is_halted, is_read_error;
-    int error; /* of the last halt */
+    bool is_told; /* of a halt: what was under way has ended */
+    int error;    /* of the last halt */
     unsigned halts;
 };
 
@@ -331,7 +332,8 @@ job_stands(const RelayCore *core)
 {
     return core->is_paused || core->job.is_halted;
 }
-bool job_rests(const RelayCore *core);
+/* After each step: may its owner be told of a halt? */
+void job_look(RelayCore *core);
 
 /* core-log.c */
 bool log_init(RelayCore *core);

@@ -177,14 +177,16 @@ job_halt(RelayCore *core, bool is_read, int error)
     }
 }
 
-/* What was under way has ended, and was flushed: what is settled is all that was
- * brought. Until then a halt is nobody's news, so that whoever gives the job up
- * knows what it has copied; no answer is waited for beyond its deadline. */
-bool
-job_rests(const RelayCore *core)
+/* Has what was under way ended, and was it flushed? What a target is asked that
+ * is met again meanwhile is none of that. */
+static bool
+rests(const RelayCore *core)
 {
     for (unsigned i = 0; i < RELAY_OPS; i++) {
-        if (core->ops[i].state != OP_FREE && core->ops[i].state != OP_READY) {
+        const Op *op = &core->ops[i];
+
+        if (op->state != OP_FREE && op->state != OP_READY &&
+            op->job == JOB_DRAIN) {
             return false;
         }
     }
@@ -196,12 +198,23 @@ job_rests(const RelayCore *core)
     return true;
 }
 
+/* Until it rests a halt is nobody's news, so that whoever gives the job up knows
+ * what it has copied: what is settled then is all that was brought. No answer is
+ * waited for beyond its deadline. What was told once stays told. */
+void
+job_look(RelayCore *core)
+{
+    struct Job *job = &core->job;
+
+    job->is_told = job->is_halted && (job->is_told || rests(core));
+}
+
 /* The next pass has what failed, soon, but not at once: whoever ignores errors
  * says so after each of them. */
 void
 relay_core_proceed(RelayCore *core)
 {
-    core->job.is_halted = false;
+    core->job.is_halted = core->job.is_told = false;
     core->pass.backoff_us = 0;
     core->pass.not_before_us = 0;
 }

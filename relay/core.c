@@ -15,6 +15,7 @@
  *        -> verify_run does it hold what it should? (core-verify.c)
  *        -> pass_run   seal, claim, send, flush     (core-pass.c, core-ops.c)
  *        -> log_run    the sent-log, the sums       (core-log.c)
+ *        -> job_look   may a halt be told?          (core-job.c)
  *
  * What must hold after each step, and is asserted by the simulation: no
  * cluster in two ops; nothing is cleared in the DiskMap but by pass_settle(),
@@ -256,6 +257,7 @@ relay_core_step(RelayCore *core, int64_t now_us, const struct RelayEvent *event,
     verify_run(core);
     pass_run(core);
     log_run(core);
+    job_look(core);
     core->actions = NULL;
     if (core->link == RELAY_STOPPED) {
         core->next_us = CORE_NEVER;
@@ -431,11 +433,11 @@ relay_core_figures(const RelayCore *core, struct RelayCoreFigures *figures)
     figures->doubt_clusters = doubt_count(core);
     figures->is_recovering = core->is_recovering;
     figures->is_cut = core->config.is_cut && !core->sealed_seq;
-    figures->halt.is_halted = core->job.is_halted && job_rests(core);
+    figures->halt.is_halted = core->job.is_told;
     figures->halt.is_read = core->job.is_read_error;
     figures->halt.error = core->job.error;
     figures->halt.count =
-        core->job.halts - (core->job.is_halted && !figures->halt.is_halted);
+        core->job.halts - (core->job.is_halted && !core->job.is_told);
     figures->verify.is_active = core->verify.is_active;
     figures->verify.done = core->verify.done;
     figures->verify.cursor_bytes = core->verify.cursor << core->cluster_bits;

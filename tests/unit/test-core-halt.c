@@ -375,6 +375,64 @@ test_job_tells_of_a_halt_when_what_it_sent_is_settled(void **state)
     assert_false(was_told_early);
 }
 
+/* What a check of the target reads is never there; nor is an answer to a write. */
+static bool is_mute;
+
+static bool
+holds_loads(struct Rig *rig, const struct RelayAction *action)
+{
+    if (action->kind == RELAY_LOAD && action->offset != 9 * CLUSTER) {
+        held[n_held++] = *action;
+        return true;
+    }
+    (void)rig;
+    return is_mute && action->kind == RELAY_SEND_DATA;
+}
+
+static void
+halt_and_lose(struct Rig *rig)
+{
+    write_clusters(rig, 0, 4);
+    start_job(rig);
+    pass_time(rig, 10 * SECOND);
+    assert_int_equal(dirty(rig), 0);
+
+    n_held = 0;
+    rig->bend = holds_loads;
+    write_clusters(rig, 9, 1);
+    write_clusters(rig, 19, 1);
+    relay_core_hurry(rig->core);
+    pass_time(rig, SECOND);
+    assert_int_equal(n_held, 1);
+    reply(rig, &held[0],
+          (struct RelayEvent){.kind = RELAY_READ_FAILED, .error = EIO});
+    pass_time(rig, SECOND);
+    assert_int_equal(figures(rig).halt.is_halted, !is_mute);
+    assert_int_equal(figures(rig).halt.count, !is_mute);
+
+    n_held = 0;
+    lose(rig);
+    assert_int_equal(figures(rig).link, RELAY_CHECKING);
+    assert_true(n_held > 0);
+    assert_true(figures(rig).halt.is_halted);
+    assert_int_equal(figures(rig).halt.count, 1);
+}
+
+/* What is asked of a target that is met again is none of what it did. */
+static void
+test_job_tells_of_a_halt_once(void **state)
+{
+    is_mute = false;
+    halt_and_lose(*state);
+}
+
+static void
+test_job_tells_of_a_halt_before_it_knows_its_target_again(void **state)
+{
+    is_mute = true;
+    halt_and_lose(*state);
+}
+
 #define CASE(test) cmocka_unit_test_setup_teardown(test, setup_job, teardown)
 
 int
@@ -391,6 +449,8 @@ main(void)
         CASE(test_job_with_a_window_of_one_does_one_thing_at_a_time),
         CASE(test_job_halts_after_exactly_what_was_copied),
         CASE(test_job_tells_of_a_halt_when_what_it_sent_is_settled),
+        CASE(test_job_tells_of_a_halt_once),
+        CASE(test_job_tells_of_a_halt_before_it_knows_its_target_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
