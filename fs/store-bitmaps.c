@@ -142,25 +142,16 @@ save_locked(Store *store, Disk *disk, bool is_checkpoint, uint64_t *sequence)
     return err;
 }
 
-static int
-save(Store *store, Disk *disk)
+gboolean
+store_bitmaps_save(Store *store, Disk *disk, GError **error)
 {
     uint64_t sequence;
     int err;
 
+    assert(!store->is_read_only);
     g_mutex_lock(&store->checkpoint_lock);
     err = save_locked(store, disk, false, &sequence);
     g_mutex_unlock(&store->checkpoint_lock);
-    return err;
-}
-
-gboolean
-store_bitmaps_save(Store *store, Disk *disk, GError **error)
-{
-    int err;
-
-    assert(!store->is_read_only);
-    err = save(store, disk);
     return !err || set_save_error(error, disk, err);
 }
 
@@ -201,17 +192,24 @@ store_bitmaps_sequence(const Disk *disk)
  * Commands
  */
 /* What could not be saved is taken back, and some of it may have been. If that
- * cannot be mended now, the next checkpoint does. */
+ * cannot be mended now, the next checkpoint does: which comes before or after all
+ * of this, and sees no bitmap on its way back. */
 static gboolean
 finish(Store *store, Disk *disk, NamedUndo *undo, GError **error)
 {
-    if (!store_bitmaps_save(store, disk, error)) {
+    uint64_t sequence;
+    int err;
+
+    g_mutex_lock(&store->checkpoint_lock);
+    err = save_locked(store, disk, false, &sequence);
+    if (err) {
         named_undo_run(undo);
-        (void)save(store, disk);
-        return FALSE;
+        (void)save_locked(store, disk, false, &sequence);
+    } else {
+        named_undo_free(undo);
     }
-    named_undo_free(undo);
-    return TRUE;
+    g_mutex_unlock(&store->checkpoint_lock);
+    return !err || set_save_error(error, disk, err);
 }
 
 /* What takes @name's content back, if it is there and nobody is at it. */
@@ -247,6 +245,20 @@ end(Store *store, Disk *disk, const char *name, NamedUndo *undo,
     return finish(store, disk, undo, error);
 }
 
+/* Can there be one of this name? */
+static enum NamedResult
+check_new(Disk *disk, const char *name, unsigned grain_bits)
+{
+    struct NamedFigures figures;
+
+    if (named_find(disk->bitmaps, name, &figures)) {
+        return NAMED_EXISTS;
+    }
+    return grain_bits < NAMED_GRAIN_LEAST || grain_bits > NAMED_GRAIN_MOST
+               ? NAMED_BAD_GRAIN
+               : NAMED_OK;
+}
+
 gboolean
 store_bitmap_add(Store *store, Disk *disk, const char *name,
                  unsigned grain_bits, bool is_persistent, bool is_disabled,
@@ -256,32 +268,21 @@ store_bitmap_add(Store *store, Disk *disk, const char *name,
                              .grain_bits = grain_bits,
                              .is_persistent = is_persistent,
                              .is_disabled = is_disabled};
-    struct NamedFigures figures;
-    enum NamedResult result = NAMED_OK;
+    NamedUndo *undo = NULL;
+    enum NamedResult result;
 
     if (!check_name(name, error)) {
         return FALSE;
     }
-    if (named_find(disk->bitmaps, name, &figures)) {
-        result = NAMED_EXISTS;
-    } else if (grain_bits < NAMED_GRAIN_LEAST ||
-               grain_bits > NAMED_GRAIN_MOST) {
-        result = NAMED_BAD_GRAIN;
-    } else if (!take_id(store, &spec.id, error)) {
-        return FALSE;
-    } else {
-        result = named_add(disk->bitmaps, &spec, NULL);
+    result = check_new(disk, name, grain_bits);
+    if (result == NAMED_OK) {
+        if (!take_id(store, &spec.id, error)) {
+            return FALSE;
+        }
+        undo = named_undo_new(disk->bitmaps, name);
+        result = undo ? named_add(disk->bitmaps, &spec, NULL) : NAMED_NO_MEMORY;
     }
-    if (result != NAMED_OK) {
-        store_bitmap_set_error(error, result, disk, name);
-        return FALSE;
-    }
-    if (!store_bitmaps_save(store, disk, error)) {
-        (void)named_remove(disk->bitmaps, name);
-        (void)save(store, disk);
-        return FALSE;
-    }
-    return TRUE;
+    return end(store, disk, name, undo, result, error);
 }
 
 gboolean
