@@ -136,7 +136,8 @@ answer(struct Transaction *it)
     control_answer(call, error == NULL, error);
 }
 
-/* One that was added goes first: it may have the name of one that was removed. */
+/* With the checkpoint_lock. One that was added goes first: it may have the name of
+ * one that was removed. */
 static void
 undo_all(struct Transaction *it)
 {
@@ -170,13 +171,17 @@ save_all(struct Transaction *it, GError **error)
     return TRUE;
 }
 
-/* As before. What cannot be saved now the next checkpoint saves. */
+/* As before, at one instant for checkpoints, too. What cannot be saved now the
+ * next one saves. */
 static void
 take_back(struct Transaction *it)
 {
+    GMutex *lock = &it->daemon->store->checkpoint_lock;
     g_autoptr(GError) error = NULL;
 
+    g_mutex_lock(lock);
     undo_all(it);
+    g_mutex_unlock(lock);
     if (!save_all(it, &error)) {
         g_warning("a transaction was taken back, which cannot be kept yet: %s",
                   error->message);

@@ -260,6 +260,71 @@ test_daemon_that_ends_takes_a_transaction_back(void **state)
     assert_bitmaps(w, "");
 }
 
+#define MANY 100
+
+/* In the place of a keeper's checkpoints: whoever has their lock sees all of a
+ * transaction, or nothing. */
+struct Watcher {
+    Store *store;
+    NamedBitmaps *set;
+    atomic_bool is_over;
+    atomic_uint looks, halves;
+};
+
+static gpointer
+watch(gpointer data)
+{
+    struct Watcher *watcher = data;
+
+    while (!atomic_load(&watcher->is_over)) {
+        struct NamedFigures first, last;
+
+        if (!g_mutex_trylock(&watcher->store->checkpoint_lock)) {
+            continue;
+        }
+        if (named_at(watcher->set, 0, &first) &&
+            named_at(watcher->set, MANY - 1, &last) &&
+            first.is_enabled != last.is_enabled) {
+            atomic_fetch_add(&watcher->halves, 1);
+        }
+        g_mutex_unlock(&watcher->store->checkpoint_lock);
+        atomic_fetch_add(&watcher->looks, 1);
+    }
+    return NULL;
+}
+
+static void
+test_no_checkpoint_sees_half_of_it_taken_back(void **state)
+{
+    struct World *w = *state;
+    struct Watcher watcher = {.store = w->daemon.store,
+                              .set = w->disk->bitmaps};
+    g_autoptr(GString) actions = g_string_new("'actions':[");
+    GThread *thread;
+
+    for (unsigned i = 0; i < MANY; i++) {
+        g_autofree char *add = g_strdup_printf("'node':'vda','name':'%u'", i);
+
+        tell(w, "block-dirty-bitmap-add", add);
+        g_string_append_printf(actions, BITMAP("disable", "'name':'%u'") ",",
+                               i);
+    }
+    g_string_append(actions, BACKUP("one", "'sync':'full'") "]");
+    fake.refuses_snapshots = true;
+    thread = g_thread_new("watcher", watch, &watcher);
+    for (unsigned i = 0; i < 20; i++) {
+        unsigned looks = atomic_load(&watcher.looks);
+
+        while (atomic_load(&watcher.looks) == looks) {
+            g_thread_yield();
+        }
+        refused(w, "transaction", actions->str, GENERIC, "no room");
+    }
+    atomic_store(&watcher.is_over, true);
+    g_thread_join(thread);
+    assert_int_equal(atomic_load(&watcher.halves), 0);
+}
+
 int
 main(void)
 {
@@ -270,6 +335,7 @@ main(void)
         TEST(test_malformed_transactions_do_nothing),
         TEST(test_jobs_of_a_transaction_have_one_instant),
         TEST(test_jobs_that_cannot_begin_undo_the_bitmaps),
+        TEST(test_no_checkpoint_sees_half_of_it_taken_back),
         TEST(test_others_wait_for_a_transaction),
         TEST(test_no_write_falls_between_bitmap_and_job),
         TEST(test_daemon_that_ends_takes_a_transaction_back),
