@@ -138,7 +138,7 @@ cuts_mark_before(Cuts *cuts)
         *is_unsaved |= point_marks_before(disk->points, cut->snapshot,
                                           disk->map, g_get_monotonic_time());
         if (*is_unsaved && disk->is_tracked &&
-            store_checkpoint(cuts->config.store, disk) < 0) {
+            store_checkpoint_map(cuts->config.store, disk) < 0) {
             cuts->is_unkept = true;
             return false;
         }

@@ -72,7 +72,7 @@ static void
 checkpoint(Keeper *keeper, Disk *disk, Bitmap *candidates, uint64_t settled)
 {
     struct KeptDisk *kept = &keeper->disks[disk->index];
-    int err = store_checkpoint(keeper->store, disk);
+    int err = store_checkpoint_map(keeper->store, disk);
     Bitmap *cooled;
 
     if (err) {

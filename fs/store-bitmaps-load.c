@@ -48,6 +48,7 @@ bitmaps_kept_new(void)
     kept->dir_fd = -1;
     kept->bitmaps = g_array_new(FALSE, FALSE, sizeof(struct KeptBitmap));
     kept->gone = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    kept->unsaved = g_array_new(FALSE, FALSE, sizeof(struct UnsavedFile));
     return kept;
 }
 
@@ -62,6 +63,7 @@ bitmaps_kept_free(StoreIo *io, BitmapsKept *kept)
     }
     g_array_unref(kept->bitmaps);
     g_array_unref(kept->gone);
+    g_array_unref(kept->unsaved);
     g_free(kept);
 }
 
@@ -370,7 +372,7 @@ store_bits_load(Store *store, Disk *disk, StoreBits *bits, bool is_recording,
     int dir_fd = -1;
 
     if (!err) {
-        dir_fd = bits_open_dir(store->io, disk, bits, &file.name);
+        dir_fd = bits_open_dir(store->io, disk, bits->file, &file.name);
         memcpy(file.uuid, store->uuid, sizeof(file.uuid));
         err = dir_fd < 0 ? dir_fd
                          : bitmap_file_load(store->io, dir_fd, &file, &report);

@@ -16,8 +16,9 @@
 #include "store-private.h"
 
 #define STORE_BITMAPS_LIST "list"
-#define STORE_BITMAPS_MAX  (4u << 20) /* bytes of the list */
-#define STORE_BITMAP_NAME  32         /* of a file, with its NUL */
+#define STORE_BITMAPS_MAX  (4u << 20)            /* bytes of the list */
+#define STORE_BITMAP_NAME  32                    /* of a file, with its NUL */
+#define STORE_BITS_NAME    (STORE_NAME_MAX + 32) /* below the disk's directory */
 
 /* A persistent bitmap, as the list says. */
 struct ListedBitmap {
@@ -48,6 +49,12 @@ enum BitmapsTrust {
     BITMAPS_EXACT, /* the files */
 };
 
+/* What the last save could not write: it is there as of before. */
+struct UnsavedFile {
+    char name[STORE_BITS_NAME];
+    bool is_bits; /* without it all that it is of counts as changed */
+};
+
 typedef struct BitmapsKept {
     enum BitmapsTrust trust;
     _Atomic uint64_t sequence; /* that what records must be of */
@@ -57,6 +64,8 @@ typedef struct BitmapsKept {
     bool is_unsure;  /* a write of the list failed: it may be that one */
     bool is_foreign; /* a newer weir's, or unreadable: it is not replaced */
     bool is_damaged; /* ... it is, but its files stay */
+    GArray *unsaved; /* struct UnsavedFile: of the last save */
+    bool has_said;   /* ... and of one before, to the log */
 } BitmapsKept;
 
 /* What there is to record was saved as of @sequence. Files that were not there to
@@ -64,6 +73,9 @@ typedef struct BitmapsKept {
  * since they were. */
 void bitmaps_kept_raise(const Store *store, const Disk *disk,
                         uint64_t sequence);
+/* Of a checkpoint, with its lock: why not all is saved is said once, until all of
+ * it is. */
+void bitmaps_say_unsaved(const Store *store, Disk *disk, int err);
 BitmapsKept *bitmaps_kept_new(void);
 void bitmaps_kept_free(StoreIo *io, BitmapsKept *kept);
 
@@ -144,11 +156,15 @@ const struct KeptBitmap *bitmaps_kept_find(const BitmapsKept *kept,
  * store-bitmaps-save.c: likewise
  */
 
-/* Durable when 0 comes back. @sequence: one that was taken for it. On error the
- * files have what they had, or this. */
+/* Durable when 0 comes back. @sequence: one that was taken for it. On error each
+ * file has what it had, or this; kept->unsaved names some that it kept from it.
+ */
 int bitmaps_saving_run(BitmapsSaving *saving, uint64_t sequence);
+/* What the last save could not write is deleted, durably, so that nobody takes it
+ * for what there is. -EBUSY: it was more than files of bits. */
+int bitmaps_delete_unsaved(Store *store, Disk *disk);
 
-/* The directory that the file of @bits is in, and its name there. An fd or
+/* The directory that @file, below the disk's, is in, and its name there. An fd or
  * -errno. */
-int bits_open_dir(StoreIo *io, const Disk *disk, const StoreBits *bits,
+int bits_open_dir(StoreIo *io, const Disk *disk, const char *file,
                   const char **name);

@@ -22,8 +22,14 @@
  *     they had and what they have, and a step 4 what they have.
  *
  * If the list cannot be written nobody knows which one is there. The next save
- * begins with the one that there was, and a checkpoint makes nothing cold before
- * that.
+ * begins with the one that there was.
+ *
+ * A file that cannot be written keeps no other one from it, nor `dirty`. What it
+ * has is older then than what makes extents cold, which are hot for it, so that
+ * it goes on being a superset. A clean end has no hot extents: there it is
+ * deleted, and all that it was of counts as changed. Where the bits are recorded
+ * in no more, a file of before could be one that has less (what a command did
+ * that failed, and could not be taken back on disk).
  *
  * The bits of what is not recorded in (it is disabled, or a job has it) are
  * written if they were changed, and stay where they are else: their file may be
@@ -38,6 +44,30 @@
 /*
  * Files
  */
+
+/* @err is why @name, below the disk's directory, could not be written, if it was
+ * not. */
+static int
+note(const BitmapsSaving *saving, const char *name, bool is_bits, int err)
+{
+    struct UnsavedFile file = {.is_bits = is_bits};
+
+    if (err) {
+        g_strlcpy(file.name, name, sizeof(file.name));
+        g_array_append_val(saving->disk->kept->unsaved, file);
+    }
+    return err;
+}
+
+static int
+note_bitmap(const BitmapsSaving *saving, const char *name, bool is_bits,
+            int err)
+{
+    char path[STORE_BITS_NAME];
+
+    g_snprintf(path, sizeof(path), STORE_BITMAPS "/%s", name);
+    return note(saving, path, is_bits, err);
+}
 
 /* The directory, durably. */
 static int
@@ -60,7 +90,7 @@ make_dir(const BitmapsSaving *saving)
         err = fd < 0 ? fd : 0;
         kept->dir_fd = MAX(fd, -1);
     }
-    return err;
+    return note(saving, STORE_BITMAPS, false, err);
 }
 
 /* A file that was not read back is not built upon (rule 11). */
@@ -72,29 +102,31 @@ put_file(const BitmapsSaving *saving, struct SavedBitmap *item, unsigned slot,
     int dir_fd = saving->disk->kept->dir_fd;
     char name[STORE_BITMAP_NAME];
     struct BitmapFile file = {.name = name, .map = bits, .is_indexed = true};
-    int err;
+    int err = 0;
 
     bitmaps_file_name(name, item->now.listed.id, slot);
     memcpy(file.uuid, saving->store->uuid, sizeof(file.uuid));
     if (!item->now.has_file[slot]) {
         err = io->ops->unlink(io, dir_fd, name, 0);
-        if (err && err != -ENOENT) {
-            return err;
-        }
+        err = err == -ENOENT ? 0 : err;
     }
-    err = bitmap_file_save(io, dir_fd, &file, 1, sequence);
+    err = err ? err : bitmap_file_save(io, dir_fd, &file, 1, sequence);
+    if (!err && !item->now.has_file[slot]) {
+        store_reserve_bits(io, dir_fd, name, bitmap_clusters(bits), true);
+    }
     item->now.has_file[slot] = !err;
-    return err;
+    return note_bitmap(saving, name, true, err);
 }
 
-/* The bitmap's own before its successor's: what a successor has no more is
- * there by then. */
+/* The bitmap's own before its successor's, and not without it: what a successor
+ * has no more is there by then. */
 static int
 put_item(const BitmapsSaving *saving, struct SavedBitmap *item, bool is_wide,
          uint64_t sequence)
 {
     struct ListedBitmap *listed = &item->now.listed;
     Bitmap *bits = is_wide && item->wide ? item->wide : item->bits;
+    char name[STORE_BITMAP_NAME];
     int err = 0;
 
     if (item->saves_bits) {
@@ -103,10 +135,14 @@ put_item(const BitmapsSaving *saving, struct SavedBitmap *item, bool is_wide,
             listed->sequence = sequence;
         }
     }
-    if (!err && item->saves_successor) {
-        err = put_file(saving, item, !listed->slot, item->successor, sequence);
+    if (!item->saves_successor) {
+        return err;
     }
-    return err;
+    if (err) {
+        bitmaps_file_name(name, listed->id, !listed->slot);
+        return note_bitmap(saving, name, true, err);
+    }
+    return put_file(saving, item, !listed->slot, item->successor, sequence);
 }
 
 /* What its file has beside what it has now, if anything: for step 1. */
@@ -122,7 +158,7 @@ widen(const BitmapsSaving *saving, struct SavedBitmap *item)
     }
     wide = bitmap_new(bitmap_size_bytes(item->bits), listed->grain_bits);
     if (!wide) {
-        return -ENOMEM;
+        return note(saving, STORE_BITMAPS, false, -ENOMEM);
     }
     (void)bitmaps_file_load(saving->store->io, saving->disk->kept->dir_fd,
                             saving->store->uuid, listed, listed->slot, 0, wide,
@@ -155,17 +191,20 @@ widen_all(BitmapsSaving *saving)
     return err;
 }
 
+/* As many as can be. */
 static int
 put_all(BitmapsSaving *saving, uint64_t sequence)
 {
-    int err = 0;
+    int first_err = 0;
 
-    for (guint i = 0; !err && i < saving->items->len; i++) {
-        err = put_item(saving,
-                       &g_array_index(saving->items, struct SavedBitmap, i),
-                       true, sequence);
+    for (guint i = 0; i < saving->items->len; i++) {
+        int err = put_item(saving,
+                           &g_array_index(saving->items, struct SavedBitmap, i),
+                           true, sequence);
+
+        first_err = first_err ? first_err : err;
     }
-    return err;
+    return first_err;
 }
 
 /* Step 4. */
@@ -228,7 +267,7 @@ put_list(const BitmapsSaving *saving, GArray *bitmaps)
 
     kept->is_unsure = err != 0;
     kept->is_damaged &= err != 0;
-    return err;
+    return note_bitmap(saving, STORE_BITMAPS_LIST, false, err);
 }
 
 static int
@@ -345,10 +384,10 @@ is_named_saved(const BitmapsSaving *saving)
  * Maps of jobs
  */
 int
-bits_open_dir(StoreIo *io, const Disk *disk, const StoreBits *bits,
+bits_open_dir(StoreIo *io, const Disk *disk, const char *file,
               const char **name)
 {
-    g_auto(GStrv) parts = g_strsplit(bits->file, "/", 8);
+    g_auto(GStrv) parts = g_strsplit(file, "/", 8);
     guint last = g_strv_length(parts) - 1;
     int fd = io->ops->open(io, disk->dir_fd, ".", STORE_DIR_FLAGS, 0);
 
@@ -358,8 +397,8 @@ bits_open_dir(StoreIo *io, const Disk *disk, const StoreBits *bits,
         io->ops->close(io, fd);
         fd = next;
     }
-    *name = strrchr(bits->file, '/');
-    *name = *name ? *name + 1 : bits->file;
+    *name = strrchr(file, '/');
+    *name = *name ? *name + 1 : file;
     return fd;
 }
 
@@ -369,7 +408,7 @@ save_bits(const BitmapsSaving *saving, StoreBits *bits, Bitmap *copy,
 {
     StoreIo *io = saving->store->io;
     struct BitmapFile file = {.map = copy, .is_indexed = true};
-    int dir_fd = bits_open_dir(io, saving->disk, bits, &file.name);
+    int dir_fd = bits_open_dir(io, saving->disk, bits->file, &file.name);
     int err = dir_fd < 0 ? dir_fd : 0;
 
     if (!err && !bits->has_file) {
@@ -378,30 +417,70 @@ save_bits(const BitmapsSaving *saving, StoreBits *bits, Bitmap *copy,
     }
     memcpy(file.uuid, saving->store->uuid, sizeof(file.uuid));
     err = err ? err : bitmap_file_save(io, dir_fd, &file, 1, sequence);
+    if (!err && !bits->has_file) {
+        store_reserve_bits(io, dir_fd, file.name, bitmap_clusters(copy), true);
+    }
     bits->has_file |= !err;
     if (dir_fd >= 0) {
         io->ops->close(io, dir_fd);
     }
-    return err;
+    return note(saving, bits->file, true, err);
 }
 
 int
 bitmaps_saving_run(BitmapsSaving *saving, uint64_t sequence)
 {
-    int err = 0;
+    int first_err = 0;
 
     if (saving->disk->kept->is_foreign && saving->items->len) {
-        return -EPROTONOSUPPORT;
-    }
-    if (!is_named_saved(saving)) {
-        err = save_named(saving, sequence);
-        if (err) {
+        first_err =
+            note_bitmap(saving, STORE_BITMAPS_LIST, false, -EPROTONOSUPPORT);
+    } else if (!is_named_saved(saving)) {
+        first_err = save_named(saving, sequence);
+        if (first_err) {
             forget_items(saving);
         }
     }
-    for (guint i = 0; !err && i < saving->copies->len; i++) {
-        err = save_bits(saving, saving->disk->bits->pdata[i],
-                        saving->copies->pdata[i], sequence);
+    for (guint i = 0; i < saving->copies->len; i++) {
+        int err = save_bits(saving, saving->disk->bits->pdata[i],
+                            saving->copies->pdata[i], sequence);
+
+        first_err = first_err ? first_err : err;
+    }
+    return first_err;
+}
+
+/*
+ * What could not be
+ */
+static int
+delete_unsaved(StoreIo *io, const Disk *disk, const char *file)
+{
+    const char *name;
+    int dir_fd = bits_open_dir(io, disk, file, &name);
+    int err;
+
+    if (dir_fd < 0) {
+        return dir_fd;
+    }
+    err = io->ops->unlink(io, dir_fd, name, 0);
+    err = err && err != -ENOENT ? err : io->ops->fsync(io, dir_fd);
+    io->ops->close(io, dir_fd);
+    return err;
+}
+
+int
+bitmaps_delete_unsaved(Store *store, Disk *disk)
+{
+    GArray *unsaved = disk->kept->unsaved;
+    int err = unsaved->len ? 0 : -EBUSY;
+
+    for (guint i = 0; !err && i < unsaved->len; i++) {
+        const struct UnsavedFile *file =
+            &g_array_index(unsaved, struct UnsavedFile, i);
+
+        err = file->is_bits ? delete_unsaved(store->io, disk, file->name)
+                            : -EBUSY;
     }
     return err;
 }

@@ -226,6 +226,7 @@ bitmaps_saving_new(Store *store, Disk *disk, bool is_checkpoint, int *err)
 {
     BitmapsSaving *saving = g_new0(BitmapsSaving, 1);
 
+    g_array_set_size(disk->kept->unsaved, 0);
     saving->store = store;
     saving->disk = disk;
     saving->is_checkpoint = is_checkpoint;

@@ -62,12 +62,21 @@ store_bitmap_set_error(GError **error, enum NamedResult result,
     }
 }
 
-static gboolean
+const char *
+store_bitmaps_unsaved(const Disk *disk)
+{
+    const GArray *unsaved = disk->kept->unsaved;
+
+    return unsaved->len ? g_array_index(unsaved, struct UnsavedFile, 0).name
+                        : STORE_BITMAPS;
+}
+
+static void
 set_save_error(GError **error, const Disk *disk, int err)
 {
     store_set_errno(error, STORE_ERROR_FAILED, err,
-                    "disk %s: its bitmaps cannot be saved", disk->name);
-    return FALSE;
+                    "disk %s: %s cannot be saved", disk->name,
+                    store_bitmaps_unsaved(disk));
 }
 
 static gboolean
@@ -151,8 +160,23 @@ store_bitmaps_save(Store *store, Disk *disk, GError **error)
     assert(!store->is_read_only);
     g_mutex_lock(&store->checkpoint_lock);
     err = save_locked(store, disk, false, &sequence);
+    if (err) {
+        set_save_error(error, disk, err);
+    }
     g_mutex_unlock(&store->checkpoint_lock);
-    return !err || set_save_error(error, disk, err);
+    return !err;
+}
+
+void
+bitmaps_say_unsaved(const Store *store, Disk *disk, int err)
+{
+    if (err && !disk->kept->has_said) {
+        store_say(store,
+                  "disk %s: %s cannot be saved: %s: after a crash all that it "
+                  "is of counts as changed; it is tried again",
+                  disk->name, store_bitmaps_unsaved(disk), g_strerror(-err));
+    }
+    disk->kept->has_said = err != 0;
 }
 
 /* Who only sets something at rest does not load the maps of jobs. What they do
@@ -177,6 +201,26 @@ store_bitmaps_checkpoint(Store *store, Disk *disk)
     err = save_locked(store, disk, true, &sequence);
     if (!err) {
         bitmaps_kept_raise(store, disk, sequence);
+    }
+    bitmaps_say_unsaved(store, disk, err);
+    g_mutex_unlock(&store->checkpoint_lock);
+    return err;
+}
+
+int
+store_bitmaps_abandon(Store *store, Disk *disk)
+{
+    const GArray *unsaved = disk->kept->unsaved;
+    int err;
+
+    g_mutex_lock(&store->checkpoint_lock);
+    err = bitmaps_delete_unsaved(store, disk);
+    for (guint i = 0; !err && i < unsaved->len; i++) {
+        store_say(store,
+                  "disk %s: %s could not be saved and was deleted: all that it "
+                  "is of counts as changed",
+                  disk->name,
+                  g_array_index(unsaved, struct UnsavedFile, i).name);
     }
     g_mutex_unlock(&store->checkpoint_lock);
     return err;
@@ -203,13 +247,14 @@ finish(Store *store, Disk *disk, NamedUndo *undo, GError **error)
     g_mutex_lock(&store->checkpoint_lock);
     err = save_locked(store, disk, false, &sequence);
     if (err) {
+        set_save_error(error, disk, err);
         named_undo_run(undo);
         (void)save_locked(store, disk, false, &sequence);
     } else {
         named_undo_free(undo);
     }
     g_mutex_unlock(&store->checkpoint_lock);
-    return !err || set_save_error(error, disk, err);
+    return !err;
 }
 
 /* What takes @name's content back, if it is there and nobody is at it. */
@@ -388,6 +433,29 @@ tidy_file(const char *name, void *user)
     }
 }
 
+/* Those that a serve before could not reserve, or that are of one that did not. */
+static void
+reserve_files(const Store *store, const Disk *disk)
+{
+    const BitmapsKept *kept = disk->kept;
+
+    for (guint i = 0; i < kept->bitmaps->len; i++) {
+        const struct KeptBitmap *at =
+            &g_array_index(kept->bitmaps, struct KeptBitmap, i);
+        uint64_t grains =
+            clusters_for(atomic_load(&disk->size_bytes), at->listed.grain_bits);
+
+        for (unsigned slot = 0; slot < G_N_ELEMENTS(at->has_file); slot++) {
+            char name[STORE_BITMAP_NAME];
+
+            bitmaps_file_name(name, at->listed.id, slot);
+            if (at->has_file[slot]) {
+                store_reserve_bits(store->io, kept->dir_fd, name, grains, true);
+            }
+        }
+    }
+}
+
 void
 store_bitmaps_tidy(Store *store, Disk *disk)
 {
@@ -398,4 +466,5 @@ store_bitmaps_tidy(Store *store, Disk *disk)
         !kept->is_unsure) {
         (void)snapshot_files_names(kept->dir_fd, tidy_file, &tidying);
     }
+    reserve_files(store, disk);
 }

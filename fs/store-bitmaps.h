@@ -3,8 +3,9 @@
  * store-bitmaps.h - named bitmaps in the store, and what checkpoints hold
  *
  * Purpose: keeps the named bitmaps of the disks, and the maps of jobs, over
- *          restarts and crashes: after a clean end they are exact, after any
- *          other a superset of what the guest changed, never "inconsistent".
+ *          restarts and crashes: after a clean end they are exact, or all dirty
+ *          if their file could not be written; after any other a superset of
+ *          what the guest changed, never "inconsistent".
  * Threads: main, but for what says "any thread".
  * Units:   bytes.
  * Shapes:  STORE/NAME/bitmaps/list     the persistent ones: sealed-text.h

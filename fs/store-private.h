@@ -60,6 +60,11 @@ void store_say(const Store *store, const char *format, ...) G_GNUC_PRINTF(2, 3);
 void store_reserve_keep(Store *store);
 bool store_reserve_give(Store *store);
 
+/* Room for all that a file of @clusters bits may get, so that a full disk cannot
+ * refuse a page of it. Where that is not to be had it is not insisted on. */
+void store_reserve_bits(StoreIo *io, int dir_fd, const char *name,
+                        uint64_t clusters, bool is_indexed);
+
 /* Everything that this process makes from now on is private (rule 36). */
 void store_private_umask(void);
 
@@ -113,6 +118,8 @@ int store_track_recover(Store *store, Disk *disk, uint64_t sequence);
 /* The extents that are hot for a file of checkpoint @sequence; NULL: no memory. */
 Bitmap *store_track_hot(Store *store, const Disk *disk, uint64_t sequence,
                         struct IntentReport *report);
+/* As store_checkpoint_map(), @rest: the error of what that leaves out, or 0. */
+int store_track_checkpoint(Store *store, Disk *disk, int *rest);
 /* Checkpoint and intent file for this serve, durable; then the map tracks. */
 int store_track_begin(Store *store, Disk *disk);
 /* Before the map grows. 0 or -errno. */
@@ -130,9 +137,16 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 /* As a checkpoint, but for the map's own bits; for the end of a serve, or of what
  * changed a store at rest. 0 or -errno. */
 int store_bitmaps_checkpoint(Store *store, Disk *disk);
+/* For a clean end of a serve, after one that was not done: files that it could not
+ * write are deleted. 0 or -errno: the end must not be a clean one. */
+int store_bitmaps_abandon(Store *store, Disk *disk);
+/* What the last save could not write, for a message; with the checkpoint_lock, or
+ * when nobody else saves. */
+const char *store_bitmaps_unsaved(const Disk *disk);
 /* What files that record must at least be of, to have it all. Any thread. */
 uint64_t store_bitmaps_sequence(const Disk *disk);
-/* At the begin of a serve: files that the list does not speak of are deleted. */
+/* At the begin of a serve: files that the list does not speak of are deleted, the
+ * others have room. */
 void store_bitmaps_tidy(Store *store, Disk *disk);
 
 /* store-aside.c */

@@ -4,7 +4,10 @@
  *
  * Everything that a store needs room for has it from the start of a serve on:
  * checkpoint, intent, sent-log and zero record are written in place, and the
- * state over the one before it (store_io_swap()). A state that got longer, or a
+ * state over the one before it (store_io_swap()). So have named bitmaps and maps
+ * of jobs, from when they are made on, unless their grains are so fine that they
+ * would take too much; what those cannot write is as store-bitmaps-save.c says.
+ * A state that got longer, or a
  * serve that begins, takes a block or two. So that a guest which has filled the
  * file system can neither keep its store from being ended cleanly nor from
  * being mounted again (rule 21), a file of nothing is kept, which is given up
@@ -17,13 +20,17 @@
  */
 #include "store-private.h"
 
+#include "bitmap/bitmap-page.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <sys/statvfs.h>
 
 #define RESERVE_BYTES (1u << 20)
 #define AMPLE_BYTES   (1u << 24)
 #define LEAST_BYTES   (1u << 16)
+#define INDEXED_BYTES (1u << 23) /* 64 KiB of 1.8 TiB */
 #define TIGHT_PART    16         /* of the file system ... */
 #define TIGHT_BYTES   (1u << 30) /* ... and no more than this */
 
@@ -81,6 +88,24 @@ store_reserve_give(Store *store)
     }
     /* Freed blocks may be had only when the journal has it. */
     return io->ops->fsync(io, store->dir_fd) == 0;
+}
+
+void
+store_reserve_bits(StoreIo *io, int dir_fd, const char *name, uint64_t clusters,
+                   bool is_indexed)
+{
+    uint64_t pages = bitmap_file_pages(clusters);
+    uint64_t bytes = bitmap_file_bits_in(is_indexed, pages, 0);
+    int fd;
+
+    if (is_indexed && bytes > INDEXED_BYTES) {
+        return;
+    }
+    fd = io->ops->open(io, dir_fd, name, O_RDWR | O_CLOEXEC, 0);
+    if (fd >= 0) {
+        (void)io->ops->fallocate(io, fd, FALLOC_FL_KEEP_SIZE, 0, bytes);
+        io->ops->close(io, fd);
+    }
 }
 
 void

@@ -14,7 +14,8 @@
  *     names: an older one is not good enough for it. A checkpoint is of `dirty`,
  *     of all that records beside it (store-bitmaps-save.c) and of the maps of
  *     jobs, under one sequence, each file of which is there before any sector
- *     names it; `dirty` is the last one of them;
+ *     names it; `dirty` is the last one of them. One that could not be written
+ *     is of an earlier sequence, and for it the extents are hot;
  *   - the relay clears bits in memory only, and what it cleared is clear in a
  *     checkpoint after a sync of disk.raw only (rule 3).
  *
@@ -117,34 +118,19 @@ store_track_recover(Store *store, Disk *disk, uint64_t sequence)
  * Checkpoints
  */
 
-/* Room for all of `dirty` now, so that a full disk cannot refuse a page of it.
- * Where that is not to be had it is not insisted on. */
-static void
-reserve(Store *store, Disk *disk)
-{
-    StoreIo *io = store->io;
-    uint64_t pages = bitmap_file_pages(disk_map_clusters(disk->map));
-    int fd =
-        io->ops->open(io, disk->dir_fd, STORE_DIRTY, O_RDWR | O_CLOEXEC, 0);
-
-    if (fd >= 0) {
-        (void)io->ops->fallocate(io, fd, FALLOC_FL_KEEP_SIZE, 0,
-                                 bitmap_file_bits_at(pages, 0));
-        io->ops->close(io, fd);
-    }
-}
-
-/* Takes the sequence; the caller has the lock. */
+/* Takes the sequence; the caller has the lock. @rest is what is known of that, and
+ * becomes what comes of it. */
 static int
-save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving)
+save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving,
+            int *rest)
 {
     struct BitmapFile file = {.name = STORE_DIRTY, .map = bits};
     StoreIo *io = store->io;
     uint64_t sequence = atomic_fetch_add(&store->sequence, 1) + 1;
-    int err = saving ? bitmaps_saving_run(saving, sequence) : 0;
+    int err;
 
-    if (err) {
-        return err;
+    if (saving) {
+        *rest = bitmaps_saving_run(saving, sequence);
     }
     /* One that was not read back is not built upon (rule 11). */
     if (!disk->has_checkpoint) {
@@ -160,7 +146,9 @@ save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving)
     }
     disk->has_checkpoint = true;
     atomic_store(&disk->checkpoint_sequence, sequence);
-    bitmaps_kept_raise(store, disk, sequence);
+    if (!*rest) {
+        bitmaps_kept_raise(store, disk, sequence);
+    }
     atomic_fetch_add(&store->checkpoints, 1);
     return 0;
 }
@@ -169,7 +157,7 @@ save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving)
  * before. */
 static int
 sync_and_save_locked(Store *store, Disk *disk, Bitmap *bits,
-                     BitmapsSaving *saving)
+                     BitmapsSaving *saving, int *rest)
 {
     int err = 0;
 
@@ -185,27 +173,43 @@ sync_and_save_locked(Store *store, Disk *disk, Bitmap *bits,
     if (atomic_load(&disk->is_frozen)) {
         return err ? err : -EIO;
     }
-    return save_locked(store, disk, bits, saving);
+    return save_locked(store, disk, bits, saving, rest);
 }
 
 int
-store_checkpoint(Store *store, Disk *disk)
+store_track_checkpoint(Store *store, Disk *disk, int *rest)
 {
     BitmapsSaving *saving;
     Bitmap *bits;
     int err;
 
     g_mutex_lock(&store->checkpoint_lock);
-    saving = bitmaps_saving_new(store, disk, true, &err);
+    saving = bitmaps_saving_new(store, disk, true, rest);
     bits = bitmap_new(disk_map_size_bytes(disk->map), disk->cluster_bits);
-    err = err || bits ? err : -ENOMEM;
-    if (!err) {
-        err = sync_and_save_locked(store, disk, bits, saving);
-    }
+    err =
+        bits ? sync_and_save_locked(store, disk, bits, saving, rest) : -ENOMEM;
+    bitmaps_say_unsaved(store, disk, *rest);
     bitmap_free(bits);
     bitmaps_saving_free(saving);
     g_mutex_unlock(&store->checkpoint_lock);
     return err;
+}
+
+int
+store_checkpoint(Store *store, Disk *disk)
+{
+    int rest;
+    int err = store_track_checkpoint(store, disk, &rest);
+
+    return err ? err : rest;
+}
+
+int
+store_checkpoint_map(Store *store, Disk *disk)
+{
+    int rest;
+
+    return store_track_checkpoint(store, disk, &rest);
 }
 
 /*
@@ -231,7 +235,7 @@ int
 store_track_begin(Store *store, Disk *disk)
 {
     Bitmap *hot = g_steal_pointer(&disk->hot);
-    int err = store_checkpoint(store, disk);
+    int err = store_checkpoint_map(store, disk);
     struct IntentMark mark =
         mark_of(store, store->epoch, atomic_load(&disk->checkpoint_sequence));
     bool is_sound = hot && disk->is_intent_sound;
@@ -243,7 +247,8 @@ store_track_begin(Store *store, Disk *disk)
         return err ? err : -ENOMEM;
     }
     if (!err) {
-        reserve(store, disk);
+        store_reserve_bits(store->io, disk->dir_fd, STORE_DIRTY,
+                           disk_map_clusters(disk->map), false);
     }
     if (!err) {
         err = is_sound ? sync_intent(store, disk)

@@ -231,7 +231,7 @@ keep_contacts(Store *store, GError **error)
 
         if (disk->is_tracked && disk->contact == CONTACT_KNOWN &&
             disk->saved_contact != CONTACT_KNOWN) {
-            err = store_checkpoint(store, disk);
+            err = store_checkpoint_map(store, disk);
         }
         if (err) {
             store_set_errno(error, STORE_ERROR_FAILED, err,
@@ -314,6 +314,42 @@ drop_bitmaps(Store *store)
     }
 }
 
+/* The last checkpoint; @rest: the error of what is not the map's own. */
+static int
+save_disk(Store *store, Disk *disk, int *rest)
+{
+    if (dirty_kind(disk) == STATE_DIRTY_FILE) {
+        return store_track_checkpoint(store, disk, rest);
+    }
+    *rest = store_bitmaps_checkpoint(store, disk);
+    return 0;
+}
+
+/* A guest that has filled the file system does not keep its store from being ended
+ * cleanly: what has no room at the end of a serve is given up. */
+static gboolean
+end_disk(Store *store, Disk *disk, GError **error)
+{
+    int rest;
+    int err = save_disk(store, disk, &rest);
+
+    if (!err && rest == -ENOSPC && store_reserve_give(store)) {
+        err = save_disk(store, disk, &rest);
+    }
+    if (!err && rest && store->is_served &&
+        !store_bitmaps_abandon(store, disk)) {
+        rest = 0;
+    }
+    if (err || rest) {
+        store_set_errno(error, STORE_ERROR_FAILED, err ? err : rest,
+                        "disk %s: %s cannot be saved, the store is not ended "
+                        "cleanly",
+                        disk->name,
+                        err ? "the dirty bitmap" : store_bitmaps_unsaved(disk));
+    }
+    return !err && !rest;
+}
+
 gboolean
 store_close_clean(Store *store, GError **error)
 {
@@ -324,16 +360,7 @@ store_close_clean(Store *store, GError **error)
         }
     }
     for (unsigned i = 0; i < store->n_disks; i++) {
-        Disk *disk = store->disks[i];
-        int err = dirty_kind(disk) == STATE_DIRTY_FILE
-                      ? store_checkpoint(store, disk)
-                      : store_bitmaps_checkpoint(store, disk);
-
-        if (err) {
-            store_set_errno(error, STORE_ERROR_FAILED, err,
-                            "disk %s: the dirty bitmap cannot be saved, the "
-                            "store is not ended cleanly",
-                            disk->name);
+        if (!end_disk(store, store->disks[i], error)) {
             return FALSE;
         }
     }

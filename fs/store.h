@@ -246,8 +246,12 @@ gboolean store_save_conf(Store *store, GError **error);
 gboolean store_save_state(Store *store, GError **error);
 /* What is dirty in the disk's map, its bitmaps and its StoreBits now becomes what
  * is found after a crash, together with the hot extents. Any one thread; blocks
- * for a sync of disk.raw, which if it fails freezes the disk. 0 or -errno. */
+ * for a sync of disk.raw, which if it fails freezes the disk. 0, or -errno if it
+ * is not so of all of them. */
 int store_checkpoint(Store *store, Disk *disk);
+/* ... if it is not so of the map. Of another one, which is said, all counts as
+ * changed after a crash. */
+int store_checkpoint_map(Store *store, Disk *disk);
 /* For who writes a tracked disk without a face: the range is hot, durably.
  * Blocks. 0 or -errno. */
 int store_heat(Store *store, Disk *disk, uint64_t offset, uint64_t len);

@@ -140,41 +140,59 @@ copy_of(Disk *disk, unsigned number, bool *is_busy)
     return bits;
 }
 
-uint64_t
-bitmaps_sum(Disk *disk)
+static uint64_t
+sum_of(Disk *disk, unsigned number, bool *is_full)
 {
+    struct NamedFigures figures;
+    struct ClusterRun run = {0, 0};
     uint64_t sum = 0;
+    bool is_busy;
+    Bitmap *bits = copy_of(disk, number, &is_busy);
 
-    for (unsigned i = 0; i < BITMAPS; i++) {
-        struct NamedFigures figures;
-        struct ClusterRun run = {0, 0};
-        bool is_busy;
-        Bitmap *bits = copy_of(disk, i, &is_busy);
-
-        while (bits &&
-               bitmap_next_run(bits, run.first + run.count, UINT64_MAX, &run)) {
-            sum = XXH3_64bits_withSeed(&run, sizeof(run), sum);
-        }
-        if (bits && named_find(disk->bitmaps, shapes[i].name, &figures)) {
-            figures.version = 0;
-            sum = XXH3_64bits_withSeed(&figures, sizeof(figures), sum);
-        }
-        bitmap_free(bits);
+    *is_full = bits && bitmap_count(bits) == bitmap_clusters(bits);
+    while (bits &&
+           bitmap_next_run(bits, run.first + run.count, UINT64_MAX, &run)) {
+        sum = XXH3_64bits_withSeed(&run, sizeof(run), sum);
     }
+    if (bits && named_find(disk->bitmaps, shapes[number].name, &figures)) {
+        figures.version = 0;
+        sum = XXH3_64bits_withSeed(&figures, sizeof(figures), sum);
+    }
+    bitmap_free(bits);
     return sum;
 }
 
 bool
-bitmaps_is_kept(StoreIo *io, const char *path, uint64_t sum)
+bitmaps_sums(Disk *disk, uint64_t sums[BITMAPS])
+{
+    bool has_some = false;
+
+    for (unsigned i = 0; i < BITMAPS; i++) {
+        bool is_full;
+
+        sums[i] = sum_of(disk, i, &is_full);
+        has_some |= sums[i] != 0;
+    }
+    return has_some;
+}
+
+bool
+bitmaps_are_kept(StoreIo *io, const char *path, const uint64_t sums[BITMAPS],
+                 bool may_be_full)
 {
     Store *store = store_open(io, path, STORE_OPEN_READ, NULL);
-    bool is_kept =
-        store && store->n_disks && bitmaps_sum(store->disks[0]) == sum;
+    bool are_kept = store && store->n_disks;
 
+    for (unsigned i = 0; are_kept && i < BITMAPS; i++) {
+        bool is_full;
+
+        are_kept = sum_of(store->disks[0], i, &is_full) == sums[i] ||
+                   (may_be_full && is_full);
+    }
     if (store) {
         store_free(store);
     }
-    return is_kept;
+    return are_kept;
 }
 
 /*

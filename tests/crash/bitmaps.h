@@ -23,10 +23,12 @@
 void bitmaps_create(const char *path);
 /* A clearing, a job's begin or its end; nothing may be in flight. */
 void bitmaps_work(World *world);
-/* A number for all that they are, as @disk has them; 0: it has none. */
-uint64_t bitmaps_sum(Disk *disk);
-/* The store at @path, which was ended cleanly, has exactly @sum. */
-bool bitmaps_is_kept(StoreIo *io, const char *path, uint64_t sum);
+/* A number for all that each is, as @disk has them; false: it has none. */
+bool bitmaps_sums(Disk *disk, uint64_t sums[BITMAPS]);
+/* The store at @path, which was ended cleanly, has exactly @sums; @may_be_full:
+ * or one that is all dirty, since its file could not be written. */
+bool bitmaps_are_kept(StoreIo *io, const char *path,
+                      const uint64_t sums[BITMAPS], bool may_be_full);
 
 /* In the state that was chosen: each is there, usable, and a superset. */
 bool judge_check_bitmaps(Judge *judge, Disk *disk);

@@ -152,7 +152,8 @@ run(uint64_t n, const struct Kind *kind, struct Totals *totals, uint64_t seed,
     world_init(world, &(struct WorldConfig){.seed = seed,
                                             .size_bytes = SIZE,
                                             .cluster_bits = CLUSTER_BITS,
-                                            .has_bitmaps = true});
+                                            .has_bitmaps = true,
+                                            .has_faults = true});
     fault_io_init(fault, world->served.io);
     fault->is_early = true;
     fault->is_torn = kind->is_torn;

@@ -70,17 +70,19 @@ is_closed_clean(World *world)
 void
 world_end(World *world, bool is_clean)
 {
-    uint64_t sum;
+    uint64_t sums[BITMAPS];
+    bool has_some;
 
     served_stop(&world->served, is_clean);
     record_log_mark(&world->log, is_clean ? "end, clean" : "end, as a crash");
-    sum = world->config.has_bitmaps ? bitmaps_sum(world->disk) : 0;
+    has_some = world->config.has_bitmaps && bitmaps_sums(world->disk, sums);
     served_close(&world->served, is_clean);
-    /* 0: this life had none, since their list could not be read. */
-    if (is_clean && sum && is_closed_clean(world)) {
-        bool is_kept = bitmaps_is_kept(store_io_kernel(), world->path, sum);
+    /* None: this life had none, since their list could not be read. */
+    if (is_clean && has_some && is_closed_clean(world)) {
+        bool are_kept = bitmaps_are_kept(store_io_kernel(), world->path, sums,
+                                         world->config.has_faults);
 
-        assert(is_kept);
+        assert(are_kept);
     }
 }
 

@@ -40,6 +40,7 @@ struct WorldConfig {
     unsigned hot;        /* clusters that it works on */
     bool is_troubled;    /* the target loses connections and hangs */
     bool has_bitmaps;    /* named ones, see bitmaps.h */
+    bool has_faults;     /* calls fail: a clean end may keep more of them */
     bool can_multi_conn; /* a flush of the target covers all connections */
     StoreIo *io;         /* below the recorder; NULL: the kernel */
 };

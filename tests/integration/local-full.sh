@@ -4,7 +4,7 @@
 # The local file system fills up under a running store. It costs the writes
 # that met it their success, and nothing else: syncs, reads, overwriting and
 # the drain go on, the store opens again, also after kill -9, and a discard
-# makes room.
+# makes room. A bitmap goes on recording, and is what it was after a clean end.
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir loop nbdkit qemu-img jq mkfs.ext4 mkfs.xfs
 . "$tests_dir/integration/crashes.sh"
@@ -21,11 +21,16 @@ is_told_full() {
         { write_on 60 -p 0 -b 65536-262144; false; }
 }
 
+recorded_bytes() {
+    "$WEIR" bitmap list "$STORE/vda" --json | jq '[.. | .count? // empty] | add'
+}
+
 run_full() { # TYPE SIZE [mkfs option…]
     new_fs "$@"
     STORE=$FS/store
     rm -f "$T/vda.stamps" "$far"
     new_store 512M "$far"
+    "$WEIR" bitmap add "$STORE/vda" daily --granularity 4K >"$T/weir.log"
     # How long a killed daemon's writes to the target are in doubt.
     "$WEIR" set "$STORE" request-deadline=2
     mount_store
@@ -44,7 +49,10 @@ run_full() { # TYPE SIZE [mkfs option…]
     assert_same "$MNT/vda.raw" "$far"
 
     # It opens again: after a clean end, and after none.
+    recorded=$(recorded_bytes)
+    expect "$recorded" -gt 0
     umount_store
+    expect "$(recorded_bytes)" -eq "$recorded"
     mount_store
     verify_stamps vda "$MNT/vda.raw" -a -A
     start_writer vda "$MNT/vda.raw" -e -p 0 -b 512-8192

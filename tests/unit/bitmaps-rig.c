@@ -130,7 +130,7 @@ rig_cool(struct Rig *rig)
     Bitmap *cooled = bitmap_new(size, INTENT_EXTENT_BITS);
 
     if (disk_map_cool_begin(disk->map, candidates) &&
-        store_checkpoint(rig->store, disk) == 0 &&
+        store_checkpoint_map(rig->store, disk) == 0 &&
         disk_map_cool_end(disk->map, candidates, cooled)) {
         struct IntentMark mark = {.epoch = rig->store->epoch,
                                   .sequence = disk->checkpoint_sequence};
