@@ -218,44 +218,107 @@ prepare_target(struct StoreTarget *target, ControlClient *client,
            (size_bytes == 0 || store_target_make(target, error));
 }
 
-/* Takes @arguments; the job's name, or NULL: @error. */
-static char *
-start(const char *kind, ControlClient *client, const char *store,
-      const char *disk, JsonObject *arguments, GError **error)
-{
-    g_autofree char *command = g_strconcat("blockdev-", kind, NULL);
-    g_autofree char *id = choose_id(client, kind, disk, error);
-    struct StoreTarget target = {0};
-    gboolean ok =
-        id != NULL && prepare_target(&target, client, store, disk, error);
+/*
+ * Beginning
+ */
+struct Order {
+    const char *kind, *store, *disk;
+    ControlClient *client;
+    JsonObject *arguments; /* NULL: given */
+    char *id;
+    struct StoreTarget target;
+};
 
-    if (ok) {
-        json_object_set_string_member(arguments, "job-id", id);
-        json_object_set_string_member(arguments, "target", target.text);
-        if (target.is_made) {
-            json_object_set_boolean_member(arguments, "target-is-zero", TRUE);
-        }
-        ok = cli_job_call(client, command, arguments, error);
-    } else {
-        json_object_unref(arguments);
+/* Who ends before the answer does not know it: the daemon may be at work on the
+ * target by now. */
+static int
+say_unknown(const struct Order *order, int code, const char *why)
+{
+    return cli_fail(code,
+                    "%s: %s; job %s may begin all the same: weir job list %s "
+                    "shows it",
+                    order->kind, why, order->id, order->store);
+}
+
+/* Only what the daemon has refused is undone. */
+static int
+give(struct Order *order)
+{
+    g_autofree char *command = g_strconcat("blockdev-", order->kind, NULL);
+    g_autoptr(JsonNode) reply = NULL;
+    g_autoptr(GError) error = NULL;
+
+    switch (cli_call_patiently(order->client, command,
+                               g_steal_pointer(&order->arguments), &reply,
+                               &error)) {
+    case CONTROL_GOT_REPLY:
+        return CLI_OK;
+    case CONTROL_GOT_NOTHING:
+        return say_unknown(order, CLI_INTERRUPTED, "interrupted");
+    case CONTROL_GOT_ERROR:
+        break;
     }
-    if (!ok) {
-        store_target_unmake(&target);
+    if (error->domain != CONTROL_ERROR) {
+        return say_unknown(order, CLI_FAILED, error->message);
     }
-    store_target_deinit(&target);
-    return ok ? g_steal_pointer(&id) : NULL;
+    store_target_unmake(&order->target);
+    return cli_fail_error(order->kind, g_steal_pointer(&error));
+}
+
+static int
+start(struct Order *order)
+{
+    GError *error = NULL;
+
+    order->id = choose_id(order->client, order->kind, order->disk, &error);
+    if (order->id == NULL ||
+        !prepare_target(&order->target, order->client, order->store,
+                        order->disk, &error)) {
+        return cli_fail_error(order->kind, error);
+    }
+    json_object_set_string_member(order->arguments, "job-id", order->id);
+    json_object_set_string_member(order->arguments, "target",
+                                  order->target.text);
+    if (order->target.is_made) {
+        json_object_set_boolean_member(order->arguments, "target-is-zero",
+                                       TRUE);
+    }
+    return give(order);
+}
+
+static int
+begin(const char *kind, const char *store, const char *disk,
+      JsonObject *arguments)
+{
+    enum CliJobUntil until = options.complete              ? CLI_JOB_COMPLETE
+                             : strcmp(kind, "mirror") == 0 ? CLI_JOB_READY
+                                                           : CLI_JOB_OVER;
+    struct Order order = {
+        .kind = kind, .store = store, .disk = disk, .arguments = arguments};
+    int code = CLI_FAILED;
+
+    cli_catch_signals();
+    order.client = cli_job_connect(kind, store);
+    if (order.client != NULL) {
+        code = start(&order);
+    }
+    if (code == CLI_OK && (options.wait || options.complete)) {
+        code = cli_job_wait(kind, store, order.id, until);
+    } else if (code == CLI_OK) {
+        printf("%s\n", order.id);
+    }
+    control_client_free(order.client);
+    g_clear_pointer(&order.arguments, json_object_unref);
+    store_target_deinit(&order.target);
+    g_free(order.id);
+    return code;
 }
 
 static int
 run(const char *kind, const char *address)
 {
-    enum CliJobUntil until = options.complete              ? CLI_JOB_COMPLETE
-                             : strcmp(kind, "mirror") == 0 ? CLI_JOB_READY
-                                                           : CLI_JOB_OVER;
     g_autofree char *disk = NULL;
     g_autofree char *store = NULL;
-    g_autofree char *id = NULL;
-    g_autoptr(ControlClient) client = NULL;
     JsonObject *arguments;
     GError *error = NULL;
 
@@ -269,26 +332,7 @@ run(const char *kind, const char *address)
         return cli_fail_error(kind, error);
     }
     arguments = build_arguments(kind, disk);
-    if (arguments == NULL) {
-        return CLI_USAGE;
-    }
-    if (options.wait || options.complete) {
-        cli_catch_signals();
-    }
-    client = cli_job_connect(kind, store);
-    if (client == NULL) {
-        json_object_unref(arguments);
-        return CLI_FAILED;
-    }
-    id = start(kind, client, store, disk, arguments, &error);
-    if (id == NULL) {
-        return cli_fail_error(kind, error);
-    }
-    if (options.wait || options.complete) {
-        return cli_job_wait(kind, store, id, until);
-    }
-    printf("%s\n", id);
-    return CLI_OK;
+    return arguments != NULL ? begin(kind, store, disk, arguments) : CLI_USAGE;
 }
 
 static int

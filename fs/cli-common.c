@@ -30,6 +30,7 @@
 
 #define NEXT_DAEMON_US      (10 * G_USEC_PER_SEC)
 #define NEXT_DAEMON_POLL_MS 20
+#define PATIENCE_STEP_MS    250 /* between two looks at whether to go on */
 
 int
 cli_fail(int code, const char *format, ...)
@@ -185,6 +186,21 @@ cli_connect(const char *store)
         }
     }
     return client;
+}
+
+enum ControlGot
+cli_call_patiently(ControlClient *client, const char *command,
+                   JsonObject *arguments, JsonNode **reply, GError **error)
+{
+    enum ControlGot got;
+
+    if (!control_client_send(client, command, arguments, error)) {
+        return CONTROL_GOT_ERROR;
+    }
+    do {
+        got = control_client_receive(client, PATIENCE_STEP_MS, reply, error);
+    } while (got == CONTROL_GOT_NOTHING && !cli_was_interrupted());
+    return got;
 }
 
 bool

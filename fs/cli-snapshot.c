@@ -44,19 +44,15 @@ static int
 create_at_work(ControlClient *client, const char *name)
 {
     JsonObject *arguments = json_object_new();
-    enum ControlGot got = CONTROL_GOT_ERROR;
     g_autoptr(JsonNode) reply = NULL;
     GError *error = NULL;
+    enum ControlGot got;
 
     if (name != NULL) {
         json_object_set_string_member(arguments, "name", name);
     }
-    if (control_client_send(client, "weir-snapshot-create", arguments,
-                            &error)) {
-        do {
-            got = control_client_receive(client, 250, &reply, &error);
-        } while (got == CONTROL_GOT_NOTHING && !cli_was_interrupted());
-    }
+    got = cli_call_patiently(client, "weir-snapshot-create", arguments, &reply,
+                             &error);
     if (got == CONTROL_GOT_NOTHING) {
         return cli_fail(CLI_INTERRUPTED, "snapshot create: interrupted; the "
                                          "daemon may make it all the same");

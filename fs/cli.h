@@ -87,6 +87,12 @@ char *cli_split_disk(const char *address, char **disk, GError **error);
 /* A connection to the daemon of @store, or to the one that is just about to
  * follow it; NULL: none is at work. */
 ControlClient *cli_connect(const char *store);
+/* A call that is answered when others have had their time: before a snapshot hooks
+ * run, and the guest may have to be frozen. NOTHING: the user had no patience, and
+ * what was asked for may be done all the same. Takes @arguments. */
+enum ControlGot cli_call_patiently(ControlClient *client, const char *command,
+                                   JsonObject *arguments, JsonNode **reply,
+                                   GError **error);
 /* status.json, from the daemon or from the store at rest. */
 JsonObject *cli_status(const char *store, GError **error);
 /* Is the store's lock taken by somebody? */

@@ -161,6 +161,28 @@ job cancel "$STORE" backup-vda
 ended 1 'was cancelled'
 is_unlisted backup-vda || fail 'cancelled, waited for, and listed'
 
+# ^C while the guest is being frozen: the job has not been answered for, and begins
+# with the target that was made for it.
+mkfifo "$T/frozen"
+"$WEIR" set "$STORE" on-freeze="touch '$T/freezing'; read -r x <'$T/frozen'"
+set -m
+"$WEIR" backup "$STORE/vda" --to "$T/late.raw" --sync full --job-id late --keep \
+    --wait >"$T/waited" 2>"$T/wait.err" &
+waiting=$!
+set +m
+await 10 test -e "$T/freezing"
+kill -INT $waiting
+await 5 is_gone $waiting
+ended 130 "job late may begin all the same"
+job list "$STORE" --json | jq -e '.jobs[0].status == "created"' >/dev/null ||
+    fail 'begun while the guest is being frozen'
+[ -e "$T/late.raw" ] || fail 'the target of a job that may begin was taken away'
+echo >"$T/frozen"
+await 10 job_is late concluded
+assert_same "$MNT/vda.raw" "$T/late.raw"
+job dismiss "$STORE" late
+"$WEIR" set "$STORE" on-freeze=none
+
 # The daemon is replaced; and killed.
 wait_for_one
 "$WEIR" upgrade "$STORE" >>"$T/weir.log"
