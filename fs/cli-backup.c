@@ -303,7 +303,7 @@ begin(const char *kind, const char *store, const char *disk,
         code = start(&order);
     }
     if (code == CLI_OK && (options.wait || options.complete)) {
-        code = cli_job_wait(kind, store, order.id, until);
+        code = cli_job_wait(kind, store, &order.id, 1, until);
     } else if (code == CLI_OK) {
         printf("%s\n", order.id);
     }

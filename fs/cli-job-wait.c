@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cli-job-wait.c - finding jobs, and following one until it is over
+ * cli-job-wait.c - finding jobs, and following some until they are over
  *
  * A job that a command starts and waits for is kept by the daemon until it is
  * dismissed (auto-dismiss=false): so its end cannot be missed, whatever happens to
- * the connection. Of others the event tells, if it comes while somebody waits. The
+ * the connection. Of others the event tells, if it comes while somebody listens: so
+ * they are completed over the connection that is listened to, and one connection is
+ * listened to for all of them. The
  * daemon may be replaced, or die and be followed by another one: the job goes on
  * there, and so does the waiting.
  *
@@ -96,19 +98,27 @@ cli_jobs(ControlClient *client, GError **error)
     return jobs;
 }
 
+/* NULL: it is not among them. */
+static JsonObject *
+find_job(JsonArray *jobs, const char *id)
+{
+    for (guint i = 0; i < json_array_get_length(jobs); i++) {
+        JsonObject *job = json_array_get_object_element(jobs, i);
+
+        if (strcmp(json_object_get_string_member(job, "device"), id) == 0) {
+            return job;
+        }
+    }
+    return NULL;
+}
+
 JsonObject *
 cli_job_get(ControlClient *client, const char *id, GError **error)
 {
     g_autoptr(JsonArray) jobs = cli_jobs(client, error);
+    JsonObject *job = jobs != NULL ? find_job(jobs, id) : NULL;
 
-    for (guint i = 0; jobs != NULL && i < json_array_get_length(jobs); i++) {
-        JsonObject *job = json_array_get_object_element(jobs, i);
-
-        if (strcmp(json_object_get_string_member(job, "device"), id) == 0) {
-            return json_object_ref(job);
-        }
-    }
-    return NULL;
+    return job != NULL ? json_object_ref(job) : NULL;
 }
 
 gboolean
@@ -134,11 +144,9 @@ cli_job_verb(ControlClient *client, const char *command, const char *id,
 /*
  * Following
  */
-struct Wait {
-    const char *command, *store, *id;
-    enum CliJobUntil until;
-    ControlClient *client;
-    CliProgress *progress;
+struct Followed {
+    const char *id;
+    int code; /* -1: it goes on */
     bool is_completing;
     bool has_said; /* that it stands */
 
@@ -147,18 +155,40 @@ struct Wait {
     char *error; /* NULL: none */
 };
 
+struct Wait {
+    const char *command, *store;
+    enum CliJobUntil until;
+    ControlClient *client;
+    CliProgress *progress;
+    struct Followed *jobs;
+    unsigned count;
+};
+
+/* The first that goes on; NULL: none does. */
+static struct Followed *
+first_at_work(const struct Wait *wait)
+{
+    for (unsigned i = 0; i < wait->count; i++) {
+        if (wait->jobs[i].code < 0) {
+            return &wait->jobs[i];
+        }
+    }
+    return NULL;
+}
+
 static void
-show(struct Wait *wait, JsonObject *job)
+show(const struct Wait *wait, const struct Followed *one, JsonObject *job)
 {
     g_autofree char *line = cli_job_line(job);
     g_autofree char *bar = cli_job_bar(job, 38);
+    g_autofree char *named = g_strdup_printf("%s: %s", one->id, line);
 
-    cli_progress_say(wait->progress, bar, line);
+    cli_progress_say(wait->progress, bar, wait->count > 1 ? named : line);
 }
 
 /* An error has stopped it, and it waits for the user. */
 static void
-say_if_it_stands(struct Wait *wait, JsonObject *job)
+say_if_it_stands(const struct Wait *wait, struct Followed *one, JsonObject *job)
 {
     const char *io =
         json_object_get_string_member_with_default(job, "io-status", "ok");
@@ -166,88 +196,93 @@ say_if_it_stands(struct Wait *wait, JsonObject *job)
         json_object_get_string_member_with_default(job, "target_error", NULL);
     bool stands = strcmp(io, "ok") != 0;
 
-    if (stands && !wait->has_said) {
+    if (stands && !one->has_said) {
         cli_progress_break(wait->progress);
         cli_fail(CLI_FAILED,
                  "%s: job %s stands: %s; mend that, then weir job resume %s %s",
-                 wait->command, wait->id,
+                 wait->command, one->id,
                  flaw != NULL && *flaw != '\0' ? flaw
                  : strcmp(io, "nospace") == 0  ? "no room at the target"
                                                : "an error",
-                 wait->store, wait->id);
+                 wait->store, one->id);
     }
-    wait->has_said = stands;
+    one->has_said = stands;
 }
 
 static void
 keep_event_cb(gpointer user, const char *event, JsonObject *data)
 {
-    struct Wait *wait = user;
+    const struct Wait *wait = user;
+    const char *id =
+        json_object_get_string_member_with_default(data, "device", NULL);
     bool is_completed = strcmp(event, "BLOCK_JOB_COMPLETED") == 0;
     bool is_cancelled = strcmp(event, "BLOCK_JOB_CANCELLED") == 0;
 
-    if ((is_completed || is_cancelled) &&
-        g_strcmp0(
-            json_object_get_string_member_with_default(data, "device", NULL),
-            wait->id) == 0) {
-        wait->is_over = true;
-        wait->is_cancelled = is_cancelled;
-        g_free(wait->error);
-        wait->error = g_strdup(
-            json_object_get_string_member_with_default(data, "error", NULL));
+    for (unsigned i = 0;
+         (is_completed || is_cancelled) && id != NULL && i < wait->count; i++) {
+        struct Followed *one = &wait->jobs[i];
+
+        if (strcmp(one->id, id) == 0) {
+            one->is_over = true;
+            one->is_cancelled = is_cancelled;
+            g_free(one->error);
+            one->error = g_strdup(json_object_get_string_member_with_default(
+                data, "error", NULL));
+        }
     }
 }
 
 static int
-say_end(const struct Wait *wait, const char *error, bool is_cancelled,
-        bool is_refused)
+say_end(const struct Wait *wait, const struct Followed *one, const char *error,
+        bool is_cancelled, bool is_refused)
 {
     if (is_cancelled) {
         return cli_fail(CLI_FAILED,
                         "%s: job %s was cancelled: what its target has is not "
                         "to be used",
-                        wait->command, wait->id);
+                        wait->command, one->id);
     }
     if (error != NULL) {
         return cli_fail(is_refused ? CLI_TARGET : CLI_FAILED,
-                        "%s: job %s has failed: %s", wait->command, wait->id,
+                        "%s: job %s has failed: %s", wait->command, one->id,
                         error);
     }
-    printf("job %s is done\n", wait->id);
+    printf("job %s is done\n", one->id);
     return CLI_OK;
 }
 
 /* What is left of it is taken away. A target that was never accepted has not
  * been written. */
 static int
-say_concluded(const struct Wait *wait, JsonObject *job)
+say_concluded(const struct Wait *wait, const struct Followed *one,
+              JsonObject *job)
 {
     const char *error =
         json_object_get_string_member_with_default(job, "error", NULL);
     bool is_cancelled =
-        wait->is_cancelled || g_strcmp0(error, g_strerror(ECANCELED)) == 0;
+        one->is_cancelled || g_strcmp0(error, g_strerror(ECANCELED)) == 0;
     bool is_refused = !json_object_get_boolean_member_with_default(
         job, "target_accepted", TRUE);
 
-    (void)cli_job_verb(wait->client, "job-dismiss", wait->id, NULL);
-    return say_end(wait, error, is_cancelled, is_refused);
+    (void)cli_job_verb(wait->client, "job-dismiss", one->id, NULL);
+    return say_end(wait, one, error, is_cancelled, is_refused);
 }
 
 static int
-say_gone(const struct Wait *wait)
+say_gone(const struct Wait *wait, const struct Followed *one)
 {
-    if (wait->is_over) {
-        return say_end(wait, wait->error, wait->is_cancelled, false);
+    if (one->is_over) {
+        return say_end(wait, one, one->error, one->is_cancelled, false);
     }
     return cli_fail(CLI_FAILED,
                     "%s: job %s is over, and was dismissed meanwhile: how it "
                     "ended is not known",
-                    wait->command, wait->id);
+                    wait->command, one->id);
 }
 
-/* -1: it goes on. */
+/* @job NULL: it is not there. -1: it goes on. */
 static int
-look(struct Wait *wait, JsonObject *job)
+look(const struct Wait *wait, struct Followed *one, JsonObject *job)
 {
     bool is_news =
         job == NULL || cli_job_is(job, "concluded") || cli_job_is(job, "ready");
@@ -257,77 +292,141 @@ look(struct Wait *wait, JsonObject *job)
         cli_progress_break(wait->progress);
     }
     if (job == NULL) {
-        return say_gone(wait);
+        return say_gone(wait, one);
     }
     if (cli_job_is(job, "concluded")) {
-        return say_concluded(wait, job);
+        return say_concluded(wait, one, job);
     }
     if (cli_job_is(job, "ready") && wait->until == CLI_JOB_READY) {
-        printf("job %s is ready: the target follows the disk\n", wait->id);
+        printf("job %s is ready: the target follows the disk\n", one->id);
         return CLI_OK;
     }
     if (cli_job_is(job, "ready") && wait->until == CLI_JOB_COMPLETE &&
-        !wait->is_completing) {
-        wait->is_completing = true;
-        if (!cli_job_verb(wait->client, "job-complete", wait->id, &error)) {
+        !one->is_completing) {
+        one->is_completing = true;
+        if (!cli_job_verb(wait->client, "job-complete", one->id, &error)) {
             return cli_fail_error(wait->command, error);
         }
     }
-    say_if_it_stands(wait, job);
-    show(wait, job);
+    say_if_it_stands(wait, one, job);
+    if (one == first_at_work(wait)) {
+        show(wait, one, job);
+    }
     return -1;
 }
 
-/* A look; -1: none that decides anything. The daemon may just be replaced. */
-static int
-step(struct Wait *wait)
+/* False: there is no daemon any more. It may just be replaced. */
+static bool
+connect_again(struct Wait *wait)
 {
-    g_autoptr(GError) error = NULL;
-    g_autoptr(JsonObject) job = NULL;
-
-    control_client_on_event(wait->client, keep_event_cb, wait);
-    job = cli_job_get(wait->client, wait->id, &error);
-    if (error == NULL) {
-        return look(wait, job);
-    }
     control_client_free(wait->client);
     wait->client = cli_connect(wait->store);
-    if (wait->client != NULL || cli_was_interrupted()) {
-        return -1;
+    if (wait->client == NULL && !cli_was_interrupted()) {
+        cli_fail(CLI_FAILED,
+                 "%s: the daemon has ended; job %s goes on when the store is "
+                 "mounted again",
+                 wait->command, first_at_work(wait)->id);
+        return false;
     }
-    return cli_fail(
-        CLI_FAILED,
-        "%s: the daemon has ended; job %s goes on when the store is "
-        "mounted again",
-        wait->command, wait->id);
+    if (wait->client != NULL) {
+        control_client_on_event(wait->client, keep_event_cb, wait);
+    }
+    return true;
 }
 
-int
-cli_job_wait(const char *command, const char *store, const char *id,
-             enum CliJobUntil until)
+static bool
+step(struct Wait *wait)
 {
-    struct Wait wait = {.command = command,
-                        .store = store,
-                        .id = id,
-                        .until = until,
-                        .client = cli_job_connect(command, store)};
-    int code = wait.client != NULL ? -1 : CLI_FAILED;
+    g_autoptr(JsonArray) jobs = NULL;
 
-    wait.progress = cli_progress_new();
-    while (code < 0 && !cli_was_interrupted()) {
-        code = step(&wait);
-        if (code < 0) {
+    jobs = cli_jobs(wait->client, NULL);
+    if (jobs == NULL) {
+        return connect_again(wait);
+    }
+    for (unsigned i = 0; i < wait->count; i++) {
+        struct Followed *one = &wait->jobs[i];
+
+        if (one->code < 0) {
+            one->code = look(wait, one, find_job(jobs, one->id));
+        }
+    }
+    return true;
+}
+
+/* CLI_OK, or that one was refused. */
+static int
+complete_all(struct Wait *wait)
+{
+    GError *error = NULL;
+
+    for (unsigned i = 0; i < wait->count; i++) {
+        if (!cli_job_verb(wait->client, "job-complete", wait->jobs[i].id,
+                          &error)) {
+            return cli_fail_error(wait->command, error);
+        }
+    }
+    return CLI_OK;
+}
+
+static int
+follow(struct Wait *wait)
+{
+    const struct Followed *one;
+    int code = CLI_OK;
+
+    while (first_at_work(wait) != NULL && !cli_was_interrupted()) {
+        if (!step(wait)) {
+            return CLI_FAILED;
+        }
+        if (first_at_work(wait) != NULL) {
             g_usleep(STEP_US); /* until a signal, or the next look */
         }
     }
-    cli_progress_free(wait.progress);
-    g_free(wait.error);
-    g_clear_pointer(&wait.client, control_client_free);
-    if (code < 0) {
-        code = cli_fail(CLI_INTERRUPTED,
+    one = first_at_work(wait);
+    if (one != NULL) {
+        cli_progress_break(wait->progress);
+        return cli_fail(CLI_INTERRUPTED,
                         "%s: interrupted; job %s goes on: weir job list %s "
                         "shows it, weir job cancel %s %s ends it",
-                        command, id, store, store, id);
+                        wait->command, one->id, wait->store, wait->store,
+                        one->id);
     }
+    for (unsigned i = 0; i < wait->count && code == CLI_OK; i++) {
+        code = wait->jobs[i].code;
+    }
+    return code;
+}
+
+int
+cli_job_wait(const char *command, const char *store, char *const *ids,
+             unsigned count, enum CliJobUntil until)
+{
+    struct Wait wait = {.command = command,
+                        .store = store,
+                        .until = until,
+                        .client = cli_job_connect(command, store),
+                        .jobs = g_new0(struct Followed, count),
+                        .count = count};
+    int code = wait.client != NULL ? CLI_OK : CLI_FAILED;
+
+    for (unsigned i = 0; i < count; i++) {
+        wait.jobs[i] = (struct Followed){.id = ids[i], .code = -1};
+    }
+    if (wait.client != NULL) {
+        control_client_on_event(wait.client, keep_event_cb, &wait);
+    }
+    if (code == CLI_OK && until == CLI_JOB_COMPLETED) {
+        code = complete_all(&wait);
+    }
+    if (code == CLI_OK) {
+        wait.progress = cli_progress_new();
+        code = follow(&wait);
+        cli_progress_free(wait.progress);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        g_free(wait.jobs[i].error);
+    }
+    g_free(wait.jobs);
+    g_clear_pointer(&wait.client, control_client_free);
     return code;
 }

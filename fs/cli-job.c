@@ -129,16 +129,13 @@ static int
 run_complete(int argc, char **argv)
 {
     g_autofree char *store = cli_store_path(argv[0]);
-    int code;
 
-    if (options.wait) {
-        cli_catch_signals();
+    if (!options.wait) {
+        return run_verb("job complete", "job-complete", argc, argv);
     }
-    code = run_verb("job complete", "job-complete", argc, argv);
-    for (int i = 1; options.wait && code == CLI_OK && i < argc; i++) {
-        code = cli_job_wait("job complete", store, argv[i], CLI_JOB_OVER);
-    }
-    return code;
+    cli_catch_signals();
+    return cli_job_wait("job complete", store, argv + 1, (unsigned)argc - 1,
+                        CLI_JOB_COMPLETED);
 }
 
 static int

@@ -2,8 +2,8 @@
 /*
  * cli-job.h - jobs, as the command line sees them
  *
- * Purpose: what the commands about jobs share: finding them, following one until
- *          it is over, and saying how it ended.
+ * Purpose: what the commands about jobs share: finding them, following some until
+ *          they are over, and saying how each ended.
  * Threads: main.
  * Shapes:  a job is an object with the members of query-block-jobs, those of
  *          query-jobs that it lacks, and those of status.json's jobs[].
@@ -27,14 +27,15 @@ gboolean cli_job_verb(ControlClient *client, const char *command,
 
 /* When is it enough? */
 enum CliJobUntil {
-    CLI_JOB_READY,    /* a mirror's target is like the disk, or it is over */
-    CLI_JOB_COMPLETE, /* ... then it is completed, and is over */
+    CLI_JOB_READY,     /* a mirror's target is like the disk, or it is over */
+    CLI_JOB_COMPLETE,  /* ... then it is completed, and is over */
+    CLI_JOB_COMPLETED, /* it is completed at once, or refuses to, and is over */
     CLI_JOB_OVER,
 };
-/* Progress meanwhile; at the end one line, and a job that is over is dismissed.
- * The exit code. */
-int cli_job_wait(const char *command, const char *store, const char *id,
-                 enum CliJobUntil until);
+/* Progress meanwhile; at the end of each one line, and a job that is over is
+ * dismissed. The exit code: of the first in the list that is not CLI_OK. */
+int cli_job_wait(const char *command, const char *store, char *const *ids,
+                 unsigned count, enum CliJobUntil until);
 
 /* cli-job-text.c: the words */
 /* "running, 1.2 of 3 GiB, ~2 min at 10 MiB/s". */

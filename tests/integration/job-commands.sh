@@ -233,6 +233,24 @@ await 10 job_is mirror-vda concluded
 assert_same "$MNT/vda.raw" "$T/mirror.raw"
 job dismiss "$STORE" mirror-vda
 exits 0 "$WEIR" job list "$MNT"
+
+# Several that nobody keeps, which end in whatever order: none is missed.
+ids='m1 m2 m3 m4'
+for id in $ids; do
+    "$WEIR" mirror "$STORE/vda" --to "$T/$id.raw" --sync full --job-id $id \
+        >>"$T/weir.log"
+done
+for id in $ids; do
+    await 20 job_is $id ready
+done
+# shellcheck disable=SC2086
+exits 0 "$WEIR" job complete "$STORE" $ids --wait
+[ "$(sort "$T/out")" = "$(printf 'job %s is done\n' $ids)" ] ||
+    fail "$(cat "$T/out")"
+for id in $ids; do
+    assert_same "$MNT/vda.raw" "$T/$id.raw"
+done
+exits 1 "$WEIR" job complete "$STORE" m1 --wait
 umount_store
 "$WEIR" check "$STORE" >>"$T/weir.log" || fail 'check'
 say 'begun, listed, waited for, interrupted, cancelled, refused and completed'
