@@ -15,7 +15,6 @@
  */
 #include "cli-job.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -260,7 +259,7 @@ say_concluded(const struct Wait *wait, const struct Followed *one,
     const char *error =
         json_object_get_string_member_with_default(job, "error", NULL);
     bool is_cancelled =
-        one->is_cancelled || g_strcmp0(error, g_strerror(ECANCELED)) == 0;
+        json_object_get_boolean_member_with_default(job, "cancelled", FALSE);
     bool is_refused = !json_object_get_boolean_member_with_default(
         job, "target_accepted", TRUE);
 

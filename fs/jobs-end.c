@@ -90,14 +90,15 @@ static void
 tell_end(Job *job)
 {
     JsonObject *data = job_event_object(job);
-    bool is_cancelled = !job->record.is_committed && !job->record.has_failed;
 
     if (job->record.has_failed) {
         g_autofree char *valid = g_utf8_make_valid(job->record.error, -1);
 
         json_object_set_string_member(data, "error", valid);
     }
-    job_tell(job, is_cancelled ? "BLOCK_JOB_CANCELLED" : "BLOCK_JOB_COMPLETED",
+    job_tell(job,
+             job_was_cancelled(job) ? "BLOCK_JOB_CANCELLED"
+                                    : "BLOCK_JOB_COMPLETED",
              data);
 }
 

@@ -126,6 +126,7 @@ status_info(Job *job)
     json_object_set_boolean_member(object, "completing",
                                    job->record.is_completing);
     status_set_text(object, "error", job->record.error);
+    json_object_set_boolean_member(object, "cancelled", job_was_cancelled(job));
     return object;
 }
 

@@ -85,6 +85,16 @@ job_disk(const Job *job)
     return job->record.spec.disk;
 }
 
+/* It ends, or has ended, as one that was not to go on; in a group others may be
+ * why. */
+static inline bool
+job_was_cancelled(const Job *job)
+{
+    return (job->record.status == JOB_ABORTING ||
+            job->record.status == JOB_CONCLUDED) &&
+           !job->record.is_committed && !job->record.has_failed;
+}
+
 static inline bool
 job_is_paused(const Job *job)
 {

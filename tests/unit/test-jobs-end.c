@@ -104,6 +104,47 @@ test_cancelled_when_pending(void **state)
     }
 }
 
+/* Who looks later tells the two apart by a member, not by words; so does the next
+ * life. */
+static bool
+says_cancelled(void)
+{
+    g_autoptr(JsonArray) all = jobs_status(rig->jobs);
+
+    return json_object_get_boolean_member(json_array_get_object_element(all, 0),
+                                          "cancelled");
+}
+
+static void
+test_says_whether_it_was_cancelled(void **state)
+{
+    static const enum Ending endings[] = {SUCCESS, CANCELLED, FAILED};
+
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(endings); i++) {
+        JobSpec spec = rig_spec(JOB_BACKUP, "j", JOB_FULL);
+
+        spec.waits_to_dismiss = true;
+        rig_start(spec);
+        rig_meet("j");
+        assert_false(says_cancelled());
+        if (endings[i] == SUCCESS) {
+            rig_finish("j");
+        } else if (endings[i] == CANCELLED) {
+            assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
+            rig_ended("j");
+        } else {
+            rig_halt("j", true, ECANCELED); /* its words are the same */
+            rig_ended("j");
+        }
+        assert_string_equal(rig_status("j"), "concluded");
+        assert_int_equal(says_cancelled(), endings[i] == CANCELLED);
+        rig_restart();
+        assert_int_equal(says_cancelled(), endings[i] == CANCELLED);
+        assert_true(jobs_dismiss(rig->jobs, "j", NULL));
+    }
+}
+
 /*
  * Groups
  */
@@ -374,6 +415,7 @@ main(void)
     static const struct CMUnitTest tests[] = {
         TEST(test_truth_table),
         TEST(test_cancelled_when_pending),
+        TEST(test_says_whether_it_was_cancelled),
         TEST(test_group_ends_together),
         TEST(test_group_fails_together),
         TEST(test_group_is_cancelled_together),
