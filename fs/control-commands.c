@@ -16,10 +16,11 @@
  *   QEMU's                                    see control-jobs.c, -query.c,
  *                                             -schema.c, -transaction.c
  *
- * Each runs on the main thread and is answered at once; only a drain that
- * waits and a verification keep their calls. A setting is first checked and
- * kept by the store, then handed to the relay: what is in weir.conf is what is
- * in force.
+ * Each runs on the main thread and is answered at once, but for what takes as
+ * long as others take: a drain that waits, a verification, a new snapshot, an
+ * import, the begin of jobs, and a transaction with one of them keep their calls.
+ * A setting is first checked and kept by the store, then handed to the relay: what
+ * is in weir.conf is what is in force.
  */
 #include "control-commands.h"
 

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define RANGES_AT_A_TIME 64
-#define RANGE_BYTES_MAX  (UINT64_C(1) << 30) /* looked at under one lock */
+#define RANGE_BYTES_MAX  (UINT64_C(1) << 30) /* a longer one is given in parts */
 
 bool
 face_sparse_of(Face *face, uint64_t node, struct FaceSparse *sparse)

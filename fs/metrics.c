@@ -216,7 +216,7 @@ put_snapshots(Metrics *m)
     }
 }
 
-/* @member of each job's entry in status.json, if it is there. */
+/* @member of each job's entry in status.json; without jobs only the head. */
 static void
 put_jobs(Metrics *m, JsonArray *jobs, const char *name, const char *help,
          const char *member)
