@@ -83,19 +83,20 @@ cache_json(void)
 }
 
 static JsonObject *
-node_json(const Store *store, Disk *disk)
+node_json(const Daemon *daemon, Disk *disk)
 {
     static const char *const limits[] = {"bps",  "bps_rd",  "bps_wr",
                                          "iops", "iops_rd", "iops_wr"};
     g_autofree char *file =
-        g_build_filename(store->path, disk->name, "disk.raw", NULL);
+        g_build_filename(daemon->store->path, disk->name, "disk.raw", NULL);
     JsonArray *bitmaps = control_bitmaps_json(disk);
     JsonObject *node = json_object_new();
 
     json_object_set_string_member(node, "node-name", disk->name);
     json_object_set_string_member(node, "drv", "raw");
     json_object_set_string_member(node, "file", file);
-    json_object_set_boolean_member(node, "ro", store->is_read_only);
+    json_object_set_boolean_member(node, "ro",
+                                   daemon->config->options.is_read_only);
     json_object_set_boolean_member(node, "encrypted", FALSE);
     json_object_set_boolean_member(node, "active", TRUE);
     json_object_set_int_member(node, "backing_file_depth", 0);
@@ -125,7 +126,7 @@ run_nodes(ControlCall *call, JsonObject *arguments, gpointer user)
     (void)arguments;
     for (unsigned i = 0; i < daemon->store->n_disks; i++) {
         json_array_add_object_element(
-            list, node_json(daemon->store, daemon->store->disks[i]));
+            list, node_json(daemon, daemon->store->disks[i]));
     }
     json_node_take_array(answer, list);
     control_call_return(call, answer);

@@ -198,11 +198,14 @@ test_nodes_have_what_clients_want(void **state)
         assert_true(json_object_has_member(node, members[i]));
     }
     assert_false(json_object_has_member(node, "dirty-bitmaps"));
+    assert_false(json_object_get_boolean_member(node, "ro"));
+    w->config.options.is_read_only = true;
     tell(w, "block-dirty-bitmap-add", "'node':'vda','name':'a'");
     assert_int_equal(named_freeze(w->disk->bitmaps, "a", &frozen), NAMED_OK);
     write_clusters(w, 0, 2);
     later = ask(w, "query-named-block-nodes", "");
     node = json_array_get_object_element(json_node_get_array(later), 0);
+    assert_true(json_object_get_boolean_member(node, "ro"));
     list = json_object_get_array_member(node, "dirty-bitmaps");
     assert_int_equal(json_array_get_length(list), 2);
     node = json_array_get_object_element(list, 1);
