@@ -22,18 +22,6 @@ const GOptionEntry cli_bitmap_list_entries[] = {
     {"json", 0, 0, G_OPTION_ARG_NONE, &as_json, "for programs", NULL},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
-static JsonArray *
-bitmaps_at_rest(Disk *disk)
-{
-    JsonArray *bitmaps = json_array_new();
-    struct NamedFigures figures;
-
-    for (unsigned i = 0; named_at(disk->bitmaps, i, &figures); i++) {
-        json_array_add_object_element(bitmaps, store_bitmap_json(&figures));
-    }
-    return bitmaps;
-}
-
 static JsonObject *
 list_at_rest(const CliBitmaps *from)
 {
@@ -48,7 +36,7 @@ list_at_rest(const CliBitmaps *from)
             entry = json_object_new();
             json_object_set_string_member(entry, "name", disk->name);
             json_object_set_array_member(entry, "bitmaps",
-                                         bitmaps_at_rest(disk));
+                                         store_bitmaps_json(disk));
             json_array_add_object_element(disks, entry);
         }
     }

@@ -100,7 +100,7 @@ run_list(ControlCall *call, JsonObject *arguments, gpointer user)
             entry = json_object_new();
             json_object_set_string_member(entry, "name", disk->name);
             json_object_set_array_member(entry, "bitmaps",
-                                         control_bitmaps_json(disk));
+                                         store_bitmaps_json(disk));
             json_array_add_object_element(disks, entry);
         }
     }

@@ -27,10 +27,6 @@ void control_answer(ControlCall *call, gboolean ok, GError *error);
 void control_resize(ControlCall *call, Daemon *daemon, Disk *disk,
                     uint64_t size_bytes);
 
-/* The bitmaps of @disk, each as QEMU's BlockDirtyInfo; behind one that a job has
- * what was written since, without a name. */
-JsonArray *control_bitmaps_json(Disk *disk);
-
 /* Is a transaction under way? Then @error says so: bitmaps are not to be
  * changed. */
 bool control_is_amid_transaction(const Daemon *daemon, GError **error);

@@ -17,40 +17,6 @@
 #include <sys/stat.h>
 
 /*
- * Bitmaps
- */
-
-/* What records while a job has the bitmap: it has no name. */
-static JsonObject *
-successor_json(const struct NamedFigures *figures)
-{
-    JsonObject *object = json_object_new();
-
-    json_object_set_int_member(object, "granularity",
-                               INT64_C(1) << figures->grain_bits);
-    json_object_set_int_member(object, "count", (gint64)figures->new_bytes);
-    json_object_set_boolean_member(object, "recording", figures->is_recording);
-    json_object_set_boolean_member(object, "busy", FALSE);
-    json_object_set_boolean_member(object, "persistent", FALSE);
-    return object;
-}
-
-JsonArray *
-control_bitmaps_json(Disk *disk)
-{
-    JsonArray *list = json_array_new();
-    struct NamedFigures figures;
-
-    for (unsigned i = 0; named_at(disk->bitmaps, i, &figures); i++) {
-        json_array_add_object_element(list, store_bitmap_json(&figures));
-        if (figures.has_successor) {
-            json_array_add_object_element(list, successor_json(&figures));
-        }
-    }
-    return list;
-}
-
-/*
  * Nodes
  */
 static JsonObject *
@@ -89,7 +55,7 @@ node_json(const Daemon *daemon, Disk *disk)
                                          "iops", "iops_rd", "iops_wr"};
     g_autofree char *file =
         g_build_filename(daemon->store->path, disk->name, "disk.raw", NULL);
-    JsonArray *bitmaps = control_bitmaps_json(disk);
+    JsonArray *bitmaps = store_bitmaps_json(disk);
     JsonObject *node = json_object_new();
 
     json_object_set_string_member(node, "node-name", disk->name);

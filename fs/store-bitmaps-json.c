@@ -29,14 +29,44 @@ set_figures(JsonObject *object, const struct NamedFigures *figures)
                                    figures->is_persistent);
 }
 
-JsonObject *
-store_bitmap_json(const struct NamedFigures *figures)
+static JsonObject *
+bitmap_json(const struct NamedFigures *figures)
 {
     JsonObject *object = json_object_new();
 
     set_figures(object, figures);
     json_object_set_int_member(object, "id", (gint64)figures->id);
     return object;
+}
+
+/* What records while a job has the bitmap: it has no name. */
+static JsonObject *
+successor_json(const struct NamedFigures *figures)
+{
+    JsonObject *object = json_object_new();
+
+    json_object_set_int_member(object, "granularity",
+                               INT64_C(1) << figures->grain_bits);
+    json_object_set_int_member(object, "count", (gint64)figures->new_bytes);
+    json_object_set_boolean_member(object, "recording", figures->is_recording);
+    json_object_set_boolean_member(object, "busy", FALSE);
+    json_object_set_boolean_member(object, "persistent", FALSE);
+    return object;
+}
+
+JsonArray *
+store_bitmaps_json(Disk *disk)
+{
+    JsonArray *list = json_array_new();
+    struct NamedFigures figures;
+
+    for (unsigned i = 0; named_at(disk->bitmaps, i, &figures); i++) {
+        json_array_add_object_element(list, bitmap_json(&figures));
+        if (figures.has_successor) {
+            json_array_add_object_element(list, successor_json(&figures));
+        }
+    }
+    return list;
 }
 
 JsonObject *

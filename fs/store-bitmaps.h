@@ -56,8 +56,10 @@ void store_bitmap_set_error(GError **error, enum NamedResult result,
 /* The next id; -1 if there is none left. */
 int64_t store_bitmap_next_id(Store *store);
 
-/* The members of QEMU's BlockDirtyInfo, and ours beside them: id, enabled. */
-JsonObject *store_bitmap_json(const struct NamedFigures *figures);
+/* All of them: the members of QEMU's BlockDirtyInfo, and ours beside them: id,
+ * enabled. Behind one that is busy there is what records meanwhile, with no name.
+ * Served or not. */
+JsonArray *store_bitmaps_json(Disk *disk);
 /* {name, granularity, count, recording, enabled, busy, persistent, extents:
  * [{offset, length}], next}: from byte @start on; next: it goes on there. */
 JsonObject *store_bitmap_extents(Disk *disk, const char *name, uint64_t start,

@@ -26,6 +26,22 @@ begin_job(struct Rig *rig, const char *name)
     return frozen;
 }
 
+/* Whoever lists them sees the successor, too, with no job and no daemon there. */
+static void
+assert_successor_is_listed(struct Rig *rig)
+{
+    g_autoptr(JsonArray) all = store_bitmaps_json(rig->disk);
+    JsonObject *first, *second;
+
+    assert_int_equal(json_array_get_length(all), 2);
+    first = json_array_get_object_element(all, 0);
+    second = json_array_get_object_element(all, 1);
+    assert_string_equal(json_object_get_string_member(first, "name"), "b");
+    assert_true(json_object_get_boolean_member(first, "busy"));
+    assert_false(json_object_has_member(second, "name"));
+    assert_int_equal(json_object_get_int_member(second, "count"), CLUSTER);
+}
+
 static void
 test_busy_bitmap_is_busy_again(void **state)
 {
@@ -42,6 +58,7 @@ test_busy_bitmap_is_busy_again(void **state)
         assert_int_equal(figures.count_bytes, CLUSTER);
         assert_int_equal(figures.new_bytes, CLUSTER);
         assert_true(rig_is_dirty(rig, "b", EXTENT, CLUSTER));
+        assert_successor_is_listed(rig);
         rig_serve(rig);
     }
     rig_write(rig, 4 * EXTENT, 1);

@@ -353,24 +353,24 @@ static void
 test_json_says_what_it_is(void **state)
 {
     struct Rig *rig = *state;
-    struct NamedFigures figures;
+    g_autoptr(JsonArray) all = NULL;
     JsonObject *object;
 
     rig_open(rig);
     assert_true(rig_add(rig, "b", 17) && rig_enable(rig, "b", false));
-    figures = rig_figures(rig, "b");
-    object = store_bitmap_json(&figures);
+    all = store_bitmaps_json(rig->disk);
+    assert_int_equal(json_array_get_length(all), 1);
+    object = json_array_get_object_element(all, 0);
     assert_string_equal(json_object_get_string_member(object, "name"), "b");
     assert_int_equal(json_object_get_int_member(object, "granularity"), 131072);
     assert_int_equal(json_object_get_int_member(object, "count"), 0);
     assert_int_equal(json_object_get_int_member(object, "id"),
-                     (gint64)figures.id);
+                     (gint64)rig_figures(rig, "b").id);
     assert_false(json_object_get_boolean_member(object, "recording"));
     assert_false(json_object_get_boolean_member(object, "enabled"));
     assert_false(json_object_get_boolean_member(object, "busy"));
     assert_true(json_object_get_boolean_member(object, "persistent"));
     assert_false(json_object_has_member(object, "inconsistent"));
-    json_object_unref(object);
 }
 
 /*
