@@ -99,6 +99,22 @@ named_get(NamedBitmaps *set, uint64_t id, struct NamedFigures *figures)
 }
 
 bool
+named_after(NamedBitmaps *set, uint64_t id, struct NamedFigures *figures)
+{
+    NamedBitmap *bitmap;
+    bool is_there;
+
+    disk_map_lock(set->map);
+    bitmap = set->first;
+    while (bitmap && bitmap->id <= id) {
+        bitmap = bitmap->next;
+    }
+    is_there = figures_locked(bitmap, figures);
+    disk_map_unlock(set->map);
+    return is_there;
+}
+
+bool
 named_next(NamedBitmaps *set, uint64_t id, uint64_t from, uint64_t most,
            uint64_t *offset, uint64_t *len)
 {

@@ -181,6 +181,9 @@ named_add(NamedBitmaps *set, const struct NamedSpec *spec, NamedBitmap **made)
         spec->grain_bits > NAMED_GRAIN_MOST) {
         return NAMED_BAD_GRAIN;
     }
+    if (named_count(set) >= NAMED_MOST) {
+        return NAMED_TOO_MANY;
+    }
     bitmap = named_bitmap_new(set, spec);
     if (!bitmap ||
         !(bitmap->now.bits = named_bits_new(set, spec->grain_bits))) {

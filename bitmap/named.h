@@ -31,8 +31,11 @@
 
 #include "disk-map.h"
 
-#define NAMED_ID_MAX       ((UINT64_C(1) << 20) - 1)
-#define NAMED_NAME_MAX     64
+#define NAMED_ID_MAX   ((UINT64_C(1) << 20) - 1)
+#define NAMED_NAME_MAX 64
+#define NAMED_MOST \
+    1000 /* of a disk: each is marked by each write, and is \
+                                   looked for in a list */
 #define NAMED_GRAIN_LEAST  9  /* 512 B */
 #define NAMED_GRAIN_MOST   31 /* 2 GiB */
 #define NAMED_GRAIN_COMMON 16
@@ -47,6 +50,7 @@ enum NamedResult {
     NAMED_BUSY, /* a job's */
     NAMED_BAD_GRAIN,
     NAMED_NO_MEMORY,
+    NAMED_TOO_MANY,
 };
 
 struct NamedSpec {
@@ -136,6 +140,8 @@ bool named_at(NamedBitmaps *set, unsigned index, struct NamedFigures *figures);
 bool named_find(NamedBitmaps *set, const char *name,
                 struct NamedFigures *figures);
 bool named_get(NamedBitmaps *set, uint64_t id, struct NamedFigures *figures);
+/* The one with the next larger id, that is the next younger one. */
+bool named_after(NamedBitmaps *set, uint64_t id, struct NamedFigures *figures);
 /* The first range of bytes at or behind @from that is dirty in bitmap @id; it is
  * cut at @most bytes. False: there is none, or no such bitmap. */
 bool named_next(NamedBitmaps *set, uint64_t id, uint64_t from, uint64_t most,

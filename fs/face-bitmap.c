@@ -75,16 +75,11 @@ bool
 face_bitmap_next(const FaceDisk *disk, uint64_t id,
                  struct NamedFigures *figures)
 {
-    struct NamedFigures one;
-    bool is_found = false;
+    NamedBitmaps *set = disk->disk->bitmaps;
+    bool is_found = set && named_after(set, id, figures);
 
-    for (unsigned i = 0;
-         disk->disk->bitmaps && named_at(disk->disk->bitmaps, i, &one); i++) {
-        if (one.id > id && (!is_found || one.id < figures->id) &&
-            is_file_name(one.name)) {
-            *figures = one;
-            is_found = true;
-        }
+    while (is_found && !is_file_name(figures->name)) {
+        is_found = named_after(set, figures->id, figures);
     }
     return is_found;
 }

@@ -59,6 +59,12 @@ store_bitmap_set_error(GError **error, enum NamedResult result,
                     "granularity needs less",
                     name, disk->name);
         break;
+    case NAMED_TOO_MANY:
+        g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
+                    "no bitmap '%s': disk %s has %d, which is the most: remove "
+                    "some first",
+                    name, disk->name, NAMED_MOST);
+        break;
     }
 }
 

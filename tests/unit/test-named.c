@@ -12,6 +12,7 @@
 #include "tests/lib/seed.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 static uint64_t seed0;
@@ -92,6 +93,38 @@ test_what_is_asked_for_is_refused_with_its_reason(void **state)
     assert_int_equal(named_merge(rig->set, "none", sources, 1), NAMED_MISSING);
     assert_int_equal(named_merge(rig->set, "a", sources, 2), NAMED_MISSING);
     assert_int_equal(named_count(rig->set), 1);
+}
+
+/* So many and no more; from each one the next is found, also from one that has
+ * gone. */
+static void
+test_there_are_so_many(void **state)
+{
+    struct Rig *rig = *state;
+    struct NamedFigures figures;
+    uint64_t id = 0;
+    char name[8];
+
+    for (unsigned i = 0; i < NAMED_MOST; i++) {
+        snprintf(name, sizeof(name), "b%u", i);
+        assert_int_equal(add(rig, name, 16), NAMED_OK);
+    }
+    assert_int_equal(add(rig, "more", 16), NAMED_TOO_MANY);
+    assert_int_equal(named_remove(rig->set, "b4"), NAMED_OK);
+    assert_int_equal(add(rig, "more", 16), NAMED_OK);
+    assert_int_equal(add(rig, "b4", 16), NAMED_TOO_MANY);
+    for (unsigned i = 0; i < NAMED_MOST; i++) {
+        struct NamedFigures at;
+
+        assert_true(named_at(rig->set, i, &at));
+        assert_true(named_after(rig->set, id, &figures));
+        assert_int_equal(figures.id, at.id);
+        id = figures.id;
+    }
+    assert_false(named_after(rig->set, id, &figures));
+    assert_true(named_find(rig->set, "b3", &figures));
+    assert_true(named_after(rig->set, figures.id + 1, &figures));
+    assert_string_equal(figures.name, "b5");
 }
 
 /* The last grain is smaller than the others; the count says bytes. */
@@ -454,6 +487,7 @@ main(int argc, char **argv)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_it_records_while_it_is_enabled),
         T(test_what_is_asked_for_is_refused_with_its_reason),
+        T(test_there_are_so_many),
         T(test_figures_count_bytes_of_the_disk),
         T(test_all_of_them_are_listed_by_age),
         T(test_ranges_are_found_from_any_byte),

@@ -197,6 +197,27 @@ test_refusals_change_nothing(void **state)
 }
 
 static void
+test_one_too_many_is_refused(void **state)
+{
+    struct Rig *rig = *state;
+    struct NamedSpec spec = {.grain_bits = 16};
+    char name[16];
+
+    rig_open(rig);
+    for (unsigned i = 0; i < NAMED_MOST; i++) {
+        snprintf(name, sizeof(name), "b%u", i);
+        spec.name = name;
+        spec.id = (uint64_t)store_bitmap_next_id(rig->store);
+        assert_int_equal(named_add(rig->disk->bitmaps, &spec, NULL), NAMED_OK);
+    }
+    assert_false(rig_add(rig, "more", 16));
+    assert_string_equal(rig->why, "no bitmap 'more': disk vdb has 1000, which "
+                                  "is the most: remove some first");
+    assert_true(remove_bitmap(rig, "b7"));
+    assert_true(rig_add(rig, "more", 16));
+}
+
+static void
 test_ids_are_never_given_twice(void **state)
 {
     struct Rig *rig = *state;
@@ -496,6 +517,7 @@ main(int argc, char **argv)
         WITH_RIG(test_crash_adds_hot_extents_to_what_records),
         WITH_RIG(test_commands_are_durable),
         WITH_RIG(test_refusals_change_nothing),
+        WITH_RIG(test_one_too_many_is_refused),
         WITH_RIG(test_ids_are_never_given_twice),
         WITH_RIG(test_bitmaps_follow_a_resize),
         WITH_RIG(test_rollback_is_recorded),
