@@ -24,6 +24,7 @@ transaction() { # ACTION…: TYPE:JSON
 }
 
 "$WEIR" create "$STORE/vdb" --size 4608 >>"$T/weir.log"
+"$WEIR" create "$STORE/large" --size 80G >>"$T/weir.log"
 new_job_store
 
 #
@@ -50,6 +51,16 @@ qmp_refused "*'unknown'*" block-dirty-bitmap-merge node=vda target=unknown \
 [ "$(n_bitmaps)" = 1 ] || fail "$(n_bitmaps) bitmaps, not 1"
 has_grains b 0
 bitmap remove b
+
+# A digest is made while everybody waits: not of any size.
+for granularity in 512 1024; do
+    qmp block-dirty-bitmap-add node=large name=g$granularity persistent=false \
+        granularity=$granularity
+done
+qmp_refused "*'g512' has more than 134217728 bits*" \
+    x-debug-block-dirty-bitmap-sha256 node=large name=g512
+[[ $(ask .sha256 x-debug-block-dirty-bitmap-sha256 node=large name=g1024) =~ \
+    ^[0-9a-f]{64}$ ]] || fail 'no digest of 80 Mi bits'
 
 #
 # All or nothing: A10
