@@ -324,6 +324,19 @@ named_mark(NamedBitmaps *set, const char *name, uint64_t offset, uint64_t len)
     return result;
 }
 
+enum NamedResult
+named_mark_bits(NamedBitmaps *set, const char *name, const Bitmap *bits)
+{
+    NamedBitmap *bitmap;
+    enum NamedResult result = find_idle(set, name, &bitmap);
+
+    if (result == NAMED_OK) {
+        named_merge_bits(set, bitmap->now.bits, bits);
+        say_changed(bitmap);
+    }
+    return result;
+}
+
 /* What was kept is of the disk's size, or of an earlier one. */
 static bool
 grow_bits(NamedBitmaps *set, Bitmap *bits)

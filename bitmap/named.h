@@ -78,9 +78,13 @@ enum NamedResult named_disable(NamedBitmaps *set, const char *name);
  * grains is widened. Sources stay as they are. */
 enum NamedResult named_merge(NamedBitmaps *set, const char *target,
                              const char *const *sources, unsigned count);
-/* Mark what @run of bytes touches, for imports; not of a busy one. */
+/* Mark what @run of bytes touches; not of a busy one. */
 enum NamedResult named_mark(NamedBitmaps *set, const char *name,
                             uint64_t offset, uint64_t len);
+/* ... what @bits has, which are the caller's, of this disk's size or another one,
+ * in any grains. */
+enum NamedResult named_mark_bits(NamedBitmaps *set, const char *name,
+                                 const Bitmap *bits);
 
 /* A copy of what it is now, and back, for a transaction that fails in the
  * middle: of one that was added that removes it, of one that was removed that

@@ -6,22 +6,26 @@
  * where the next one begins. They are not of one instant while the guest writes.
  *
  * import reads all that the other side has to say before anything is changed
- * here, so that what breaks off leaves nothing. Then a bitmap that is not there
- * is added, and gets what was dirty, whatever was in it before. It records from
- * the moment that it is added on: what was written here between the move of the
- * disk and that moment has to be on one side or the other, see
- * contrib/docs/bitmaps.md.
+ * here, so that what breaks off leaves nothing (bitmap-import.h). It is this process
+ * that reads, and not the daemon: a server that is started for it is the user's, in
+ * the user's directory. Then a bitmap that is not there is added, and gets what was
+ * dirty, whatever was in it before, all of it or nothing: a daemon is told the extents
+ * for a bitmap that records nothing and ends with it, and what that has is taken over
+ * in one transaction. It records from the moment that it is added on: what was
+ * written here between the move of the disk and that moment has to be on one side or
+ * the other, see contrib/docs/bitmaps.md.
  */
 #include "cli-bitmap.h"
 
-#include "relay/import.h"
+#include "bitmap-import.h"
 #include "status.h"
 #include "store-bitmaps.h"
 
+#include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #define MARKS_AT_A_TIME 4096 /* extents in a command */
-#define DEADLINE_US     (15 * G_USEC_PER_SEC)
 
 /*
  * export
@@ -167,18 +171,6 @@ const GOptionEntry cli_bitmap_import_entries[] = {
      "plain TCP from beyond this host is fine", NULL},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
-struct Extent {
-    uint64_t offset, len;
-};
-
-static void
-keep_extent_cb(void *user, uint64_t offset, uint64_t len)
-{
-    struct Extent extent = {offset, len};
-
-    g_array_append_val(user, extent);
-}
-
 static bool
 is_cancelled_cb(void *user)
 {
@@ -214,112 +206,192 @@ size_of_disk(const CliBitmaps *bitmaps, GError **error)
     return 0;
 }
 
-static gboolean
-read_source(const CliBitmaps *bitmaps, GArray *extents, GError **error)
-{
-    struct ImportConfig config = {
-        .source = import_options.from,
-        .bitmap = import_options.bitmap,
-        .insecure = import_options.insecure,
-        .most_bytes = size_of_disk(bitmaps, error),
-        .deadline_us = DEADLINE_US,
-        .dirty = keep_extent_cb,
-        .is_cancelled = is_cancelled_cb,
-        .user = extents,
-    };
-    g_autoptr(GError) why = NULL;
-
-    if (config.most_bytes == 0) {
-        return FALSE;
-    }
-    if (!import_bitmap(&config, &why)) {
-        bool is_refused = g_error_matches(why, RELAY_ERROR, RELAY_ERROR_TARGET);
-
-        g_set_error(error, STORE_ERROR,
-                    is_refused ? STORE_ERROR_TARGET : STORE_ERROR_FAILED, "%s",
-                    why->message);
-        return FALSE;
-    }
-    return TRUE;
-}
-
+/* Of the bitmap @name; @grain_bits as it is if there is none, which is said. */
 static bool
-is_there(const CliBitmaps *bitmaps, const char *name)
+is_there(const CliBitmaps *bitmaps, const char *name, unsigned *grain_bits)
 {
     g_autoptr(JsonObject) part = ask_part(bitmaps, name, 0, NULL);
 
+    if (part != NULL) {
+        *grain_bits = (unsigned)__builtin_ctzll(
+            (guint64)json_object_get_int_member(part, "granularity"));
+    }
     return part != NULL;
 }
 
+/*
+ * At rest
+ */
 static gboolean
-mark_at_rest(const CliBitmaps *bitmaps, const char *name, GArray *extents,
-             GError **error)
+take_at_rest(const CliBitmaps *bitmaps, const char *name, bool is_new,
+             const Bitmap *bits, GError **error)
 {
-    Disk *disk = bitmaps->disk;
+    unsigned grain_bits = bitmap_cluster_bits(bits);
+    gboolean ok = !is_new || cli_bitmaps_add(bitmaps, name, grain_bits, true,
+                                             false, error);
 
-    for (guint i = 0; i < extents->len; i++) {
-        struct Extent *one = &g_array_index(extents, struct Extent, i);
-        enum NamedResult result =
-            named_mark(disk->bitmaps, name, one->offset, one->len);
-
-        if (result != NAMED_OK) {
-            store_bitmap_set_error(error, result, disk, name);
-            return FALSE;
+    if (ok && !store_bitmap_import(bitmaps->store, bitmaps->disk, name, bits,
+                                   error)) {
+        ok = FALSE;
+        if (is_new) {
+            (void)store_bitmap_remove(bitmaps->store, bitmaps->disk, name,
+                                      NULL);
         }
     }
-    return store_bitmaps_save(bitmaps->store, disk, error);
+    return ok;
+}
+
+/*
+ * At work
+ */
+
+/* The next extents from grain *@at on; NULL: there are none. */
+static JsonArray *
+next_extents(const Bitmap *bits, uint64_t *at)
+{
+    JsonArray *part = json_array_new();
+    unsigned grain_bits = bitmap_cluster_bits(bits);
+    uint64_t size = bitmap_size_bytes(bits);
+    struct ClusterRun run;
+
+    while (json_array_get_length(part) < MARKS_AT_A_TIME &&
+           bitmap_next_run(bits, *at, UINT64_MAX, &run)) {
+        JsonObject *extent = json_object_new();
+        uint64_t offset = run.first << grain_bits;
+        uint64_t len = MIN(run.count << grain_bits, size - offset);
+
+        json_object_set_int_member(extent, "offset", (gint64)offset);
+        json_object_set_int_member(extent, "length", (gint64)len);
+        json_array_add_object_element(part, extent);
+        *at = run.first + run.count;
+    }
+    if (json_array_get_length(part) == 0) {
+        g_clear_pointer(&part, json_array_unref);
+    }
+    return part;
 }
 
 static gboolean
-mark_at_work(const CliBitmaps *bitmaps, const char *name, GArray *extents,
-             GError **error)
+mark_all(const CliBitmaps *bitmaps, const char *name, const Bitmap *bits,
+         GError **error)
 {
-    for (guint i = 0; i < extents->len; i += MARKS_AT_A_TIME) {
+    uint64_t at = 0;
+    JsonArray *part;
+
+    while ((part = next_extents(bits, &at)) != NULL) {
         JsonObject *arguments = json_object_new();
-        JsonArray *part = json_array_new();
         g_autoptr(JsonObject) reply = NULL;
 
-        for (guint j = i; j < MIN(i + MARKS_AT_A_TIME, extents->len); j++) {
-            struct Extent *one = &g_array_index(extents, struct Extent, j);
-            JsonObject *extent = json_object_new();
-
-            json_object_set_int_member(extent, "offset", (gint64)one->offset);
-            json_object_set_int_member(extent, "length", (gint64)one->len);
-            json_array_add_object_element(part, extent);
-        }
         json_object_set_string_member(arguments, "name", name);
         json_object_set_array_member(arguments, "extents", part);
         reply = cli_bitmaps_call(bitmaps, "weir-bitmap-mark", arguments, error);
-        if (reply == NULL) {
+        if (reply == NULL || cli_was_interrupted()) {
             return FALSE;
         }
     }
     return TRUE;
 }
 
+/* {type: block-dirty-bitmap-VERB, data: {node, MEMBER: NAME}}; the data. */
+static JsonObject *
+add_action(JsonArray *actions, const CliBitmaps *bitmaps, const char *type,
+           const char *member, const char *name)
+{
+    JsonObject *action = json_object_new();
+    JsonObject *data = json_object_new();
+
+    json_object_set_string_member(data, "node", bitmaps->name);
+    json_object_set_string_member(data, member, name);
+    json_object_set_string_member(action, "type", type);
+    json_object_set_object_member(action, "data", data);
+    json_array_add_object_element(actions, action);
+    return data;
+}
+
+/* What @from has is @name's, which is added if it @is_new, and @from is gone. */
+static gboolean
+take_over(const CliBitmaps *bitmaps, const char *name, bool is_new,
+          unsigned grain_bits, const char *from, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    JsonArray *actions = json_array_new();
+    JsonArray *sources = json_array_new();
+    g_autoptr(JsonNode) reply = NULL;
+    JsonObject *data;
+
+    if (is_new) {
+        data = add_action(actions, bitmaps, "block-dirty-bitmap-add", "name",
+                          name);
+        json_object_set_boolean_member(data, "persistent", TRUE);
+        json_object_set_int_member(data, "granularity",
+                                   INT64_C(1) << grain_bits);
+    }
+    data = add_action(actions, bitmaps, "block-dirty-bitmap-merge", "target",
+                      name);
+    json_array_add_string_element(sources, from);
+    json_object_set_array_member(data, "bitmaps", sources);
+    (void)add_action(actions, bitmaps, "block-dirty-bitmap-remove", "name",
+                     from);
+    json_object_set_array_member(arguments, "actions", actions);
+    reply =
+        control_client_call(bitmaps->client, "transaction", arguments, error);
+    return reply != NULL;
+}
+
+static gboolean
+take_at_work(const CliBitmaps *bitmaps, const char *name, bool is_new,
+             const Bitmap *bits, GError **error)
+{
+    g_autofree char *passing = g_strdup_printf("import-%d", (int)getpid());
+    unsigned grain_bits = bitmap_cluster_bits(bits);
+    JsonObject *arguments;
+    g_autoptr(JsonObject) reply = NULL;
+
+    if (!cli_bitmaps_add(bitmaps, passing, grain_bits, false, true, error)) {
+        return FALSE;
+    }
+    if (mark_all(bitmaps, passing, bits, error) &&
+        take_over(bitmaps, name, is_new, grain_bits, passing, error)) {
+        return TRUE;
+    }
+    arguments = json_object_new();
+    json_object_set_string_member(arguments, "name", passing);
+    reply =
+        cli_bitmaps_call(bitmaps, "block-dirty-bitmap-remove", arguments, NULL);
+    return FALSE;
+}
+
+/*
+ * Either
+ */
 static gboolean
 import_into(const CliBitmaps *bitmaps, const char *name, unsigned grain_bits,
             GError **error)
 {
-    g_autoptr(GArray) extents =
-        g_array_new(FALSE, FALSE, sizeof(struct Extent));
-    gboolean ok = read_source(bitmaps, extents, error);
+    bool is_new = !is_there(bitmaps, name, &grain_bits);
+    uint64_t size_bytes = size_of_disk(bitmaps, error);
     g_autofree char *size = NULL;
-    uint64_t bytes = 0;
+    BitmapImport import;
+    gboolean ok = size_bytes > 0 &&
+                  bitmap_import_init(&import, size_bytes, grain_bits, error);
 
-    if (ok && !is_there(bitmaps, name)) {
-        ok = cli_bitmaps_add(bitmaps, name, grain_bits, true, false, error);
+    if (!ok) {
+        return FALSE;
     }
-    ok = ok && (bitmaps->client != NULL
-                    ? mark_at_work(bitmaps, name, extents, error)
-                    : mark_at_rest(bitmaps, name, extents, error));
-    for (guint i = 0; i < extents->len; i++) {
-        bytes += g_array_index(extents, struct Extent, i).len;
-    }
-    size = status_size((double)bytes);
+    import.source = g_strdup(import_options.from);
+    import.bitmap = g_strdup(import_options.bitmap);
+    import.insecure = import_options.insecure;
+    import.is_cancelled = is_cancelled_cb;
+    ok = bitmap_import_read(&import, error) &&
+         (bitmaps->client != NULL
+              ? take_at_work(bitmaps, name, is_new, import.bits, error)
+              : take_at_rest(bitmaps, name, is_new, import.bits, error));
+    size = status_size((double)import.bytes);
     if (ok) {
-        printf("%s: %s dirty, in %u extents\n", name, size, extents->len);
+        printf("%s: %s dirty, in %" PRIu64 " extents\n", name, size,
+               import.extents);
     }
+    bitmap_import_deinit(&import);
     return ok;
 }
 

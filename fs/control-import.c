@@ -5,9 +5,9 @@
  *   weir-bitmap-import   node, name, uri, bitmap    {bytes, extents}
  *
  * Whoever exports it may be far, slow or dead. So it is read by a thread of its
- * own (relay/import.h), which collects ranges and touches nothing of the daemon's;
- * when it is done they are marked here, all of them, durably, and the call is
- * answered. Meanwhile the guest writes, and our bitmap records that if it is
+ * own (bitmap-import.h), into bits of its own, and touches nothing of the daemon's;
+ * when it is done they are put into the bitmap here, all of them, durably, and the
+ * call is answered. Meanwhile the guest writes, and our bitmap records that if it is
  * enabled: it should be there, and enabled, before the disk was moved.
  *
  * The caller may go away, or the daemon end: then the thread is told so, and what
@@ -16,26 +16,15 @@
  */
 #include "control-commands.h"
 
-#include "relay/import.h"
+#include "bitmap-import.h"
 #include "store-bitmaps.h"
-
-#define DEADLINE_US (30 * G_USEC_PER_SEC) /* of each answer */
-#define EXTENTS_MAX (8u << 20)            /* 128 MiB of them */
-
-struct Extent {
-    uint64_t offset, len;
-};
 
 struct Work {
     gatomicrefcount refs;
-    char *uri, *bitmap;
-    gboolean insecure;
-    uint64_t size_bytes;
     Ticket *ticket;    /* main; NULL: nobody waits any more */
     gint is_cancelled; /* atomic */
     /* the thread's, until it is done */
-    GArray *extents; /* struct Extent */
-    bool is_too_much;
+    BitmapImport import;
     GError *error;
 };
 
@@ -51,9 +40,7 @@ static void
 work_unref(struct Work *work)
 {
     if (g_atomic_ref_count_dec(&work->refs)) {
-        g_free(work->uri);
-        g_free(work->bitmap);
-        g_array_unref(work->extents);
+        bitmap_import_deinit(&work->import);
         g_clear_error(&work->error);
         g_free(work);
     }
@@ -62,25 +49,12 @@ work_unref(struct Work *work)
 /*
  * On the thread
  */
-static void
-dirty_cb(void *user, uint64_t offset, uint64_t len)
-{
-    struct Work *work = user;
-    struct Extent extent = {offset, len};
-
-    if (work->extents->len == EXTENTS_MAX) {
-        work->is_too_much = true;
-        return;
-    }
-    g_array_append_val(work->extents, extent);
-}
-
 static bool
 is_cancelled_cb(void *user)
 {
     struct Work *work = user;
 
-    return work->is_too_much || g_atomic_int_get(&work->is_cancelled) != 0;
+    return g_atomic_int_get(&work->is_cancelled) != 0;
 }
 
 static gboolean
@@ -101,18 +75,8 @@ static gpointer
 import_thread(gpointer data)
 {
     struct Work *work = data;
-    struct ImportConfig config = {
-        .source = work->uri,
-        .bitmap = work->bitmap,
-        .insecure = work->insecure,
-        .most_bytes = work->size_bytes,
-        .deadline_us = DEADLINE_US,
-        .dirty = dirty_cb,
-        .is_cancelled = is_cancelled_cb,
-        .user = work,
-    };
 
-    (void)import_bitmap(&config, &work->error);
+    (void)bitmap_import_read(&work->import, &work->error);
     g_idle_add(read_cb, work);
     return NULL;
 }
@@ -120,55 +84,30 @@ import_thread(gpointer data)
 /*
  * On the main thread
  */
-static gboolean
-mark(const struct Import *import, uint64_t *bytes, GError **error)
-{
-    const GArray *extents = import->work->extents;
-    Disk *disk = import->disk;
-
-    for (guint i = 0; i < extents->len; i++) {
-        const struct Extent *one = &g_array_index(extents, struct Extent, i);
-        enum NamedResult result =
-            named_mark(disk->bitmaps, import->name, one->offset, one->len);
-
-        if (result != NAMED_OK) {
-            store_bitmap_set_error(error, result, disk, import->name);
-            return FALSE;
-        }
-        *bytes += one->len;
-    }
-    return store_bitmaps_save(import->ticket.daemon->store, disk, error);
-}
-
 static void
 look(Ticket *ticket)
 {
     struct Import *import = (struct Import *)ticket;
+    const BitmapImport *from = &import->work->import;
     g_autoptr(GError) error = NULL;
     JsonObject *answer;
-    uint64_t bytes = 0;
 
     if (!import->is_read || ticket->daemon->transaction != NULL) {
         return;
     }
-    if (import->work->is_too_much) {
-        g_set_error(&error, STORE_ERROR, STORE_ERROR_FAILED,
-                    "bitmap '%s' is dirty in more than %u extents: back all of "
-                    "it up instead",
-                    import->work->bitmap, EXTENTS_MAX);
-    } else if (import->work->error != NULL) {
+    if (import->work->error != NULL) {
         error = g_error_copy(import->work->error);
     } else {
-        (void)mark(import, &bytes, &error);
+        (void)store_bitmap_import(ticket->daemon->store, import->disk,
+                                  import->name, from->bits, &error);
     }
     if (error != NULL) {
         ticket_fail(ticket, host_exit_code(error), error->message);
         return;
     }
     answer = json_object_new();
-    json_object_set_int_member(answer, "bytes", (gint64)bytes);
-    json_object_set_int_member(answer, "extents",
-                               (gint64)import->work->extents->len);
+    json_object_set_int_member(answer, "bytes", (gint64)from->bytes);
+    json_object_set_int_member(answer, "extents", (gint64)from->extents);
     ticket_done(ticket, answer);
 }
 
@@ -183,17 +122,24 @@ forget(Ticket *ticket)
     g_free(import->name);
 }
 
+/* NULL: @error. */
 static struct Work *
-work_new(const Daemon *daemon, JsonObject *arguments, const Disk *disk)
+work_new(const Daemon *daemon, JsonObject *arguments, const Disk *disk,
+         unsigned grain_bits, GError **error)
 {
     struct Work *work = g_new0(struct Work, 1);
 
     g_atomic_ref_count_init(&work->refs);
-    work->uri = g_strdup(argument_string(arguments, "uri"));
-    work->bitmap = g_strdup(argument_string(arguments, "bitmap"));
-    work->insecure = daemon->store->settings.insecure;
-    work->size_bytes = atomic_load(&disk->size_bytes);
-    work->extents = g_array_new(FALSE, FALSE, sizeof(struct Extent));
+    if (!bitmap_import_init(&work->import, atomic_load(&disk->size_bytes),
+                            grain_bits, error)) {
+        work_unref(work);
+        return NULL;
+    }
+    work->import.source = g_strdup(argument_string(arguments, "uri"));
+    work->import.bitmap = g_strdup(argument_string(arguments, "bitmap"));
+    work->import.insecure = daemon->store->settings.insecure;
+    work->import.is_cancelled = is_cancelled_cb;
+    work->import.user = work;
     return work;
 }
 
@@ -205,28 +151,31 @@ run(ControlCall *call, JsonObject *arguments, gpointer user)
     Store *store = daemon->store;
     GError *error = NULL;
     struct NamedFigures figures;
+    struct Work *work = NULL;
     struct Import *import;
     Disk *disk = argument_disk(arguments, "node", store, &error);
 
     if (disk != NULL && !named_find(disk->bitmaps, name, &figures)) {
         store_bitmap_set_error(&error, NAMED_MISSING, disk, name);
     }
-    if (error != NULL ||
-        !relay_target_check(argument_string(arguments, "uri"),
-                            store->settings.insecure, &error)) {
+    if (error == NULL && relay_target_check(argument_string(arguments, "uri"),
+                                            store->settings.insecure, &error)) {
+        work = work_new(daemon, arguments, disk, figures.grain_bits, &error);
+    }
+    if (work == NULL) {
         control_answer_error(call, error);
         return;
     }
     import = g_new0(struct Import, 1);
     import->disk = disk;
     import->name = g_strdup(name);
-    import->work = work_new(daemon, arguments, disk);
+    import->work = work;
     import->work->ticket = &import->ticket;
     import->ticket.look = look;
     import->ticket.forget = forget;
     ticket_open(&import->ticket, daemon, call);
-    g_atomic_ref_count_inc(&import->work->refs);
-    g_thread_unref(g_thread_new("import", import_thread, import->work));
+    g_atomic_ref_count_inc(&work->refs);
+    g_thread_unref(g_thread_new("import", import_thread, work));
 }
 
 static const struct ArgumentRule rules[] = {

@@ -399,6 +399,16 @@ store_bitmap_merge(Store *store, Disk *disk, const char *target,
                undo, result, error);
 }
 
+gboolean
+store_bitmap_import(Store *store, Disk *disk, const char *name,
+                    const Bitmap *bits, GError **error)
+{
+    NamedUndo *undo = begin(disk, name, error);
+
+    return undo && end(store, disk, name, undo,
+                       named_mark_bits(disk->bitmaps, name, bits), error);
+}
+
 /*
  * Maps of jobs
  */

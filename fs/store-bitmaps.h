@@ -47,8 +47,11 @@ gboolean store_bitmap_enable(Store *store, Disk *disk, const char *name,
 gboolean store_bitmap_merge(Store *store, Disk *disk, const char *target,
                             const char *const *sources, unsigned count,
                             GError **error);
-/* What was changed through bitmap/named.h (a transaction, an import, a job's
- * freeze or end) becomes durable. */
+/* @name also has what @bits have, which are the caller's. */
+gboolean store_bitmap_import(Store *store, Disk *disk, const char *name,
+                             const Bitmap *bits, GError **error);
+/* What was changed through bitmap/named.h (a transaction, marks, a job's freeze or
+ * end) becomes durable. */
 gboolean store_bitmaps_save(Store *store, Disk *disk, GError **error);
 /* QEMU's words for what bitmap/named.h said about bitmap @name of @disk. */
 void store_bitmap_set_error(GError **error, enum NamedResult result,

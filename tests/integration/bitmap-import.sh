@@ -75,6 +75,47 @@ remove_all
 mount_store
 import_all
 
+# The daemon reads by itself as well, into a bitmap that is there.
+daemon_imports() { # NAME BITMAP
+    "$tests_dir/tools/qmp" "$STORE/control.sock" weir-bitmap-import \
+        "$(jq -nc --arg name "$1" --arg bitmap "$2" --arg uri "$(uri vm1)" \
+            '{node: "vda", $name, $uri, $bitmap}')"
+}
+"$WEIR" bitmap remove "$STORE/vda" fine
+"$WEIR" bitmap add "$STORE/vda" fine --granularity 512
+daemon_imports fine fine >"$T/answer"
+is_theirs fine
+jq -e --argjson n "$(wc -l <"$T/theirs")" '.extents == $n and .bytes > 0' \
+    "$T/answer" >/dev/null || fail "$(cat "$T/answer")"
+! daemon_imports nothere fine >"$T/out" 2>&1 || fail 'into none'
+
+# One that a job has stays as it is, and nothing is left of the attempt.
+"$WEIR" backup "$STORE/vda" --to '[ nbdkit memory 64M ]' --sync incremental \
+    --bitmap coarse --job-id busy --speed 1 >>"$T/weir.log"
+"$WEIR" bitmap list "$STORE" --json >"$T/before"
+refused 1 "$WEIR" bitmap import "$STORE/vda" coarse --from "$(uri vm1)" \
+    --bitmap fine
+grep -q 'currently in use' "$T/err" || fail "$(cat "$T/err")"
+! daemon_imports coarse fine >"$T/out" 2>&1 || fail 'into a busy one'
+"$WEIR" bitmap list "$STORE" --json >"$T/after"
+cmp "$T/before" "$T/after" || fail "$(diff "$T/before" "$T/after")"
+"$WEIR" job cancel "$STORE" busy
+
+# More extents than one command of the socket takes.
+qemu-img create -q -f qcow2 "$T/dense.qcow2" 64M
+qemu-img bitmap --add -g 512 "$T/dense.qcow2" dense
+seq 0 4096 $((8999 * 4096)) | sed 's/.*/write & 512/' |
+    qemu-io -f qcow2 "$T/dense.qcow2" >>"$T/weir.log"
+"$WEIR" bitmap import "$STORE/vda" --bitmap dense --granularity 512 \
+    --from "[ qemu-nbd -r -f qcow2 -B dense $T/dense.qcow2 ]" >"$T/out"
+grep -q 'in 9000 extents' "$T/out" || fail "$(cat "$T/out")"
+seq 0 4096 $((8999 * 4096)) | sed 's/$/ 512/' >"$T/dense"
+ours dense >"$T/ours"
+cmp "$T/dense" "$T/ours" || fail "$(wc -l <"$T/ours") extents of 9000"
+"$WEIR" bitmap list "$STORE" --json |
+    jq -e '[.disks[0].bitmaps[].name | select(startswith("import-"))] == []' \
+    >/dev/null || fail 'what an import passes through is left'
+
 # More extents than one answer of the socket has.
 "$WEIR" bitmap add "$STORE/vda" many --granularity 512
 for part in 0 1 2; do

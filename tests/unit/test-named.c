@@ -95,6 +95,35 @@ test_what_is_asked_for_is_refused_with_its_reason(void **state)
     assert_int_equal(named_count(rig->set), 1);
 }
 
+/* Bits from elsewhere, of a smaller disk or a larger one, in other grains. */
+static void
+test_bits_are_marked(void **state)
+{
+    static const uint64_t sizes[] = {SIZE - 5 * GRAIN, SIZE, SIZE + 9 * GRAIN};
+    struct Rig *rig = *state;
+    NamedBitmap *frozen;
+
+    for (unsigned i = 0; i < 3; i++) {
+        Bitmap *bits = bitmap_new(sizes[i], 12);
+
+        bitmap_set_bytes(bits, 0, 1);
+        bitmap_set_bytes(bits, 7 * GRAIN - 1, 2);
+        bitmap_set_bytes(bits, sizes[i] - 1, 1);
+        assert_int_equal(named_mark_bits(rig->set, "a", bits), NAMED_MISSING);
+        assert_int_equal(add(rig, "a", 16), NAMED_OK);
+        assert_int_equal(named_mark(rig->set, "a", 20 * GRAIN, 1), NAMED_OK);
+        assert_int_equal(named_mark_bits(rig->set, "a", bits), NAMED_OK);
+        assert_int_equal(count(rig, "a"), 4 * GRAIN + (sizes[i] < SIZE ? GRAIN
+                                                       : sizes[i] == SIZE ? 512
+                                                                          : 0));
+        assert_int_equal(named_freeze(rig->set, "a", &frozen), NAMED_OK);
+        assert_int_equal(named_mark_bits(rig->set, "a", bits), NAMED_BUSY);
+        named_thaw(frozen, NAMED_OLD, NULL);
+        assert_int_equal(named_remove(rig->set, "a"), NAMED_OK);
+        bitmap_free(bits);
+    }
+}
+
 /* So many and no more; from each one the next is found, also from one that has
  * gone. */
 static void
@@ -487,6 +516,7 @@ main(int argc, char **argv)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         T(test_it_records_while_it_is_enabled),
         T(test_what_is_asked_for_is_refused_with_its_reason),
+        T(test_bits_are_marked),
         T(test_there_are_so_many),
         T(test_figures_count_bytes_of_the_disk),
         T(test_all_of_them_are_listed_by_age),

@@ -172,6 +172,40 @@ test_merge_with_faults(void **state)
     walk(work_merge, judge_merge);
 }
 
+/* Two places far apart, in other grains: both of them or none. */
+static bool
+work_import(struct Rig *rig)
+{
+    Bitmap *bits = bitmap_new(rig->disk->size_bytes, 12);
+    bool is_done;
+
+    assert_non_null(bits);
+    (void)bitmap_set_bytes(bits, 8 * EXTENT, CLUSTER);
+    (void)bitmap_set_bytes(bits, 14 * EXTENT, CLUSTER);
+    is_done = store_bitmap_import(rig->store, rig->disk, "still", bits, NULL);
+    bitmap_free(bits);
+    assert_int_equal(rig_count(rig, "still"), is_done ? 3 * CLUSTER : CLUSTER);
+    return is_done;
+}
+
+static void
+judge_import(struct Rig *rig, bool is_done)
+{
+    bool has_first = rig_is_dirty(rig, "still", 8 * EXTENT, CLUSTER);
+
+    assert_int_equal(rig_is_dirty(rig, "still", 14 * EXTENT, CLUSTER),
+                     has_first);
+    assert_true(has_first || !is_done);
+    assert_true(rig_is_dirty(rig, "still", 3 * EXTENT, 512));
+}
+
+static void
+test_import_with_faults(void **state)
+{
+    (void)state;
+    walk(work_import, judge_import);
+}
+
 /* Still is empty; from here on calls fail. */
 static void
 begin_transaction(struct Rig *rig)
@@ -269,6 +303,7 @@ main(void)
         cmocka_unit_test(test_remove_with_faults),
         cmocka_unit_test(test_clear_with_faults),
         cmocka_unit_test(test_merge_with_faults),
+        cmocka_unit_test(test_import_with_faults),
         cmocka_unit_test(test_transaction_with_faults),
         cmocka_unit_test(test_job_with_faults),
     };
