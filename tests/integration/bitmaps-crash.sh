@@ -65,13 +65,23 @@ come_and_go() {
     done >>"$T/comings.log" 2>&1
 }
 
+# One at least has come, or, in every second round, gone.
+await_comings() {
+    if ((round % 2)); then
+        await 20 grep -q '^added' "$T/comings"
+    else
+        await 20 grep -q '^removed' "$T/comings"
+    fi
+}
+
 judge_comings() {
-    local word name
+    local word name seen=0
     list_names vdb >"$T/names"
     # The last word about each.
     awk '{ last[$2] = $1 } END { for (n in last) print last[n], n }' \
         "$T/comings" >"$T/last"
     while read -r word name; do
+        [[ $word != *ed ]] || seen=$((seen + 1))
         case $word in
         added) grep -qx "$name" "$T/names" ||
             fail "seed $seed: $name was added, and is not there" ;;
@@ -79,6 +89,8 @@ judge_comings() {
             fail "seed $seed: $name was removed, and is there" ;;
         esac
     done <"$T/last"
+    [ "$seen" -gt 0 ] || fail "seed $seed: nothing came or went:" \
+        "$(tail -n 1 "$T/comings.log")"
     while read -r name; do
         [[ $name != n* ]] ||
             "$WEIR" bitmap remove "$STORE/vdb" "$name" >>"$T/weir.log"
@@ -153,6 +165,7 @@ one_round() {
     come_and_go &
     comer=$!
     on_exit "kill $comer"
+    await_comings
     random_wait 1000
     crash
     wait "$comer" || true
