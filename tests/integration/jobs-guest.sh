@@ -44,15 +44,32 @@ begin_job() { # backup|mirror STATE
     qmp block-job-set-speed device=j speed=0
 }
 
-# Until it is gone; in milliseconds, at the end of $T/cancels.
+# Until it is over, as its event says, in milliseconds, at the end of $T/cancels:
+# what a loaded machine takes to look is not counted.
 end_job() { # STATE
-    local began=${EPOCHREALTIME/./}
+    local began=${EPOCHREALTIME/./} ended
     job cancel j
     await_job j none
-    echo $(((${EPOCHREALTIME/./} - began) / 1000)) >>"$T/cancels"
     ended_as j cancelled
+    ended=$(last_event_at)
+    echo $(((ended - began) / 1000)) >>"$T/cancels"
     [ "$1" != hung ] || nbdkit_pause "$T/pause" r
     [ "$1" != gone ] || restart_server gone
+}
+
+last_event_at() { # in microseconds, as EPOCHREALTIME has it
+    events 'select(.event == "BLOCK_JOB_CANCELLED") | .timestamp |
+        .seconds * 1000000 + .microseconds' | tail -n 1
+}
+
+# What p99 may be beside a job. Whoever waited for a target would wait for some
+# hundred milliseconds, or for ever; a mirror takes nothing from the guest, a backup
+# has old content copied aside. The rest is that two seconds are not alike.
+bound() { # backup|mirror P99-WITHOUT
+    case $1 in
+    backup) echo $(($2 * 4 + 20000)) ;;
+    mirror) echo $(($2 * 2 + 10000)) ;;
+    esac
 }
 
 everything_answers() {
@@ -86,13 +103,12 @@ for state in $states; do
             latency >>"$T/without"
         done
         with=$(median "$T/with") without=$(median "$T/without")
-        cancelled=$(median "$T/cancels")
+        cancelled=$(sort -n "$T/cancels" | tail -n 1)
         say "$kind, target $state: p99 of writes $with us, without $without us;" \
-            "gone $cancelled ms after the cancel"
+            "gone $cancelled ms after the cancel, or sooner"
         [ "$cancelled" -lt 1000 ] ||
             fail "cancels took, in ms, $(paste -sd ' ' "$T/cancels")"
-        # No waiting for a target hides in that, and a loaded machine does.
-        [ "$with" -lt $((without * 4 + 20000)) ] ||
+        [ "$with" -lt "$(bound $kind "$without")" ] ||
             fail "$kind, target $state: the guest waits"
     done
 done
