@@ -97,9 +97,8 @@ cli_jobs(ControlClient *client, GError **error)
     return jobs;
 }
 
-/* NULL: it is not among them. */
-static JsonObject *
-find_job(JsonArray *jobs, const char *id)
+JsonObject *
+cli_job_find(JsonArray *jobs, const char *id)
 {
     for (guint i = 0; i < json_array_get_length(jobs); i++) {
         JsonObject *job = json_array_get_object_element(jobs, i);
@@ -115,7 +114,7 @@ JsonObject *
 cli_job_get(ControlClient *client, const char *id, GError **error)
 {
     g_autoptr(JsonArray) jobs = cli_jobs(client, error);
-    JsonObject *job = jobs != NULL ? find_job(jobs, id) : NULL;
+    JsonObject *job = jobs != NULL ? cli_job_find(jobs, id) : NULL;
 
     return job != NULL ? json_object_ref(job) : NULL;
 }
@@ -346,7 +345,7 @@ step(struct Wait *wait)
         struct Followed *one = &wait->jobs[i];
 
         if (one->code < 0) {
-            one->code = look(wait, one, find_job(jobs, one->id));
+            one->code = look(wait, one, cli_job_find(jobs, one->id));
         }
     }
     return true;

@@ -9,6 +9,7 @@
 #include "cli-job.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static gboolean as_json;
 static struct {
@@ -28,22 +29,54 @@ static const GOptionEntry complete_entries[] = {
     {"wait", 0, 0, G_OPTION_ARG_NONE, &options.wait, "until it is over", NULL},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
+/* Those that are named, in the order of the list; NULL: one of them is not there,
+ * which is said. */
+static JsonArray *
+choose(JsonArray *all, int count, char **ids)
+{
+    g_autoptr(JsonArray) chosen = json_array_new();
+
+    for (int i = 0; i < count; i++) {
+        if (cli_job_find(all, ids[i]) == NULL) {
+            cli_fail(CLI_FAILED, "job list: there is no job %s", ids[i]);
+            return NULL;
+        }
+    }
+    for (guint i = 0; i < json_array_get_length(all); i++) {
+        JsonObject *job = json_array_get_object_element(all, i);
+        const char *id = json_object_get_string_member(job, "device");
+        bool is_wanted = count == 0;
+
+        for (int j = 0; j < count; j++) {
+            is_wanted = is_wanted || strcmp(ids[j], id) == 0;
+        }
+        if (is_wanted) {
+            json_array_add_object_element(chosen, json_object_ref(job));
+        }
+    }
+    return g_steal_pointer(&chosen);
+}
+
 static int
 run_list(int argc, char **argv)
 {
     g_autofree char *store = cli_store_path(argv[0]);
     g_autoptr(ControlClient) client = cli_job_connect("job list", store);
     g_autoptr(JsonObject) answer = NULL;
+    g_autoptr(JsonArray) all = NULL;
     g_autoptr(JsonArray) jobs = NULL;
     GError *error = NULL;
 
-    (void)argc;
     if (client == NULL) {
         return CLI_FAILED;
     }
-    jobs = cli_jobs(client, &error);
-    if (jobs == NULL) {
+    all = cli_jobs(client, &error);
+    if (all == NULL) {
         return cli_fail_error("job list", error);
+    }
+    jobs = choose(all, argc - 1, argv + 1);
+    if (jobs == NULL) {
+        return CLI_FAILED;
     }
     if (as_json) {
         answer = json_object_new();
@@ -170,13 +203,13 @@ run_set_speed(int argc, char **argv)
 
 static const struct CliCommand commands[] = {
     {.name = "job list",
-     .synopsis = "STORE [--json]",
+     .synopsis = "STORE [JOB ...] [--json]",
      .summary = "Which there are, and how far they are.",
      .options = list_entries,
-     .codes = "  0 shown   1 failed, or not mounted   2 usage\n",
+     .codes = "  0 shown   1 failed, not mounted, or no such job   2 usage\n",
      .example = "  weir job list /srv/weir/vm1\n",
      .min_args = 1,
-     .max_args = 1,
+     .max_args = -1,
      .run = run_list},
     {.name = "job pause",
      .synopsis = "STORE JOB ...",

@@ -17,6 +17,8 @@
 ControlClient *cli_job_connect(const char *command, const char *store);
 /* All of them, oldest first; NULL: @error. */
 JsonArray *cli_jobs(ControlClient *client, GError **error);
+/* Borrowed; NULL: it is not among them. */
+JsonObject *cli_job_find(JsonArray *jobs, const char *id);
 /* NULL and no error: there is none of that name. */
 JsonObject *cli_job_get(ControlClient *client, const char *id, GError **error);
 /* A verb of QMP's; @arguments is taken. */

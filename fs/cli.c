@@ -101,6 +101,23 @@ command_usage(const struct CliCommand *command, const char *what)
                     command->name);
 }
 
+/* What a command cannot do without, as its synopsis begins: "STORE JOB ...". */
+static int
+command_lacks(const struct CliCommand *command)
+{
+    static const char *const ends[] = {" [", " (", " --", "\n"};
+    size_t len = strlen(command->synopsis);
+    g_autofree char *what = NULL;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(ends); i++) {
+        const char *end = strstr(command->synopsis, ends[i]);
+
+        len = end != NULL ? MIN(len, (size_t)(end - command->synopsis)) : len;
+    }
+    what = g_strdup_printf("wants %.*s", (int)len, command->synopsis);
+    return command_usage(command, what);
+}
+
 /* Flags that every command has. True: they were all that was wanted. */
 static bool
 command_meta(const struct CliCommand *command, int argc, char **argv)
@@ -140,7 +157,7 @@ command_run(const struct CliCommand *command, int argc, char **argv)
         first = 2;
     }
     if (argc - first < command->min_args) {
-        return command_usage(command, "something is missing");
+        return command_lacks(command);
     }
     if (command->max_args >= 0 && argc - first > command->max_args) {
         g_autofree char *what =
@@ -158,7 +175,7 @@ group_run(const struct CliCommand *group, int argc, char **argv)
     const struct CliCommand *command;
 
     if (argc < 2) {
-        return command_usage(group, "something is missing");
+        return command_usage(group, "wants one of its commands");
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         cli_help_group(group);

@@ -47,6 +47,12 @@ refused 2 "$WEIR" backup "$STORE" --to "$T/x.raw" --sync full
 refused 2 "$WEIR" backup "$STORE/vda" --to "$T/x.raw" --sync full --speed fast
 refused 2 "$WEIR" mirror "$STORE/vda" --to "$T/x.raw" --sync full --bitmap-mode never
 refused 2 "$WEIR" job set-speed "$STORE" j fast
+for verb in pause resume cancel complete finalize dismiss; do
+    refused 2 "$WEIR" job $verb "$STORE"
+    says "job $verb: wants STORE JOB ...; see weir job $verb --help"
+done
+refused 2 "$WEIR" job set-speed "$STORE" j
+says 'wants STORE JOB SPEED;'
 for words in '--sync nonsense' '--sync incremental' '--sync full --job-id 1x' \
     '--sync incremental --bitmap unknown' '--sync full --granularity 5000'; do
     # shellcheck disable=SC2086
@@ -99,6 +105,12 @@ await 10 job_is backup-vda running
 job list "$STORE" >"$T/out"
 [ "$(wc -L <"$T/out")" -le 80 ] || fail "wider than 80 columns: $(cat "$T/out")"
 ! grep -q ' $' "$T/out" || fail 'lines that end in blanks'
+exits 0 "$WEIR" job list "$STORE" backup-vda-2 nightly-backup-of-the-mail-server
+! grep -q '^backup-vda ' "$T/out" && grep -q '^backup-vda-2 ' "$T/out" &&
+    grep -q '^nightly-' "$T/out" || fail "not the two: $(cat "$T/out")"
+refused 1 "$WEIR" job list "$STORE" backup-vda unknown
+says 'there is no job unknown'
+job list "$STORE" >"$T/out"
 grep -q '^backup-vda  *vda  *\[[#-]*\] ..*%  running' "$T/out" ||
     fail "$(cat "$T/out")"
 job list "$STORE" --json | jq -e '.jobs[0] | .device == "backup-vda" and
