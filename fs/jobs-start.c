@@ -341,10 +341,14 @@ prepare_all(struct Start *start, uint64_t snapshot, GError **error)
     return TRUE;
 }
 
-/* What was asked for while it was created is done now. */
+/* What was asked for while it was created is done now. One that was cancelled
+ * has taken the others of its group along, which do nothing any more. */
 static void
 go(Job *job)
 {
+    if (job->record.status != JOB_RUNNING) {
+        return;
+    }
     if (job->phase == JOB_STANDS) {
         job_copy(job);
     }
