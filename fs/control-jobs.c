@@ -75,7 +75,8 @@ begin(ControlCall *call, JsonObject *arguments, Daemon *daemon,
         control_answer_error(call, error);
         return;
     }
-    if (!control_check_job(daemon, &spec, &error)) {
+    if (!job_spec_check_bitmap(&spec, &error) ||
+        !control_check_job(daemon, &spec, &error)) {
         job_spec_clear(&spec);
         control_answer_error(call, error);
         return;

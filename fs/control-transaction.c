@@ -4,7 +4,8 @@
  *
  *   transaction  actions[{type, data}], [properties{completion-mode}]
  *
- *   1  every action is looked at: shapes, disks, names        nothing was done
+ *   1  every action is looked at: shapes, disks, names,       nothing was done
+ *      targets of jobs
  *   2  what the guest writes from here on is recorded for the jobs (job-gap.h)
  *   3  between two requests of the guest, and while no checkpoint looks: the
  *      bitmaps are changed, one action after the other; the first that fails
@@ -15,7 +16,10 @@
  *      go of them
  *
  * Later actions see what earlier ones did: a bitmap may be added, filled from
- * others, and be what a backup copies. While 5 is under way, which may take a
+ * others, and be what a backup copies. So it is in 3 that bitmaps are merged, and
+ * the guest's requests wait for that, as in QEMU, which stops all I/O for a
+ * transaction: 4 ms for a disk of 1 TiB with grains of 64 KiB, 60 ms with grains
+ * of 4 KiB. Nothing else in 3 takes time, and no file is looked at. While 5 is under way, which may take a
  * sync and a hook's time, nobody else changes a bitmap or begins a job; a second
  * transaction is refused.
  *
@@ -63,8 +67,8 @@ struct Action {
     const struct ActionType *type;
     JsonObject *data; /* borrowed, of the command */
     BitmapOrder order;
-    uint64_t id; /* of a bitmap that is added */
-    JobGap *gap; /* of a job with a bitmap, until it takes it */
+    uint64_t id;  /* of a bitmap that is added */
+    JobSpec spec; /* until it is one of the transaction's */
 };
 
 /* Of a bitmap before the first action that is about it. */
@@ -107,7 +111,7 @@ transaction_free(struct Transaction *it)
 {
     for (guint i = 0; i < it->n_actions; i++) {
         bitmap_order_clear(&it->actions[i].order);
-        job_gap_free(it->actions[i].gap);
+        job_spec_clear(&it->actions[i].spec);
         if (it->actions[i].data != NULL) {
             json_object_unref(it->actions[i].data);
         }
@@ -218,18 +222,22 @@ find_type(const char *name)
     return NULL;
 }
 
+/* All of it but for its bitmap: key files and the target's path may be on a file
+ * system that takes its time. */
 static gboolean
 parse_job(struct Transaction *it, struct Action *action, GError **error)
 {
-    Disk *disk =
-        argument_disk(action->data, "device", it->daemon->store, error);
+    JobSpec *spec = &action->spec;
 
-    if (disk == NULL || !control_has_jobs(it->daemon, error)) {
+    if (!control_has_jobs(it->daemon, error) ||
+        !job_spec_parse(it->daemon->store, (enum JobKind)action->type->what,
+                        action->data, spec, error) ||
+        !control_check_job(it->daemon, spec, error)) {
         return FALSE;
     }
-    if (json_object_has_member(action->data, "bitmap")) {
-        action->gap = job_gap_new(disk->map);
-        if (action->gap == NULL) {
+    if (spec->bitmap != NULL) {
+        spec->gap = job_gap_new(spec->disk->map);
+        if (spec->gap == NULL) {
             g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED, "no memory");
             return FALSE;
         }
@@ -395,15 +403,12 @@ parse(struct Transaction *it, JsonObject *arguments, GError **error)
 static gboolean
 do_job(struct Transaction *it, struct Action *action, GError **error)
 {
-    JobSpec spec;
-
-    if (!job_spec_parse(it->daemon->store, (enum JobKind)action->type->what,
-                        action->data, &spec, error)) {
+    if (!job_spec_check_bitmap(&action->spec, error)) {
         return FALSE;
     }
-    spec.gap = g_steal_pointer(&action->gap);
-    g_array_append_val(it->specs, spec);
-    return control_check_job(it->daemon, &spec, error);
+    g_array_append_val(it->specs, action->spec);
+    action->spec = (JobSpec){0};
+    return TRUE;
 }
 
 static gboolean

@@ -351,11 +351,14 @@ check_use(const JobSpec *spec, GError **error)
     return TRUE;
 }
 
-static gboolean
-check_bitmap(const JobSpec *spec, GError **error)
+gboolean
+job_spec_check_bitmap(const JobSpec *spec, GError **error)
 {
     struct NamedFigures figures;
 
+    if (spec->bitmap == NULL) {
+        return TRUE;
+    }
     if (!named_find(spec->disk->bitmaps, spec->bitmap, &figures)) {
         return REFUSE("Bitmap '%s' could not be found", spec->bitmap);
     }
@@ -387,10 +390,7 @@ parse_bitmap(JsonObject *arguments, JobSpec *spec, GError **error)
         !check_sync_and_mode(spec, error)) {
         return FALSE;
     }
-    if (spec->bitmap != NULL) {
-        return check_bitmap(spec, error);
-    }
-    if (spec->has_mode) {
+    if (spec->bitmap == NULL && spec->has_mode) {
         return REFUSE("Cannot specify bitmap sync mode without a bitmap");
     }
     return TRUE;

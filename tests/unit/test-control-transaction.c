@@ -119,6 +119,12 @@ test_malformed_transactions_do_nothing(void **state)
         {"'actions':[" BITMAP("add", "'name':'x'") "," BACKUP(
              "j", "'sync':'full'") "," BACKUP("j", "'sync':'full'") "]",
          "Job ID 'j' already in use"},
+        /* Files are looked at before anything is done. */
+        {"'actions':[" ABORT
+         "," ACTION("blockdev-backup",
+                    "'device':'vda','job-id':'j','sync':'full','target':"
+                    "'nbds://localhost/x?tls-psk-file=/none/psk'") "]",
+         "/none/psk: No such file or directory"},
     };
     struct World *w = *state;
 

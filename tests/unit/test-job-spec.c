@@ -78,6 +78,10 @@ parse(struct Fixture *f, enum JobKind kind, const char *text, const char *words)
     JobSpec spec;
     gboolean ok = job_spec_parse(f->store, kind, arguments, &spec, &error);
 
+    if (ok && !job_spec_check_bitmap(&spec, &error)) {
+        job_spec_clear(&spec);
+        ok = FALSE;
+    }
     if (words == NULL) {
         if (!ok) {
             fail_msg("%s: %s", text, error->message);
