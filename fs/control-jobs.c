@@ -16,8 +16,6 @@
  */
 #include "control-commands.h"
 
-#include <string.h>
-
 gboolean
 control_has_jobs(const Daemon *daemon, GError **error)
 {
@@ -30,21 +28,11 @@ control_has_jobs(const Daemon *daemon, GError **error)
     return TRUE;
 }
 
-/* A target within the mount would be written by ourselves, through ourselves. */
 gboolean
 control_check_job(const Daemon *daemon, const JobSpec *spec, GError **error)
 {
-    const char *mountpoint = daemon->config->mountpoint;
-    g_autofree char *path = spec->target[0] == '/'
-                                ? g_canonicalize_filename(spec->target, "/")
-                                : NULL;
-
-    if (path != NULL && mountpoint != NULL &&
-        g_str_has_prefix(path, mountpoint) &&
-        (path[strlen(mountpoint)] == '/' || path[strlen(mountpoint)] == '\0')) {
-        g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
-                    "Source and target cannot be the same: %s is in the mount",
-                    spec->target);
+    if (!job_spec_check_place(daemon->store, daemon->config->mountpoint, spec,
+                              error)) {
         return FALSE;
     }
     if (jobs_has(daemon->jobs, spec->id)) {

@@ -247,16 +247,6 @@ parse_numbers(JsonObject *arguments, JobSpec *spec, GError **error)
 /*
  * The target
  */
-static bool
-is_within(const char *path, const char *dir)
-{
-    g_autofree char *whole = g_canonicalize_filename(path, "/");
-    gsize len = strlen(dir);
-
-    return strncmp(whole, dir, len) == 0 &&
-           (whole[len] == '\0' || whole[len] == '/');
-}
-
 static gboolean
 parse_target(const Store *store, JsonObject *arguments, JobSpec *spec,
              GError **error)
@@ -268,13 +258,35 @@ parse_target(const Store *store, JsonObject *arguments, JobSpec *spec,
                       "path",
                       text);
     }
-    if (text[0] == '/' && is_within(text, store->path)) {
-        return REFUSE("Source and target cannot be the same: %s is a part of "
-                      "the store",
-                      text);
-    }
     spec->target = g_strdup(text);
     return relay_target_check(text, store->settings.insecure, error);
+}
+
+gboolean
+job_spec_check_place(const Store *store, const char *mountpoint,
+                     const JobSpec *spec, GError **error)
+{
+    const char *target = spec->target;
+
+    /* First, since nothing that the daemon serves may be looked at by it. */
+    if (mountpoint != NULL && relay_target_is_within(target, mountpoint)) {
+        return REFUSE("Source and target cannot be the same: %s is in the "
+                      "mount",
+                      target);
+    }
+    if (relay_target_is_within(target, store->path)) {
+        return REFUSE("Source and target cannot be the same: %s is a part of "
+                      "the store",
+                      target);
+    }
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        if (relay_target_is_file(target, store->disks[i]->map_fd)) {
+            return REFUSE("Source and target cannot be the same: %s is the "
+                          "image of disk %s",
+                          target, store->disks[i]->name);
+        }
+    }
+    return TRUE;
 }
 
 /*

@@ -91,10 +91,14 @@ typedef struct JobSpec {
 void job_spec_clear(JobSpec *spec);
 
 /* job-spec.c: from the arguments of blockdev-backup, blockdev-mirror; with
- * job_spec_check_bitmap() the order is sound, but for what only trying says.
+ * the two checks the order is sound, but for what only trying says.
  * Nothing was changed. */
 gboolean job_spec_parse(Store *store, enum JobKind kind, JsonObject *arguments,
                         JobSpec *spec, GError **error);
+/* Its target is no part of what it copies from. @mountpoint: a real path, which
+ * is not looked into; NULL: none. */
+gboolean job_spec_check_place(const Store *store, const char *mountpoint,
+                              const JobSpec *spec, GError **error);
 /* Its bitmap, as it is now: of no file, and nothing is waited for. */
 gboolean job_spec_check_bitmap(const JobSpec *spec, GError **error);
 extern const struct ArgumentRule job_backup_rules[], job_mirror_rules[];

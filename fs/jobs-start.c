@@ -55,20 +55,23 @@ check_target(const Jobs *jobs, const JobSpec *specs, unsigned at,
     const JobSpec *spec = &specs[at];
 
     for (unsigned i = 0; i < store->n_disks; i++) {
-        if (g_strcmp0(store->disks[i]->target, spec->target) == 0) {
-            return refuse_target(spec, "disk", store->disks[i]->name, error);
+        const Disk *disk = store->disks[i];
+
+        if (disk->target != NULL &&
+            relay_target_is_same(disk->target, spec->target)) {
+            return refuse_target(spec, "disk", disk->name, error);
         }
     }
     for (guint i = 0; i < jobs->list->len; i++) {
         const Job *job = g_ptr_array_index(jobs->list, i);
 
         if (job->record.status < JOB_CONCLUDED &&
-            strcmp(job->record.spec.target, spec->target) == 0) {
+            relay_target_is_same(job->record.spec.target, spec->target)) {
             return refuse_target(spec, "job", job->record.spec.id, error);
         }
     }
     for (unsigned i = 0; i < at; i++) {
-        if (strcmp(specs[i].target, spec->target) == 0) {
+        if (relay_target_is_same(specs[i].target, spec->target)) {
             return refuse_target(spec, "job", specs[i].id, error);
         }
     }

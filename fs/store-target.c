@@ -22,7 +22,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -68,24 +67,6 @@ check_text(const char *text, GError **error)
     return *text ? TRUE : refuse(error, "''", "it is empty");
 }
 
-/* Does @path, whose last component may be missing, lie in @store? */
-static bool
-is_inside(const char *path, const char *store)
-{
-    g_autofree char *parent = g_path_get_dirname(path);
-    char *real = realpath(path, NULL);
-    size_t len = strlen(store);
-    bool inside;
-
-    if (!real) {
-        real = realpath(parent, NULL);
-    }
-    inside = real && !strncmp(real, store, len) &&
-             (real[len] == '/' || real[len] == '\0');
-    free(real);
-    return inside;
-}
-
 /* A file or device that is there already. */
 static gboolean
 check_existing(struct StoreTarget *target, const struct stat *st,
@@ -126,7 +107,7 @@ prepare_path(struct StoreTarget *target, const char *store, GError **error)
 {
     struct stat st;
 
-    if (is_inside(target->text, store)) {
+    if (relay_target_is_within(target->text, store)) {
         return refuse(error, target->text,
                       "it lies in the store itself: put it elsewhere, best on "
                       "another disk");

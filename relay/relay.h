@@ -96,6 +96,11 @@ enum RelayError {
  * `set`, before anything is kept. Words for the user in @error. */
 gboolean relay_target_check(const char *target, gboolean insecure,
                             GError **error);
+/* What two relays must not write, however it is written; target-uri.h. Is it the
+ * same place? The file in @fd? In @dir, which is not looked into? */
+bool relay_target_is_same(const char *a, const char *b);
+bool relay_target_is_file(const char *target, int fd);
+bool relay_target_is_within(const char *target, const char *dir);
 
 Relay *relay_new(const struct RelayConfig *config, GError **error);
 gboolean relay_add_disk(Relay *relay, const struct RelayDiskConfig *disk,

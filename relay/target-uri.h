@@ -3,7 +3,8 @@
  * target-uri.h - what the user wrote as a target, parsed and judged
  *
  * Purpose: a short list of allowed forms, parsed here and not by libnbd, and
- *          rule 28: what may be connected to at all.
+ *          rule 28: what may be connected to at all; which of them are one
+ *          place.
  * Threads: parse on any; a parsed target is immutable and counted, so that
  *          a connect in progress keeps the one it began with.
  * Shapes:  nbd://HOST[:PORT]/EXPORT
@@ -50,3 +51,12 @@ gboolean target_uri_check(const TargetUri *uri, gboolean insecure,
 
 /* Does clear text to @address stay on this machine? */
 bool target_address_is_local(const struct sockaddr *address);
+
+/* target-place.c: where it leads, as far as this machine can tell. Files are
+ * looked at, which takes what their file system takes; the network never is. */
+/* The file that a server of ours serves, absolute, as it is written; NULL: none,
+ * or nobody knows. The caller's. */
+char *target_uri_file(const TargetUri *uri);
+bool target_uri_is_same(const TargetUri *a, const TargetUri *b);
+/* Whatever links it takes; nothing in @dir is looked at. */
+bool target_path_is_within(const char *path, const char *dir);

@@ -78,7 +78,8 @@ parse(struct Fixture *f, enum JobKind kind, const char *text, const char *words)
     JobSpec spec;
     gboolean ok = job_spec_parse(f->store, kind, arguments, &spec, &error);
 
-    if (ok && !job_spec_check_bitmap(&spec, &error)) {
+    if (ok && (!job_spec_check_bitmap(&spec, &error) ||
+               !job_spec_check_place(f->store, "/mnt/vm", &spec, &error))) {
         job_spec_clear(&spec);
         ok = FALSE;
     }
@@ -463,27 +464,46 @@ test_what_is_missing_or_foreign_is_named(void **state)
 }
 
 static void
+refuse_place(struct Fixture *f, const char *target, const char *why)
+{
+    g_autofree char *text = g_strdup_printf(
+        "{\"device\":\"vda\",\"sync\":\"full\",\"target\":\"%s\"}", target);
+    g_autofree char *words = g_strdup_printf(
+        "Source and target cannot be the same: %s is %s", target, why);
+
+    (void)parse(f, JOB_MIRROR, text, words);
+}
+
+static void
 test_disk_is_no_target_of_itself(void **state)
 {
-    static const char *const paths[] = {"/vda/disk.raw", "", "/",
-                                        "/vda/../vda/./disk.raw"};
+    static const char *const forms[] = {
+        "%s/vda/disk.raw",      "%s",        "%s/", "%s/vda/../vda/./disk.raw",
+        "[ nbdkit file %s/x ]", "%s-link/x",
+    };
     struct Fixture *f = *state;
+    g_autofree char *link_path = g_strconcat(f->store->path, "-link", NULL);
+    g_autofree char *hard = g_strconcat(f->store->path, "-hard", NULL);
+    g_autofree char *image = g_strconcat(f->store->path, "/vda/disk.raw", NULL);
     g_autofree char *beside = g_strdup_printf(
         "{\"device\":\"vda\",\"sync\":\"full\",\"target\":\"%s.raw\"}",
         f->store->path);
     JobSpec spec = parse(f, JOB_BACKUP, beside, NULL);
 
     job_spec_clear(&spec);
-    for (unsigned i = 0; i < G_N_ELEMENTS(paths); i++) {
-        g_autofree char *text = g_strdup_printf(
-            "{\"device\":\"vda\",\"sync\":\"full\",\"target\":\"%s%s\"}",
-            f->store->path, paths[i]);
-        g_autofree char *words = g_strdup_printf(
-            "Source and target cannot be the same: %s%s is a part of the store",
-            f->store->path, paths[i]);
+    assert_int_equal(symlink(f->store->path, link_path), 0);
+    assert_int_equal(link(image, hard), 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(forms); i++) {
+        g_auto(GStrv) parts = g_strsplit(forms[i], "%s", 2);
+        g_autofree char *target = g_strjoinv(f->store->path, parts);
 
-        (void)parse(f, JOB_MIRROR, text, words);
+        refuse_place(f, target, "a part of the store");
     }
+    refuse_place(f, hard, "the image of disk vda");
+    refuse_place(f, "/mnt/vm/vda.raw", "in the mount");
+    refuse_place(f, "/mnt/./vm", "in the mount");
+    assert_int_equal(unlink(link_path), 0);
+    assert_int_equal(unlink(hard), 0);
 }
 
 static void

@@ -37,6 +37,34 @@ test_cancelled_peer_of_a_paused_one(void **state)
     }
 }
 
+/* However it is written. */
+static void
+test_target_of_another_is_refused(void **state)
+{
+    static const struct {
+        const char *target, *of;
+    } rows[] = {
+        {"nbd://127.0.0.1:10809/x", "disk vda"},
+        {"nbd://LOCALHOST/j", "job j"},
+        {"nbd://[::1]/k", "job k"},
+    };
+
+    (void)state;
+    rig_start(rig_spec(JOB_BACKUP, "j", JOB_FULL));
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        JobSpec spec = rig_spec(JOB_BACKUP, "l", JOB_FULL);
+        g_autofree char *words = g_strdup_printf(
+            "refused: %s is the target of %s: a job needs one of its own\n",
+            rows[i].target, rows[i].of);
+
+        g_free(spec.target);
+        spec.target = g_strdup(rows[i].target);
+        rig_forget_journal();
+        rig_start_two(rig_spec(JOB_BACKUP, "k", JOB_FULL), spec, false);
+        rig_assert_journal(words);
+    }
+}
+
 #define TEST(NAME) \
     cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
 
@@ -45,6 +73,7 @@ main(void)
 {
     static const struct CMUnitTest tests[] = {
         TEST(test_cancelled_peer_of_a_paused_one),
+        TEST(test_target_of_another_is_refused),
     };
 
     g_log_set_writer_func(quiet_log, NULL, NULL);
