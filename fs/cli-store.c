@@ -139,6 +139,26 @@ split_settings(int argc, char **argv, const char **flaw)
     return early;
 }
 
+/* A job would go on to write it as well. */
+static gboolean
+check_target_at_rest(const Store *store, const char *target, GError **error)
+{
+    g_autofree char *job = strcmp(target, "none") != 0
+                               ? job_of_target_at_rest(store, target)
+                               : NULL;
+
+    return job == NULL || job_refuse_target(target, job, error);
+}
+
+static gboolean
+set_one_at_rest(Store *store, Disk *disk, const char *key, const char *value,
+                GError **error)
+{
+    return (strcmp(key, "target") != 0 ||
+            check_target_at_rest(store, value, error)) &&
+           store_set(store, disk, key, value, error);
+}
+
 static gboolean
 set_at_rest(const char *path, const char *name, JsonObject *settings,
             GError **error)
@@ -157,8 +177,9 @@ set_at_rest(const char *path, const char *name, JsonObject *settings,
         }
     }
     for (GList *l = keys; ok && l != NULL; l = l->next) {
-        ok = store_set(store, disk, l->data,
-                       json_object_get_string_member(settings, l->data), error);
+        ok = set_one_at_rest(store, disk, l->data,
+                             json_object_get_string_member(settings, l->data),
+                             error);
     }
     ok = ok && store_close_clean(store, error);
     g_clear_pointer(&store, store_free);

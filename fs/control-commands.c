@@ -234,7 +234,13 @@ set_target(Daemon *daemon, Disk *disk, const char *value, GError **error)
     Disk *changed = target_disk(daemon, disk);
     g_autofree char *before =
         changed != NULL ? g_strdup(changed->target) : NULL;
+    const char *id = strcmp(value, "none") != 0 && daemon->jobs != NULL
+                         ? jobs_of_target(daemon->jobs, value)
+                         : NULL;
 
+    if (id != NULL) {
+        return job_refuse_target(value, id, error);
+    }
     if (!store_set(daemon->store, disk, "target", value, error)) {
         return FALSE;
     }

@@ -3,7 +3,7 @@
  * job-rest.c - the jobs of a store, from their records alone
  *
  * While nobody serves a store its jobs are what STORE/NAME/jobs says. One that
- * is not over will go on, and wants its disk as it was.
+ * is not over will go on, and wants its disk as it was, and its target for itself.
  */
 #include "job.h"
 #include "snapshot-private.h"
@@ -51,6 +51,7 @@ struct Look {
     const Store *store;
     Disk *disk;
     int all_fd;
+    const char *target; /* NULL: whatever it writes */
     char *found;
 };
 
@@ -67,16 +68,18 @@ look_at(const char *name, void *user)
                         &why) != 0) {
         return;
     }
-    if (record.status > JOB_CREATED && record.status < JOB_CONCLUDED) {
+    if (record.status > JOB_CREATED && record.status < JOB_CONCLUDED &&
+        (look->target == NULL ||
+         relay_target_is_same(look->target, record.spec.target))) {
         look->found = g_strdup(record.spec.id);
     }
     job_record_clear(&record);
 }
 
-char *
-job_at_rest(const Store *store, Disk *disk)
+static char *
+find(const Store *store, Disk *disk, const char *target)
 {
-    struct Look look = {.store = store, .disk = disk};
+    struct Look look = {.store = store, .disk = disk, .target = target};
     StoreIo *io = store->io;
 
     look.all_fd =
@@ -86,4 +89,30 @@ job_at_rest(const Store *store, Disk *disk)
         io->ops->close(io, look.all_fd);
     }
     return look.found;
+}
+
+char *
+job_at_rest(const Store *store, Disk *disk)
+{
+    return find(store, disk, NULL);
+}
+
+char *
+job_of_target_at_rest(const Store *store, const char *target)
+{
+    char *found = NULL;
+
+    for (unsigned i = 0; found == NULL && i < store->n_disks; i++) {
+        found = find(store, store->disks[i], target);
+    }
+    return found;
+}
+
+gboolean
+job_refuse_target(const char *target, const char *id, GError **error)
+{
+    g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                "target %s: job %s writes it: cancel that, or wait for its end",
+                target, id);
+    return FALSE;
 }

@@ -153,3 +153,7 @@ int job_record_load(const Store *store, Disk *disk, int all_fd, uint64_t number,
                     JobRecord *record, const char **why);
 /* The id of one that is not over, of a store that nobody serves; NULL: none. */
 char *job_at_rest(const Store *store, Disk *disk);
+/* ... of any disk, that writes the target, however it is written. */
+char *job_of_target_at_rest(const Store *store, const char *target);
+/* A disk is not given the target of job @id. */
+gboolean job_refuse_target(const char *target, const char *id, GError **error);

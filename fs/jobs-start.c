@@ -46,6 +46,20 @@ refuse_target(const JobSpec *spec, const char *whose, const char *who,
     return FALSE;
 }
 
+const char *
+jobs_of_target(const Jobs *jobs, const char *target)
+{
+    for (guint i = 0; i < jobs->list->len; i++) {
+        const Job *job = g_ptr_array_index(jobs->list, i);
+
+        if (job->record.status < JOB_CONCLUDED &&
+            relay_target_is_same(job->record.spec.target, target)) {
+            return job->record.spec.id;
+        }
+    }
+    return NULL;
+}
+
 /* It is nobody's: of no disk, of no job, and of none that is ordered with it. */
 static gboolean
 check_target(const Jobs *jobs, const JobSpec *specs, unsigned at,
@@ -53,6 +67,7 @@ check_target(const Jobs *jobs, const JobSpec *specs, unsigned at,
 {
     const Store *store = jobs->config.store;
     const JobSpec *spec = &specs[at];
+    const char *id = jobs_of_target(jobs, spec->target);
 
     for (unsigned i = 0; i < store->n_disks; i++) {
         const Disk *disk = store->disks[i];
@@ -62,13 +77,8 @@ check_target(const Jobs *jobs, const JobSpec *specs, unsigned at,
             return refuse_target(spec, "disk", disk->name, error);
         }
     }
-    for (guint i = 0; i < jobs->list->len; i++) {
-        const Job *job = g_ptr_array_index(jobs->list, i);
-
-        if (job->record.status < JOB_CONCLUDED &&
-            relay_target_is_same(job->record.spec.target, spec->target)) {
-            return refuse_target(spec, "job", job->record.spec.id, error);
-        }
+    if (id != NULL) {
+        return refuse_target(spec, "job", id, error);
     }
     for (unsigned i = 0; i < at; i++) {
         if (relay_target_is_same(specs[i].target, spec->target)) {

@@ -82,6 +82,8 @@ bool jobs_is_job(const char *relay_name);
 const char *jobs_of_disk(const Jobs *jobs, const Disk *disk);
 /* ... or on the snapshot? */
 bool jobs_holds_snapshot(const Jobs *jobs, uint64_t id);
+/* The one that writes the target, however it is written; NULL: none. */
+const char *jobs_of_target(const Jobs *jobs, const char *target);
 
 /* All of them begin, at one instant, or none; specs are taken. @is_grouped: if
  * one fails all do. @done is called once, maybe from within: NULL, or why not. */

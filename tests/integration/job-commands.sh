@@ -263,6 +263,20 @@ for id in $ids; do
     assert_same "$MNT/vda.raw" "$T/$id.raw"
 done
 exits 1 "$WEIR" job complete "$STORE" m1 --wait
+
+# Its target becomes no disk's, served or at rest.
+exits 0 "$WEIR" mirror "$STORE/vda" --to "$T/mirror.raw" --sync differential \
+    --bitmap b --wait
+ln -s "$T/mirror.raw" "$T/alias.raw"
+refused 3 "$WEIR" set "$STORE/vda" target="$T/alias.raw"
+says 'job mirror-vda writes it'
 umount_store
+refused 3 "$WEIR" set "$STORE/vda" target="$T/alias.raw"
+says 'job mirror-vda writes it'
+mount_store
+job cancel "$STORE" mirror-vda
+await 10 job_is mirror-vda concluded
+umount_store
+"$WEIR" set "$STORE/vda" target="$T/alias.raw" target-accept=same
 "$WEIR" check "$STORE" >>"$T/weir.log" || fail 'check'
 say 'begun, listed, waited for, interrupted, cancelled, refused and completed'

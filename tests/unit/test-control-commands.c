@@ -149,6 +149,8 @@ test_jobs_are_found_by_either_name(void **state)
     refused(w, "blockdev-backup",
             "'device':'vda','target':'/y','sync':'full','job-id':'one'",
             GENERIC, "Job ID 'one' already in use");
+    refused(w, "weir-set", "'disk':'vda','settings':{'target':'/./x'}", GENERIC,
+            "target /./x: job one writes it: cancel that, or wait for its end");
     tell(w, "job-pause", "'id':'one'");
     tell(w, "block-job-resume", "'device':'one'");
     tell(w, "block-job-set-speed", "'device':'one','speed':1000");

@@ -247,7 +247,7 @@ static void
 test_records_say_who_goes_on(void **state)
 {
     JobSpec spec = rig_spec(JOB_BACKUP, "j", JOB_FULL);
-    g_autofree char *found = NULL;
+    g_autofree char *found = NULL, *writer = NULL;
 
     (void)state;
     assert_null(job_at_rest(rig->store, rig_vda()));
@@ -256,9 +256,13 @@ test_records_say_who_goes_on(void **state)
     found = job_at_rest(rig->store, rig_vda());
     assert_string_equal(found, "j");
     assert_null(job_at_rest(rig->store, store_disk(rig->store, "vdb")));
+    writer = job_of_target_at_rest(rig->store, "nbd://127.0.0.1:10809/j");
+    assert_string_equal(writer, "j");
+    assert_null(job_of_target_at_rest(rig->store, "nbd://localhost/k"));
     rig_finish("j");
     assert_string_equal(rig_status("j"), "concluded");
     assert_null(job_at_rest(rig->store, rig_vda()));
+    assert_null(job_of_target_at_rest(rig->store, "nbd://localhost/j"));
 }
 
 static void
