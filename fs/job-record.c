@@ -2,7 +2,7 @@
 /*
  * job-record.c - what is remembered of a job, as text and back
  *
- *   [job]     version, uuid of the store, number, status, group, begun
+ *   [job]     version, uuid of the store, number, status, group, members, begun
  *             paused, failed, error, snapshot
  *             mapped, completing, committed, met, in-doubt: see job.h
  *             total, done     in bytes, as of the save
@@ -141,6 +141,8 @@ parse_job(GKeyFile *file, JobRecord *record)
         !sealed_text_number(file, GROUP, "snapshot", INT64_MAX,
                             &record->snapshot) ||
         !sealed_text_number(file, GROUP, "group", INT64_MAX, &record->group) ||
+        !sealed_text_later_number(file, GROUP, "members", INT64_MAX,
+                                  &record->members) ||
         !sealed_text_number(file, GROUP, "total", INT64_MAX,
                             &record->total_bytes) ||
         !sealed_text_number(file, GROUP, "done", INT64_MAX,
@@ -235,6 +237,7 @@ format_job(GKeyFile *file, const JobRecord *record)
     g_key_file_set_string(file, GROUP, "status",
                           job_status_name(record->status));
     g_key_file_set_uint64(file, GROUP, "group", record->group);
+    g_key_file_set_uint64(file, GROUP, "members", record->members);
     g_key_file_set_int64(file, GROUP, "begun", record->begun_us);
     sealed_text_set_bool(file, GROUP, "paused", record->is_paused_by_user);
     sealed_text_set_bool(file, GROUP, "failed", record->has_failed);

@@ -136,6 +136,7 @@ typedef struct JobRecord {
     bool is_met;       /* the target was accepted: it is ours */
     bool is_in_doubt;  /* uploads of an earlier life may still execute there */
     uint64_t group;    /* jobs of one transaction, grouped; 0: none */
+    uint64_t members;  /* ... so many; 0: an earlier weir did not say */
     uint64_t total_bytes, done_bytes; /* for the progress; as of the save */
     int64_t begun_us;                 /* wall clock */
 } JobRecord;

@@ -21,7 +21,9 @@
  *   concluded                     it stays until it is dismissed
  *
  * If one of a group was committed, or is aborting, so are all of them: none was
- * closed before all records said so, but the last of these may be missing.
+ * closed before all records said so, but the last of these may be missing. If
+ * nothing was decided, and one of them is not there (it never began, or its record
+ * is damaged), the others fail.
  *
  * A bitmap that is busy, and of no job, is thawed OLD: it may have more than it
  * need, never less. A snapshot that was made for a job, and is of none, is
@@ -286,23 +288,27 @@ jobs_recall(Jobs *jobs)
  * They go on
  */
 
-/* Are some of the group of a success, or of none, by what their records say? */
-static void
-look_at_group(Job *job, bool *is_committed, bool *is_aborting)
+enum Fate { FATE_OPEN, FATE_COMMITTED, FATE_ABORTING, FATE_INCOMPLETE };
+
+/* What is to become of the group, by what its records say. */
+static enum Fate
+group_fate(Job *job)
 {
     g_autoptr(GPtrArray) group = job_group(job);
+    enum Fate fate =
+        group->len < job->record.members ? FATE_INCOMPLETE : FATE_OPEN;
 
-    *is_committed = *is_aborting = false;
     for (guint i = 0; i < group->len; i++) {
         const Job *other = g_ptr_array_index(group, i);
 
         if (other->record.is_committed) {
-            *is_committed = true;
+            fate = FATE_COMMITTED;
         } else if (other->record.status == JOB_ABORTING ||
                    other->record.status == JOB_CONCLUDED) {
-            *is_aborting = true;
+            return FATE_ABORTING;
         }
     }
+    return fate;
 }
 
 static bool
@@ -343,18 +349,28 @@ go_on(Job *job)
 static void
 begin(Job *job)
 {
-    bool is_committed, is_aborting;
-
-    look_at_group(job, &is_committed, &is_aborting);
-    if (is_aborting && is_alive(job)) {
+    if (!is_alive(job)) {
+        return;
+    }
+    switch (group_fate(job)) {
+    case FATE_ABORTING:
         job_abort(job, NULL);
-    } else if (is_committed && is_alive(job)) {
+        break;
+    case FATE_INCOMPLETE:
+        job_abort(job, "not all jobs of its group are there any more: begin "
+                       "them again");
+        break;
+    case FATE_COMMITTED:
         if (job->record.status == JOB_WAITING) {
             job_move(job, JOB_PENDING);
         }
         job_commit(job);
-    } else if (is_at_work(job->record.status)) {
-        go_on(job);
+        break;
+    case FATE_OPEN:
+        if (is_at_work(job->record.status)) {
+            go_on(job);
+        }
+        break;
     }
 }
 

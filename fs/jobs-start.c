@@ -15,7 +15,8 @@
  *
  * What fails in 1 has changed nothing. What fails in 2 to 7 ends all of them:
  * aborting, concluded, null, their bitmaps as if nothing had been. After a crash
- * before 7 that is what the next life does.
+ * before 7 that is what the next life does; in 7, some may be running and others
+ * have never begun, and of a group that ends those that run.
  *
  * A bitmap that was cleared, or added, before the order was given records from
  * before the instant: it may have a little more than what the backup lacks,
@@ -171,11 +172,13 @@ fail(struct Start *start, GError *error)
  * 2, 3
  */
 static gboolean
-create(struct Start *start, JobSpec *spec, uint64_t group, GError **error)
+create(struct Start *start, JobSpec *spec, uint64_t group, unsigned count,
+       GError **error)
 {
     Job *job = job_new(start->jobs, spec);
 
     job->record.group = group;
+    job->record.members = group != 0 ? count : 0;
     job->record.is_paused_by_user = false;
     job->phase = JOB_BEGINS;
     g_ptr_array_add(start->jobs->list, job);
@@ -208,7 +211,7 @@ create_all(struct Start *start, JobSpec *specs, unsigned count, uint64_t group,
            GError **error)
 {
     for (unsigned i = 0; i < count; i++) {
-        if (!create(start, &specs[i], group, error)) {
+        if (!create(start, &specs[i], group, count, error)) {
             return FALSE;
         }
     }

@@ -41,6 +41,7 @@ fill(JobRecord *record)
         .is_met = true,
         .is_in_doubt = true,
         .group = 1700000000000009,
+        .members = 3,
         .total_bytes = UINT64_C(64) << 40,
         .done_bytes = 4096,
         .begun_us = 1700000000000001,
@@ -80,6 +81,7 @@ assert_same(const JobRecord *a, const JobRecord *b)
     assert_int_equal(a->is_met, b->is_met);
     assert_int_equal(a->is_in_doubt, b->is_in_doubt);
     assert_int_equal(a->group, b->group);
+    assert_int_equal(a->members, b->members);
     assert_int_equal(a->total_bytes, b->total_bytes);
     assert_int_equal(a->done_bytes, b->done_bytes);
     assert_int_equal(a->begun_us, b->begun_us);
@@ -174,6 +176,7 @@ test_record_values_are_strict(void **unused)
         {"status=standby", "status=asleep"},
         {"paused=yes", "paused=1"},
         {"snapshot=33", "snapshot=-1"},
+        {"members=3", "members=some"},
         {"begun=1700000000000001", ""},
         {"id=backup-1", "id=../x"},
         {"disk=7", "disk=x"},

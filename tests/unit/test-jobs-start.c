@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * test-jobs-start.c - what is asked of jobs while they are created
+ * test-jobs-start.c - jobs begin: all of an order, or none
  */
 #include "jobs-rig.h"
 
@@ -65,6 +65,80 @@ test_target_of_another_is_refused(void **state)
     }
 }
 
+/*
+ * All or none, whatever a crash leaves
+ */
+static JobSpec
+asking(const char *id, enum JobSync sync)
+{
+    JobSpec spec = rig_spec(JOB_BACKUP, id, sync);
+
+    spec.waits_to_finalize = true;
+    return spec;
+}
+
+static void
+let_go(const char *id)
+{
+    if (strcmp(rig_status(id), "aborting") == 0) {
+        rig_ended(id);
+    }
+}
+
+/* The process ends behind each call that the begin of a group makes. */
+static void
+test_crash_at_each_point_of_a_group(void **state)
+{
+    bool is_hit = true;
+    unsigned n, both = 0;
+
+    (void)state;
+    rig_bitmap("b");
+    for (n = 1; is_hit; n++) {
+        rig_write(0, 6);
+        fault_io_arm(&rig->fault, n, true, -EIO);
+        rig_start_two(asking("j", JOB_INCREMENTAL), asking("k", JOB_FULL),
+                      true);
+        is_hit = fault_io_disarm(&rig->fault);
+        rig_crash();
+        if (strcmp(rig_status("j"), "running") == 0) {
+            assert_string_equal(rig_status("k"), "running");
+            assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
+            both++;
+        }
+        let_go("j");
+        let_go("k");
+        assert_string_equal(rig_status("j"), "gone");
+        assert_string_equal(rig_status("k"), "gone");
+        assert_true(rig_dirty("b") >= 6);
+        assert_false(rig_is_busy("b"));
+        assert_int_equal(rig_hidden(), 0);
+    }
+    assert_true(n > 10 && both > 0);
+}
+
+static void
+test_damaged_record_costs_its_group(void **state)
+{
+    g_autofree char *record =
+        g_build_filename(rig->fixture->address, "jobs", "2", "job", NULL);
+
+    (void)state;
+    rig_bitmap("b");
+    rig_write(0, 6);
+    rig_start_two(asking("j", JOB_INCREMENTAL), asking("k", JOB_FULL), true);
+    rig_finish("j");
+    assert_string_equal(rig_status("j"), "waiting");
+    rig_forget_journal();
+    rig_restart_with(record, "x");
+    assert_non_null(strstr(rig->journal->str,
+                           "BLOCK_JOB_COMPLETED j 6/6 not all jobs of its "
+                           "group are there any more: begin them again\n"));
+    assert_string_equal(rig_status("j"), "gone");
+    assert_int_equal(rig_dirty("b"), 6);
+    assert_false(rig_is_busy("b"));
+}
+
 #define TEST(NAME) \
     cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
 
@@ -74,6 +148,8 @@ main(void)
     static const struct CMUnitTest tests[] = {
         TEST(test_cancelled_peer_of_a_paused_one),
         TEST(test_target_of_another_is_refused),
+        TEST(test_crash_at_each_point_of_a_group),
+        TEST(test_damaged_record_costs_its_group),
     };
 
     g_log_set_writer_func(quiet_log, NULL, NULL);
