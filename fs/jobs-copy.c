@@ -73,19 +73,25 @@ seal(Job *job)
 }
 
 void
-job_copy(Job *job)
+job_go(const Job *job)
 {
     const Jobs *jobs = job->jobs;
 
+    if (!job->record.is_paused_by_user && !job->is_held_back) {
+        jobs->ops->pause(jobs->config.relay, job->relay_name, FALSE);
+    }
+}
+
+void
+job_copy(Job *job)
+{
     job->phase = JOB_COPIES;
     job->is_second_pass = false;
     job->goal = 0;
     if (job->record.spec.kind == JOB_MIRROR) {
         job->goal = disk_map_open_seq(job->map);
     }
-    if (!job->record.is_paused_by_user) {
-        jobs->ops->pause(jobs->config.relay, job->relay_name, FALSE);
-    }
+    job_go(job);
 }
 
 /* The target was accepted: it is written once a later life will know it again;
@@ -309,7 +315,8 @@ job_step_copy(Job *job)
         return;
     }
     look_at_contact(job, &figures);
-    if (job_look_errors(job, &figures) || job_is_paused(job)) {
+    if (job_look_errors(job, &figures) || job_look_doubt(job) ||
+        job_is_paused(job)) {
         return;
     }
     switch (job->phase) {

@@ -312,7 +312,11 @@ void
 job_ended(Job *job)
 {
     Jobs *jobs = job->jobs;
+    struct RelayFigures figures;
 
+    if (job_figures(job, &figures) && figures.core.doubt_clusters > 0) {
+        job_leave_doubt(job);
+    }
     jobs->ops->forget(jobs->config.relay, job->relay_name);
     job->phase = JOB_RESTS;
     job_map_detach(job);

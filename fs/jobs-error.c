@@ -133,8 +133,6 @@ job_look_errors(Job *job, const struct RelayFigures *figures)
 void
 job_forgive(Job *job)
 {
-    const Jobs *jobs = job->jobs;
-
     job->io_status = "ok";
     if (!job_is_in_relay(job)) {
         return;
@@ -143,5 +141,5 @@ job_forgive(Job *job)
         job->is_halted = false;
         proceed(job);
     }
-    jobs->ops->pause(jobs->config.relay, job->relay_name, FALSE);
+    job_go(job);
 }

@@ -5,7 +5,7 @@
  * Purpose: the two objects. jobs.c has the list, the verbs and the look at all
  *          of them; jobs-start.c begins them; jobs-map.c finds what is to be
  *          copied; jobs-copy.c takes the steps while they are in the relay;
- *          jobs-error.c halts; jobs-end.c ends them; jobs-files.c keeps their
+ *          jobs-doubt.c holds them back; jobs-error.c halts; jobs-end.c ends them; jobs-files.c keeps their
  *          records; jobs-resume.c finds them again.
  * Threads: main, but for what jobs-map.c says of its own.
  * Units:   bytes, monotonic microseconds.
@@ -64,6 +64,8 @@ typedef struct Job {
     int64_t retry_us, ignored_us; /* ... and did so last */
     bool is_halted;               /* ... it is stopped by one */
     const char *io_status;
+    bool is_held_back; /* until safe_us: see jobs-doubt.c */
+    int64_t safe_us;
     uint64_t base_bytes;    /* done in earlier lives */
     uint64_t offset_bytes;  /* shown, so that it does not go back */
     char words[RELAY_TEXT]; /* what is in the way, of our own making */
@@ -77,6 +79,8 @@ struct Jobs {
     bool is_looking; /* none of the list is freed meanwhile */
     guint poll;
     uint64_t last_number[STORE_DISKS_MAX]; /* by Disk.index */
+    GArray *doubts;                        /* of jobs-doubt.c */
+    int64_t deadline_us;                   /* of the relay's requests */
 };
 
 static inline Disk *
@@ -165,9 +169,19 @@ gboolean job_add(Job *job, GError **error);
 /* jobs-copy.c */
 /* It is in the relay, and goes. */
 void job_copy(Job *job);
+/* The relay is to do something for it, unless it has to stand. */
+void job_go(const Job *job);
 void job_step_copy(Job *job);
 /* What was begun to complete it is given up, it goes on as it is. */
 void job_uncut(Job *job);
+
+/* jobs-doubt.c */
+GArray *jobs_doubts_new(void);
+/* What it had in flight may still execute. */
+void job_leave_doubt(Job *job);
+/* ... and what others had, at its target: it is held back. */
+void job_heed_doubt(Job *job);
+bool job_look_doubt(Job *job); /* Is it still? */
 
 /* jobs-error.c */
 /* True: it does not go on now. */

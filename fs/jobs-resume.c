@@ -161,6 +161,9 @@ recall(Jobs *jobs, JobRecord *record)
     if (!is_alive(job)) {
         return;
     }
+    if (job->record.status == JOB_ABORTING && job->record.is_met) {
+        job_leave_doubt(job);
+    }
     take_bitmap(job);
     if (!load_map(job, &error)) {
         doom(job, error->message);

@@ -278,6 +278,7 @@ job_add(Job *job, GError **error)
     if (!jobs->ops->add(jobs->config.relay, &config, error)) {
         return FALSE;
     }
+    job_heed_doubt(job);
     job->phase = JOB_STANDS;
     return TRUE;
 }

@@ -490,6 +490,9 @@ jobs_new(const struct JobsConfig *config)
     jobs->config = *config;
     jobs->ops = config->ops ? config->ops : &real_ops;
     jobs->list = g_ptr_array_new_with_free_func((GDestroyNotify)job_free);
+    jobs->doubts = jobs_doubts_new();
+    jobs->deadline_us =
+        config->store->settings.request_deadline_s * G_USEC_PER_SEC;
     jobs_recall(jobs);
     return jobs;
 }
@@ -558,6 +561,7 @@ jobs_free(Jobs *jobs)
     if (jobs != NULL) {
         g_clear_handle_id(&jobs->poll, g_source_remove);
         g_ptr_array_unref(jobs->list);
+        g_array_unref(jobs->doubts);
         g_free(jobs);
     }
 }

@@ -101,6 +101,9 @@ gboolean relay_target_check(const char *target, gboolean insecure,
 bool relay_target_is_same(const char *a, const char *b);
 bool relay_target_is_file(const char *target, int fd);
 bool relay_target_is_within(const char *target, const char *dir);
+/* For how long may a request execute there, at most, when its connection was
+ * dropped before the answer? @deadline_us: of a request. */
+int64_t relay_target_doubt_us(const char *target, int64_t deadline_us);
 
 Relay *relay_new(const struct RelayConfig *config, GError **error);
 gboolean relay_add_disk(Relay *relay, const struct RelayDiskConfig *disk,

@@ -18,6 +18,9 @@
 
 typedef struct Server Server;
 
+#define SERVER_GRACE_US \
+    2000000 /* to end when it was asked to; then it is killed */
+
 /* @name: of the socket in @run_dir. Copies both and the words. */
 Server *server_new(const char *run_dir, const char *name, char **argv);
 

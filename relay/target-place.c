@@ -22,6 +22,7 @@
 #include "target-uri.h"
 
 #include "relay.h"
+#include "server.h"
 
 #include <arpa/inet.h>
 #include <limits.h>
@@ -30,7 +31,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LINKS_MAX 40 /* as the kernel has it */
+#define LINKS_MAX       40 /* as the kernel has it */
+#define SERVER_DEATH_US 1000000
 
 /*
  * Paths
@@ -273,6 +275,17 @@ relay_target_is_same(const char *a, const char *b)
 
     return one != NULL && other != NULL ? target_uri_is_same(one, other)
                                         : strcmp(a, b) == 0;
+}
+
+/* A server of ours is asked to end, and killed if it does not. */
+int64_t
+relay_target_doubt_us(const char *target, int64_t deadline_us)
+{
+    g_autoptr(TargetUri) uri = target_uri_parse(target, NULL);
+
+    return uri != NULL && uri->kind == TARGET_SERVER
+               ? SERVER_GRACE_US + SERVER_DEATH_US
+               : 4 * deadline_us;
 }
 
 bool

@@ -37,6 +37,16 @@ test_cancelled_peer_of_a_paused_one(void **state)
     }
 }
 
+static JobSpec
+aimed(const char *id, const char *target)
+{
+    JobSpec spec = rig_spec(JOB_BACKUP, id, JOB_FULL);
+
+    g_free(spec.target);
+    spec.target = g_strdup(target);
+    return spec;
+}
+
 /* However it is written. */
 static void
 test_target_of_another_is_refused(void **state)
@@ -52,17 +62,82 @@ test_target_of_another_is_refused(void **state)
     (void)state;
     rig_start(rig_spec(JOB_BACKUP, "j", JOB_FULL));
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
-        JobSpec spec = rig_spec(JOB_BACKUP, "l", JOB_FULL);
         g_autofree char *words = g_strdup_printf(
             "refused: %s is the target of %s: a job needs one of its own\n",
             rows[i].target, rows[i].of);
 
-        g_free(spec.target);
-        spec.target = g_strdup(rows[i].target);
         rig_forget_journal();
-        rig_start_two(rig_spec(JOB_BACKUP, "k", JOB_FULL), spec, false);
+        rig_start_two(rig_spec(JOB_BACKUP, "k", JOB_FULL),
+                      aimed("l", rows[i].target), false);
         rig_assert_journal(words);
     }
+}
+
+/*
+ * After one that has left requests in flight
+ */
+static void
+cancel_in_flight(JobSpec spec)
+{
+    rig_start(spec);
+    rig_meet("j");
+    rig_relay("j")->figures.core.doubt_clusters = 1;
+    assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
+    rig_ended("j");
+    rig_forget_journal();
+}
+
+static void
+test_requests_of_an_earlier_job_are_waited_for(void **state)
+{
+    (void)state;
+    cancel_in_flight(rig_spec(JOB_BACKUP, "j", JOB_FULL));
+    rig_start(aimed("k", "nbd://localhost/k"));
+    rig_assert_journal("k created\ninstant s2\nadd k cut\nk running\ngo k\n"
+                       "started\nallow k s2\n");
+    rig_start(aimed("l", "nbd://127.0.0.1/j"));
+    rig_meet("l");
+    assert_true(jobs_pause(rig->jobs, "l", NULL));
+    assert_true(jobs_resume(rig->jobs, "l", NULL));
+    rig_assert_journal("l created\ninstant s3\nadd l cut\nl running\n"
+                       "started\nl paused\npause l\nl running\n");
+    rig_look_after(59 * SECOND);
+    rig_assert_journal("");
+    rig_look_after(SECOND);
+    rig_assert_journal("go l\nallow l s3\n");
+    rig_finish("l");
+    assert_string_equal(rig_status("l"), "gone");
+    /* It had answers to all, and the others' time is over. */
+    rig_start(aimed("l", "nbd://127.0.0.1/j"));
+    assert_non_null(strstr(rig->journal->str, "go l\n"));
+}
+
+static void
+test_server_of_ours_has_ended_soon(void **state)
+{
+    (void)state;
+    cancel_in_flight(aimed("j", "/nowhere/x.raw"));
+    rig_start(aimed("k", "[ nbdkit file /nowhere/x.raw ]"));
+    rig_assert_journal(
+        "k created\ninstant s2\nadd k cut\nk running\nstarted\n");
+    rig_look_after(3 * SECOND);
+    rig_assert_journal("go k\nallow k s2\n");
+}
+
+/* It was about to end, and nobody knows what it had in flight. */
+static void
+test_requests_of_an_earlier_life_are_waited_for(void **state)
+{
+    (void)state;
+    rig_start(rig_spec(JOB_BACKUP, "j", JOB_FULL));
+    rig_meet("j");
+    assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
+    rig_crash();
+    rig_forget_journal();
+    rig_start(rig_spec(JOB_BACKUP, "j", JOB_FULL));
+    assert_null(strstr(rig->journal->str, "go j\n"));
+    rig_look_after(60 * SECOND);
+    assert_non_null(strstr(rig->journal->str, "go j\n"));
 }
 
 /*
@@ -148,6 +223,9 @@ main(void)
     static const struct CMUnitTest tests[] = {
         TEST(test_cancelled_peer_of_a_paused_one),
         TEST(test_target_of_another_is_refused),
+        TEST(test_requests_of_an_earlier_job_are_waited_for),
+        TEST(test_server_of_ours_has_ended_soon),
+        TEST(test_requests_of_an_earlier_life_are_waited_for),
         TEST(test_crash_at_each_point_of_a_group),
         TEST(test_damaged_record_costs_its_group),
     };
