@@ -37,6 +37,19 @@ job_record_clear(JobRecord *record)
     *record = (JobRecord){0};
 }
 
+/* Words of a server may be in any encoding, and a record that is not UTF-8 could
+ * not be read again. */
+void
+job_record_set_error(JobRecord *record, const char *error)
+{
+    g_autofree char *valid = g_utf8_make_valid(error, -1);
+    const char *end;
+
+    g_strlcpy(record->error, valid, sizeof(record->error));
+    (void)g_utf8_validate(record->error, -1, &end);
+    record->error[end - record->error] = '\0';
+}
+
 /*
  * From text
  */
@@ -150,7 +163,7 @@ parse_job(GKeyFile *file, JobRecord *record)
         !sealed_text_number(file, GROUP, "begun", INT64_MAX, &begun)) {
         return false;
     }
-    g_strlcpy(record->error, error, sizeof(record->error));
+    job_record_set_error(record, error);
     record->begun_us = (int64_t)begun;
     return true;
 }

@@ -128,7 +128,7 @@ typedef struct JobRecord {
     enum JobStatus status;
     bool is_paused_by_user;
     bool has_failed;
-    char error[200];   /* in words; empty: none */
+    char error[200];   /* in words, UTF-8; empty: none */
     uint64_t snapshot; /* id of the one that is copied, 0: none */
     bool is_mapped;    /* what is to be copied is known */
     bool is_completing;
@@ -147,6 +147,8 @@ const char *job_record_parse(const char *text, size_t len,
                              const uint8_t uuid[16], JobRecord *record,
                              unsigned *disk_id);
 void job_record_clear(JobRecord *record);
+/* As much of it as there is room for, whatever bytes it has. */
+void job_record_set_error(JobRecord *record, const char *error);
 
 /* job-rest.c: of STORE/NAME/jobs (@all_fd). 0, -ENOENT: there is none; -EBADMSG:
  * @why says what is wrong; or another -errno. */

@@ -92,9 +92,7 @@ tell_end(Job *job)
     JsonObject *data = job_event_object(job);
 
     if (job->record.has_failed) {
-        g_autofree char *valid = g_utf8_make_valid(job->record.error, -1);
-
-        json_object_set_string_member(data, "error", valid);
+        json_object_set_string_member(data, "error", job->record.error);
     }
     job_tell(job,
              job_was_cancelled(job) ? "BLOCK_JOB_CANCELLED"
@@ -272,8 +270,7 @@ abort_one(Job *job, const char *error)
     }
     job_progress(job, &record->done_bytes, &record->total_bytes);
     record->has_failed = error != NULL;
-    g_strlcpy(record->error, error != NULL ? error : "Operation canceled",
-              sizeof(record->error));
+    job_record_set_error(record, error != NULL ? error : "Operation canceled");
     job_stand_up(job);
     job_move(job, JOB_ABORTING);
     leave(job);

@@ -123,6 +123,43 @@ test_record_round_trips(void **unused)
     job_record_clear(&record);
 }
 
+/* Whatever a server says can be read again, up to a whole character. */
+static void
+test_record_keeps_any_words(void **unused)
+{
+    static const struct {
+        const char *head, *tail; /* around 198 times "x" */
+        size_t kept;
+    } rows[] = {
+        {"", "\xc3\xa4", 198},  /* would be cut in two */
+        {"x", "\xc3\xa4", 199}, /* there is room for none of it */
+        {"\xc3\xa4", "", 199},  /* there is for this one, and less for "x" */
+        {"\xff", "\xff", 199},  /* becomes three bytes */
+        {"", "", 198},
+    };
+
+    (void)unused;
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *middle = g_strnfill(198, 'x');
+        g_autofree char *words =
+            g_strconcat(rows[i].head, middle, rows[i].tail, NULL);
+        g_autofree char *text = NULL;
+        JobRecord record, back;
+        unsigned disk_id;
+        size_t len;
+
+        fill(&record);
+        job_record_set_error(&record, words);
+        assert_int_equal(strlen(record.error), rows[i].kept);
+        assert_true(g_utf8_validate(record.error, -1, NULL));
+        text = job_record_format(&record, uuid, &len);
+        assert_null(job_record_parse(text, len, uuid, &back, &disk_id));
+        assert_same(&record, &back);
+        job_record_clear(&back);
+        job_record_clear(&record);
+    }
+}
+
 static void
 test_record_of_another_store_is_none(void **unused)
 {
@@ -223,6 +260,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_record_round_trips),
+        cmocka_unit_test(test_record_keeps_any_words),
         cmocka_unit_test(test_record_of_another_store_is_none),
         cmocka_unit_test(test_record_damage_is_seen),
         cmocka_unit_test(test_record_values_are_strict),
