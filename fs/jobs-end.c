@@ -4,7 +4,7 @@
  *
  *   it succeeds     the relay ends it; then it is waiting, and when all of its
  *                   group are, pending. If the user wants to be asked that is
- *                   where it stays; else it is committed
+ *                   where it stays, without its snapshot; else it is committed
  *   it fails, or    aborting, and so are all others of its group; the relay
  *   is cancelled    ends them
  *   it is closed    committed or aborting, all of its group durably so, and the
@@ -292,6 +292,21 @@ job_abort(Job *job, const char *error)
 /*
  * In time
  */
+
+/* All is at the target, and the guest need not pay for the instant any more,
+ * however long the group, or the user, takes. */
+static void
+give_up_instant(Job *job)
+{
+    uint64_t snapshot = job->record.snapshot;
+
+    if (snapshot != 0 && !job->is_unsaved) {
+        job->record.snapshot = 0;
+        (void)job_save(job);
+        jobs_drop_snapshot(job->jobs, snapshot);
+    }
+}
+
 void
 job_step_end(Job *job)
 {
@@ -300,6 +315,9 @@ job_step_end(Job *job)
     }
     if (is_waiting(job)) {
         meet_group(job);
+        if (is_waiting(job)) {
+            give_up_instant(job);
+        }
     } else if (is_closing(job)) {
         close_job(job);
     }

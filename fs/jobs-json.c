@@ -125,6 +125,8 @@ status_info(Job *job)
     json_object_set_string_member(object, "io_status", job->io_status);
     json_object_set_boolean_member(object, "completing",
                                    job->record.is_completing);
+    json_object_set_boolean_member(object, "keeps_old_content",
+                                   job->record.snapshot != 0);
     status_set_text(object, "error", job->record.error);
     json_object_set_boolean_member(object, "cancelled", job_was_cancelled(job));
     return object;

@@ -139,19 +139,21 @@ name_limit(JsonObject *status)
                : g_strdup("make room on this host's file system");
 }
 
-/* " or weir job cancel STORE a": backups keep old content as well. */
+/* " or weir job cancel STORE a": jobs that hold an instant keep old content as
+ * well. */
 static char *
-name_backups(JsonObject *status)
+name_jobs(JsonObject *status)
 {
-    JsonArray *all = json_object_get_array_member(status, "jobs");
+    JsonArray *all = json_object_has_member(status, "jobs")
+                         ? json_object_get_array_member(status, "jobs")
+                         : NULL; /* an older daemon's */
     g_autoptr(GString) text = g_string_new(NULL);
 
-    for (guint i = 0; i < json_array_get_length(all); i++) {
+    for (guint i = 0; all != NULL && i < json_array_get_length(all); i++) {
         JsonObject *job = json_array_get_object_element(all, i);
 
-        if (g_str_equal(json_object_get_string_member(job, "type"), "backup") &&
-            !g_str_equal(json_object_get_string_member(job, "status"),
-                         "concluded")) {
+        if (json_object_get_boolean_member_with_default(
+                job, "keeps_old_content", FALSE)) {
             g_string_append_printf(text, "%s%s",
                                    text->len == 0 ? " or weir job cancel STORE "
                                                   : " ",
@@ -172,7 +174,7 @@ status_room_words(JsonObject *status)
     g_autofree char *oldest = NULL;
     g_autofree char *limit = NULL;
     g_autofree char *what = NULL;
-    g_autofree char *backups = NULL;
+    g_autofree char *jobs = NULL;
 
     if (g_str_equal(state, "ample")) {
         return NULL;
@@ -187,10 +189,10 @@ status_room_words(JsonObject *status)
                      json_object_get_int_member(room, "refused_writes"));
     oldest = name_oldest(status);
     limit = name_limit(status);
-    backups = name_backups(status);
+    jobs = name_jobs(status);
     return oldest != NULL ? g_strdup_printf(
                                 "%s; weir snapshot delete the oldest: %s;%s or "
                                 "%s",
-                                what, oldest, backups, limit)
-                          : g_strdup_printf("%s; %s%s", what, limit, backups);
+                                what, oldest, jobs, limit)
+                          : g_strdup_printf("%s; %s%s", what, limit, jobs);
 }

@@ -233,7 +233,7 @@ test_pending_waits_on(void **state)
     assert_string_equal(rig_status("j"), "pending");
     assert_true(rig_is_busy("b"));
     assert_true(jobs_finalize(rig->jobs, "j", NULL));
-    rig_assert_journal("BLOCK_JOB_COMPLETED j 6/6\nj concluded\ndrop s1\n");
+    rig_assert_journal("BLOCK_JOB_COMPLETED j 6/6\nj concluded\n");
     assert_int_equal(rig_dirty("b"), 2);
     rig_crash();
     assert_string_equal(rig_status("j"), "concluded");

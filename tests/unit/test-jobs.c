@@ -74,7 +74,7 @@ test_user_is_asked(void **state)
     rig_assert_journal("");
     assert_true(jobs_finalize(rig->jobs, "j", &error));
     rig_assert_journal("BLOCK_JOB_COMPLETED j 128/128\nj concluded\n"
-                       "drop s1\n");
+                       "");
     rig_assert_refused(jobs_cancel(rig->jobs, "j", false, &error), &error,
                        "Job 'j' in state 'concluded' cannot accept command "
                        "verb 'cancel'");
@@ -95,7 +95,7 @@ test_pending_is_told_if_it_is_waited_for(void **state)
     rig_forget_journal();
     rig_ended("j");
     rig_assert_journal("forget j\nj waiting\nj pending\n"
-                       "BLOCK_JOB_PENDING j backup\n");
+                       "BLOCK_JOB_PENDING j backup\ndrop s1\n");
 }
 
 /* The answer waits for nothing; the rest does for the relay. */

@@ -149,6 +149,26 @@ test_words_name_the_oldest_and_the_limit(void **state)
 }
 
 static void
+test_words_name_jobs_that_hold_an_instant(void **state)
+{
+    static const char jobs[] =
+        "[{\"id\": \"a\", \"keeps_old_content\": true}, {\"id\": \"b\", "
+        "\"keeps_old_content\": false}, {\"id\": \"c\"}, {\"id\": \"d\", "
+        "\"keeps_old_content\": true}]";
+    g_autofree char *text = g_strdup_printf(
+        "{\"room\": {\"state\": \"low\"}, \"buffer\": {}, \"snapshots\": [], "
+        "\"jobs\": %s}",
+        jobs);
+    g_autoptr(JsonNode) node = json_from_string(text, NULL);
+    g_autofree char *words = status_room_words(json_node_get_object(node));
+
+    (void)state;
+    assert_string_equal(words,
+                        "room for old content is about to end; make room on "
+                        "this host's file system or weir job cancel STORE a d");
+}
+
+static void
 test_status_says_so_first(void **state)
 {
     struct Fixture f;
@@ -175,6 +195,7 @@ main(void)
         cmocka_unit_test(test_full_while_writes_wait_and_a_while_longer),
         cmocka_unit_test(test_slowed_is_throttled_and_not_full),
         cmocka_unit_test(test_words_name_the_oldest_and_the_limit),
+        cmocka_unit_test(test_words_name_jobs_that_hold_an_instant),
         cmocka_unit_test(test_status_says_so_first),
     };
 
