@@ -69,10 +69,10 @@ doubt_grow(RelayCore *core)
     uint64_t size = disk_map_size_bytes(core->config.map);
 
     if (size != core->size_bytes) {
+        assert(!core->config.is_job); /* its map is as it was ordered */
         if (bitmap_grow(core->doubt.frozen, size) < 0 ||
             bitmap_grow(core->doubt.growing, size) < 0 ||
-            bitmap_grow(core->doubt.ripe, size) < 0 || !log_grow(core, size) ||
-            !job_grow(core, size)) {
+            bitmap_grow(core->doubt.ripe, size) < 0 || !log_grow(core, size)) {
             return false;
         }
         core->size_bytes = size;

@@ -313,7 +313,6 @@ void run_list_add(struct RunList *list, struct ClusterRun run);
 /* core-job.c */
 bool job_init(RelayCore *core);
 void job_deinit(RelayCore *core);
-bool job_grow(RelayCore *core, uint64_t size_bytes);
 void job_wrote(RelayCore *core, const Op *op, uint64_t at, uint64_t len);
 /* Does @cluster read as zero at the target because nobody ever wrote there? */
 bool job_is_untouched(const RelayCore *core, uint64_t cluster);

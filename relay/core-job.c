@@ -43,25 +43,6 @@ job_deinit(RelayCore *core)
     bitmap_free(core->job.written);
 }
 
-/* What it grew by was not promised to be zero. */
-bool
-job_grow(RelayCore *core, uint64_t size_bytes)
-{
-    Bitmap *written = core->job.written;
-    uint64_t before = written ? bitmap_clusters(written) : 0;
-
-    if (!written) {
-        return true;
-    }
-    if (bitmap_grow(written, size_bytes) < 0) {
-        return false;
-    }
-    bitmap_set_run(written,
-                   (struct ClusterRun){before - 1, bitmap_clusters(written) -
-                                                       (before - 1)});
-    return true;
-}
-
 void
 job_wrote(RelayCore *core, const Op *op, uint64_t at, uint64_t len)
 {
