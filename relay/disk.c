@@ -551,9 +551,6 @@ relay_disk_next_us(const RelayDisk *disk)
     if (!disk->core) {
         return INT64_MAX;
     }
-    if (disk->events_head < disk->events_count) {
-        return 0; /* what another one had read, when this one had its turn */
-    }
     next = MIN(relay_core_next_us(disk->core), perform_next_us(disk));
     if (needs_no_memory(disk)) {
         next = MIN(next, disk->memory_us + MEMORY_IDLE_US);
