@@ -3,10 +3,10 @@
  * core-internal.h - what the files of the relay core share
  *
  * Purpose: core.c steps and owns the state, core-pass.c drains generations,
- *          core-ops.c lives an op, core-slots.c counts them,
- *          core-link.c connects, core-check.c decides whether a target is
- *          ours, core-verify.c whether it holds what it should,
- *          core-doubt.c keeps quarantines, core-log.c the sent-log,
+ *          core-ops.c lives an op, core-send.c says what of it is sent,
+ *          core-slots.c counts them, core-link.c connects, core-check.c decides
+ *          whether a target is ours, core-verify.c whether it holds what it
+ *          should, core-doubt.c keeps quarantines, core-log.c the sent-log,
  *          core-window.c says how much may be in flight, core-job.c has what
  *          only jobs have.
  * Threads: the relay thread's.

@@ -13,9 +13,11 @@
  *
  * An error that somebody has to judge (the target's answer to a write, zeroes, a
  * trim, a flush, a read that compares before or after one; a local read) halts
- * it: nothing is claimed, read or sent any more, what is under way ends, and is
- * flushed. A target that has no WRITE_ZEROES, or no block status, though it said
- * so, is no error: there is another way. Nor is a lost connection.
+ * it: nothing is claimed any more, and what was read is not sent. What is under
+ * way ends, and is flushed: a hole with all its pieces, unless it turns out to be
+ * one that is sent as data, which is read and waits. A target that has no
+ * WRITE_ZEROES, or no block status, though it said so, is no error: there is
+ * another way. Nor is a lost connection.
  */
 #include "core-internal.h"
 

@@ -21,7 +21,8 @@
  * cluster in two ops; nothing is cleared in the DiskMap but by pass_settle(),
  * which runs when a FLUSH is acknowledged that was sent, on the same epoch of
  * the same connection, after the last write of the run was, and by
- * pass_settle_known(), for what the target holds already by its sum.
+ * pass_settle_known(), for what the target holds already: by its sum, or because
+ * it is zero and nobody has written there (core-job.c).
  */
 #include "bitmap/mutant.h"
 #include "core-internal.h"

@@ -5,8 +5,8 @@
  * left under a short lock, so that none waits for a target.
  *
  * Disks live as long as the relay, jobs until they are forgotten; one without a
- * target has no core and costs next to nothing. Which disks have a target is known here too, so that the
- * answer to "has it one?" needs no round trip.
+ * target has no core and costs next to nothing. Which disks have a target is
+ * known here too, so that the answer to "has it one?" needs no round trip.
  */
 #include <errno.h>
 #include <signal.h>
