@@ -129,6 +129,13 @@ struct SavedBitmap {
     Bitmap *wide; /* what it had, too: for step 1 */
 };
 
+/* A map of a job as it was. */
+struct BitsCopy {
+    char file[STORE_BITS_NAME];
+    StoreBits *of; /* which may be gone meanwhile, and another one be there */
+    Bitmap *bits;
+};
+
 typedef struct BitmapsSaving {
     Store *store;
     Disk *disk;
@@ -136,14 +143,16 @@ typedef struct BitmapsSaving {
     uint64_t size_bytes; /* of the disk */
     GArray *items;       /* in the order of the list */
     unsigned changes;
-    GPtrArray *copies; /* Bitmap: of disk->bits, in that order */
+    GArray *copies; /* struct BitsCopy */
 } BitmapsSaving;
 
-/* What is to be saved of a disk, with copies: of before a sync of disk.raw, if
- * that is to be synced. @is_checkpoint: all that records, and the StoreBits;
- * else what was changed in another way. NULL with 0 in @err: there is nothing
- * to do. */
-BitmapsSaving *bitmaps_saving_new(Store *store, Disk *disk, bool is_checkpoint,
+/* Copies of the StoreBits; of before a sync of disk.raw, if that is to be synced.
+ * NULL: no memory. */
+GArray *bits_copies_new(Disk *disk);
+/* What is to be saved of a disk. @copies: it is a checkpoint, of all that records
+ * and of these, which it takes; else (NULL) of what was changed in another way.
+ * NULL with 0 in @err: there is nothing to do. */
+BitmapsSaving *bitmaps_saving_new(Store *store, Disk *disk, GArray *copies,
                                   int *err);
 void bitmaps_saving_free(BitmapsSaving *saving);
 bool bitmaps_saving_has(const BitmapsSaving *saving, uint64_t id);

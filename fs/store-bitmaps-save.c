@@ -403,28 +403,37 @@ bits_open_dir(StoreIo *io, const Disk *disk, const char *file,
 }
 
 static int
-save_bits(const BitmapsSaving *saving, StoreBits *bits, Bitmap *copy,
+save_bits(const BitmapsSaving *saving, const struct BitsCopy *copy,
           uint64_t sequence)
 {
     StoreIo *io = saving->store->io;
-    struct BitmapFile file = {.map = copy, .is_indexed = true};
-    int dir_fd = bits_open_dir(io, saving->disk, bits->file, &file.name);
+    struct BitmapFile file = {.map = copy->bits, .is_indexed = true};
+    int dir_fd = bits_open_dir(io, saving->disk, copy->file, &file.name);
     int err = dir_fd < 0 ? dir_fd : 0;
 
-    if (!err && !bits->has_file) {
+    if (!err && !copy->of->has_file) {
         err = io->ops->unlink(io, dir_fd, file.name, 0);
         err = err == -ENOENT ? 0 : err;
     }
     memcpy(file.uuid, saving->store->uuid, sizeof(file.uuid));
     err = err ? err : bitmap_file_save(io, dir_fd, &file, 1, sequence);
-    if (!err && !bits->has_file) {
-        store_reserve_bits(io, dir_fd, file.name, bitmap_clusters(copy), true);
+    if (!err && !copy->of->has_file) {
+        store_reserve_bits(io, dir_fd, file.name, bitmap_clusters(copy->bits),
+                           true);
     }
-    bits->has_file |= !err;
+    copy->of->has_file |= !err;
     if (dir_fd >= 0) {
         io->ops->close(io, dir_fd);
     }
-    return note(saving, bits->file, true, err);
+    return note(saving, copy->file, true, err);
+}
+
+/* Files are of numbers that are given once. */
+static bool
+is_held(const Disk *disk, const struct BitsCopy *copy)
+{
+    return g_ptr_array_find(disk->bits, copy->of, NULL) &&
+           strcmp(copy->of->file, copy->file) == 0;
 }
 
 int
@@ -442,8 +451,10 @@ bitmaps_saving_run(BitmapsSaving *saving, uint64_t sequence)
         }
     }
     for (guint i = 0; i < saving->copies->len; i++) {
-        int err = save_bits(saving, saving->disk->bits->pdata[i],
-                            saving->copies->pdata[i], sequence);
+        const struct BitsCopy *copy =
+            &g_array_index(saving->copies, struct BitsCopy, i);
+        int err =
+            is_held(saving->disk, copy) ? save_bits(saving, copy, sequence) : 0;
 
         first_err = first_err ? first_err : err;
     }

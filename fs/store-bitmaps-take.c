@@ -156,23 +156,36 @@ collect_named(BitmapsSaving *saving)
     return err;
 }
 
-static int
-collect_bits(BitmapsSaving *saving)
+static void
+clear_copy(gpointer data)
 {
-    GPtrArray *all = saving->disk->bits;
+    bitmap_free(((struct BitsCopy *)data)->bits);
+}
 
-    for (guint i = 0; i < all->len; i++) {
-        DiskMap *map = ((StoreBits *)all->pdata[i])->map;
-        Bitmap *copy =
-            bitmap_new(disk_map_size_bytes(map), disk_map_cluster_bits(map));
+GArray *
+bits_copies_new(Disk *disk)
+{
+    GArray *copies = g_array_new(FALSE, FALSE, sizeof(struct BitsCopy));
 
-        if (!copy) {
-            return -ENOMEM;
+    g_array_set_size(disk->kept->unsaved, 0);
+    g_array_set_clear_func(copies, clear_copy);
+    for (guint i = 0; i < disk->bits->len; i++) {
+        StoreBits *bits = disk->bits->pdata[i];
+        struct BitsCopy copy = {
+            .of = bits,
+            .bits = bitmap_new(disk_map_size_bytes(bits->map),
+                               disk_map_cluster_bits(bits->map)),
+        };
+
+        if (!copy.bits) {
+            g_array_unref(copies);
+            return NULL;
         }
-        disk_map_union(map, copy);
-        g_ptr_array_add(saving->copies, copy);
+        g_strlcpy(copy.file, bits->file, sizeof(copy.file));
+        disk_map_union(bits->map, copy.bits);
+        g_array_append_val(copies, copy);
     }
-    return 0;
+    return copies;
 }
 
 /* Would @now not do in the place of @then? */
@@ -222,22 +235,19 @@ has_work(const BitmapsSaving *saving)
 }
 
 BitmapsSaving *
-bitmaps_saving_new(Store *store, Disk *disk, bool is_checkpoint, int *err)
+bitmaps_saving_new(Store *store, Disk *disk, GArray *copies, int *err)
 {
     BitmapsSaving *saving = g_new0(BitmapsSaving, 1);
 
     g_array_set_size(disk->kept->unsaved, 0);
     saving->store = store;
     saving->disk = disk;
-    saving->is_checkpoint = is_checkpoint;
+    saving->is_checkpoint = copies != NULL;
     saving->size_bytes = disk_map_size_bytes(disk->map);
     saving->items = g_array_new(FALSE, FALSE, sizeof(struct SavedBitmap));
     saving->copies =
-        g_ptr_array_new_with_free_func((GDestroyNotify)bitmap_free);
+        copies ? copies : g_array_new(FALSE, FALSE, sizeof(struct BitsCopy));
     *err = collect_named(saving);
-    if (!*err && is_checkpoint) {
-        *err = collect_bits(saving);
-    }
     if (*err || !has_work(saving)) {
         g_clear_pointer(&saving, bitmaps_saving_free);
     }
@@ -254,6 +264,6 @@ bitmaps_saving_free(BitmapsSaving *saving)
         clear_item(&g_array_index(saving->items, struct SavedBitmap, i));
     }
     g_array_unref(saving->items);
-    g_ptr_array_unref(saving->copies);
+    g_array_unref(saving->copies);
     g_free(saving);
 }

@@ -140,14 +140,13 @@ store_bitmap_next_id(Store *store)
  * Saving
  */
 static int
-save_locked(Store *store, Disk *disk, bool is_checkpoint, uint64_t *sequence)
+save_locked(Store *store, Disk *disk, GArray *copies, uint64_t *sequence)
 {
     int err;
-    BitmapsSaving *saving =
-        bitmaps_saving_new(store, disk, is_checkpoint, &err);
+    BitmapsSaving *saving = bitmaps_saving_new(store, disk, copies, &err);
 
     *sequence = atomic_load(&store->sequence);
-    if (saving || is_checkpoint) {
+    if (saving || copies) {
         *sequence = atomic_fetch_add(&store->sequence, 1) + 1;
     }
     if (saving) {
@@ -165,7 +164,7 @@ store_bitmaps_save(Store *store, Disk *disk, GError **error)
 
     assert(!store->is_read_only);
     g_mutex_lock(&store->checkpoint_lock);
-    err = save_locked(store, disk, false, &sequence);
+    err = save_locked(store, disk, NULL, &sequence);
     if (err) {
         set_save_error(error, disk, err);
     }
@@ -201,15 +200,19 @@ int
 store_bitmaps_checkpoint(Store *store, Disk *disk)
 {
     uint64_t sequence;
+    GArray *copies;
     int err;
 
+    g_mutex_lock(&store->round_lock);
     g_mutex_lock(&store->checkpoint_lock);
-    err = save_locked(store, disk, true, &sequence);
+    copies = bits_copies_new(disk);
+    err = copies ? save_locked(store, disk, copies, &sequence) : -ENOMEM;
     if (!err) {
         bitmaps_kept_raise(store, disk, sequence);
     }
     bitmaps_say_unsaved(store, disk, err);
     g_mutex_unlock(&store->checkpoint_lock);
+    g_mutex_unlock(&store->round_lock);
     return err;
 }
 
@@ -251,11 +254,11 @@ finish(Store *store, Disk *disk, NamedUndo *undo, GError **error)
     int err;
 
     g_mutex_lock(&store->checkpoint_lock);
-    err = save_locked(store, disk, false, &sequence);
+    err = save_locked(store, disk, NULL, &sequence);
     if (err) {
         set_save_error(error, disk, err);
         named_undo_run(undo);
-        (void)save_locked(store, disk, false, &sequence);
+        (void)save_locked(store, disk, NULL, &sequence);
     } else {
         named_undo_free(undo);
     }

@@ -118,20 +118,25 @@ store_track_recover(Store *store, Disk *disk, uint64_t sequence)
  * Checkpoints
  */
 
-/* Takes the sequence; the caller has the lock. @rest is what is known of that, and
- * becomes what comes of it. */
+/* Takes the sequence; the caller has the checkpoint_lock. @bits, @copies: of before
+ * the sync, so that what is clear in them was written before it. @copies is taken;
+ * NULL: no memory. @rest: what comes of all that is not @bits. */
 static int
-save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving,
-            int *rest)
+save_locked(Store *store, Disk *disk, Bitmap *bits, GArray *copies, int *rest)
 {
     struct BitmapFile file = {.name = STORE_DIRTY, .map = bits};
     StoreIo *io = store->io;
+    BitmapsSaving *saving =
+        copies ? bitmaps_saving_new(store, disk, copies, rest) : NULL;
     uint64_t sequence = atomic_fetch_add(&store->sequence, 1) + 1;
     int err;
 
+    *rest = copies ? *rest : -ENOMEM;
     if (saving) {
         *rest = bitmaps_saving_run(saving, sequence);
+        bitmaps_saving_free(saving);
     }
+    bitmaps_say_unsaved(store, disk, *rest);
     /* One that was not read back is not built upon (rule 11). */
     if (!disk->has_checkpoint) {
         err = io->ops->unlink(io, disk->dir_fd, STORE_DIRTY, 0);
@@ -153,15 +158,11 @@ save_locked(Store *store, Disk *disk, Bitmap *bits, BitmapsSaving *saving,
     return 0;
 }
 
-/* @saving is of before the sync, as are @bits: what is clear in them was written
- * before. */
 static int
-sync_and_save_locked(Store *store, Disk *disk, Bitmap *bits,
-                     BitmapsSaving *saving, int *rest)
+sync_raw(Store *store, Disk *disk)
 {
     int err = 0;
 
-    disk_map_union(disk->map, bits);
     if (!mutant(MUTANT_COOL_WITHOUT_SYNC)) {
         /* Not through the guest's open file: a failure is told to each
          * open file once, and its FSYNC must hear of it, too. */
@@ -170,28 +171,37 @@ sync_and_save_locked(Store *store, Disk *disk, Bitmap *bits,
     if (err) {
         atomic_store(&disk->is_frozen, true);
     }
-    if (atomic_load(&disk->is_frozen)) {
-        return err ? err : -EIO;
-    }
-    return save_locked(store, disk, bits, saving, rest);
+    return err || !atomic_load(&disk->is_frozen) ? err : -EIO;
 }
 
+/* The sync takes its time. Commands save bitmaps meanwhile, so the named ones are
+ * looked at behind it: the marks of what gets cold on the strength of this are
+ * older than all of it, and there. */
 int
 store_track_checkpoint(Store *store, Disk *disk, int *rest)
 {
-    BitmapsSaving *saving;
+    GArray *copies;
     Bitmap *bits;
-    int err;
+    int err = -ENOMEM;
 
+    *rest = 0;
+    g_mutex_lock(&store->round_lock);
     g_mutex_lock(&store->checkpoint_lock);
-    saving = bitmaps_saving_new(store, disk, true, rest);
-    bits = bitmap_new(disk_map_size_bytes(disk->map), disk->cluster_bits);
-    err =
-        bits ? sync_and_save_locked(store, disk, bits, saving, rest) : -ENOMEM;
-    bitmaps_say_unsaved(store, disk, *rest);
-    bitmap_free(bits);
-    bitmaps_saving_free(saving);
+    copies = bits_copies_new(disk);
     g_mutex_unlock(&store->checkpoint_lock);
+    bits = bitmap_new(disk_map_size_bytes(disk->map), disk->cluster_bits);
+    if (bits) {
+        disk_map_union(disk->map, bits);
+        err = sync_raw(store, disk);
+    }
+    if (!err) {
+        g_mutex_lock(&store->checkpoint_lock);
+        err = save_locked(store, disk, bits, g_steal_pointer(&copies), rest);
+        g_mutex_unlock(&store->checkpoint_lock);
+    }
+    g_clear_pointer(&copies, g_array_unref);
+    bitmap_free(bits);
+    g_mutex_unlock(&store->round_lock);
     return err;
 }
 

@@ -538,6 +538,7 @@ store_open(StoreIo *io, const char *path, unsigned flags, GError **error)
     Store *store = g_new0(Store, 1);
     char *real = realpath(path, NULL);
 
+    g_mutex_init(&store->round_lock);
     g_mutex_init(&store->checkpoint_lock);
     store->io = io;
     store->dir_fd = store->lock_fd = -1;
@@ -578,6 +579,7 @@ store_free(Store *store)
         io->ops->close(io, store->dir_fd);
     }
     g_mutex_clear(&store->checkpoint_lock);
+    g_mutex_clear(&store->round_lock);
     conf_clear_settings(&store->settings);
     g_free(store->path);
     g_free(store);

@@ -176,7 +176,9 @@ typedef struct Store {
     atomic_bool is_tight;     /* the host's room is about to end ... */
     _Atomic unsigned squeeze; /* ... and so much of the rest is gone, of 1000 */
     atomic_bool is_reaping;   /* room of deleted snapshots is given back */
-    GMutex checkpoint_lock;   /* one checkpoint at a time, on any thread */
+    GMutex round_lock;      /* one checkpoint at a time, on any thread; first */
+    GMutex checkpoint_lock; /* one save of bitmaps at a time, likewise; not
+                                 over a sync of disk.raw */
     _Atomic uint64_t sequence;    /* of the last checkpoint that was begun */
     _Atomic uint64_t checkpoints; /* made in this run */
     /* Epochs count the serves that began from a clean state, and their clean

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * test-store-bitmaps-threads.c - commands that fail while checkpoints are made
+ * test-store-bitmaps-threads.c - commands while checkpoints are made
  *
  * What a checkpoint may see of a command is what a crash may leave of it. So
  * whoever has the checkpoint_lock sees bitmaps as they were before it or as they
@@ -131,10 +131,111 @@ test_no_checkpoint_before_it_is_taken_back(void **state)
     }
 }
 
+/* A sync of disk.raw that takes until it is let go. */
+static struct {
+    StoreIo io;
+    struct StoreIoOps ops;
+    StoreIo *inner;
+    int fd;
+    atomic_bool is_under_way, is_over, was_late;
+} slow;
+
+static int
+slow_fdatasync(StoreIo *io, int fd)
+{
+    gint64 until_us = g_get_monotonic_time() + 50 * PATIENCE_US;
+
+    (void)io;
+    if (fd == slow.fd) {
+        atomic_store(&slow.is_under_way, true);
+        while (!atomic_load(&slow.is_over) &&
+               g_get_monotonic_time() < until_us) {
+            g_thread_yield();
+        }
+        atomic_store(&slow.was_late, !atomic_load(&slow.is_over));
+    }
+    return slow.inner->ops->fdatasync(slow.inner, fd);
+}
+
+static gpointer
+make_checkpoint(gpointer data)
+{
+    struct Rig *rig = data;
+
+    return GINT_TO_POINTER(store_checkpoint(rig->store, rig->disk));
+}
+
+static GThread *
+begin_checkpoint(struct Rig *rig)
+{
+    GThread *thread;
+
+    slow.inner = rig->fault.inner;
+    slow.ops = *slow.inner->ops;
+    slow.ops.fdatasync = slow_fdatasync;
+    slow.io.ops = &slow.ops;
+    slow.fd = rig->disk->map_fd;
+    rig->fault.inner = &slow.io;
+    thread = g_thread_new("keeper", make_checkpoint, rig);
+    while (!atomic_load(&slow.is_under_way)) {
+        g_thread_yield();
+    }
+    return thread;
+}
+
+/* Nor is what they made durable lost to what the checkpoint saw before. */
+static void
+test_commands_do_not_wait_for_a_sync(void **state)
+{
+    struct Rig *rig = *state;
+    StoreBits gone = {.file = "gone", .map = disk_map_new(BIG, 16)};
+    StoreBits kept = {.file = "kept", .map = disk_map_new(BIG, 16)};
+    NamedBitmap *frozen;
+    GThread *thread;
+    char *path;
+
+    rig_make(rig);
+    assert_true(rig_add(rig, "job", 16));
+    assert_int_equal(named_freeze(rig->disk->bitmaps, "job", &frozen),
+                     NAMED_OK);
+    assert_true(rig_save(rig));
+    store_bits_add(rig->store, rig->disk, &gone);
+    store_bits_add(rig->store, rig->disk, &kept);
+    thread = begin_checkpoint(rig);
+    assert_true(rig_clear(rig, "b"));
+    assert_true(store_bitmap_remove(rig->store, rig->disk, "still", NULL));
+    assert_true(rig_add(rig, "new", 16));
+    rig_write(rig, 5 * EXTENT, 1);
+    named_thaw(frozen, NAMED_NEW, NULL);
+    assert_true(rig_save(rig));
+    store_bits_remove(rig->store, rig->disk, &gone);
+    disk_map_free(gone.map);
+    atomic_store(&slow.is_over, true);
+    assert_int_equal(GPOINTER_TO_INT(g_thread_join(thread)), 0);
+    assert_false(atomic_load(&slow.was_late));
+    disk_map_free(kept.map);
+    rig->fault.inner = slow.inner;
+
+    path = rig_file(rig, "gone");
+    assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+    g_free(path);
+    path = rig_file(rig, "kept");
+    assert_true(g_file_test(path, G_FILE_TEST_EXISTS));
+    g_free(path);
+    rig_again(rig, false);
+    assert_int_equal(rig_count(rig, "still"), UINT64_MAX);
+    assert_int_equal(rig_count(rig, "b"), EXTENT); /* what is hot */
+    assert_true(rig_is_dirty(rig, "new", 5 * EXTENT, EXTENT));
+    assert_true(rig_is_dirty(rig, "job", 5 * EXTENT, EXTENT));
+    assert_false(rig_figures(rig, "job").is_busy);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_commands_do_not_wait_for_a_sync,
+                                        rig_setup, rig_teardown),
         cmocka_unit_test_setup_teardown(
             test_no_checkpoint_before_it_is_taken_back, rig_setup,
             rig_teardown),
