@@ -339,6 +339,15 @@ jobs_holds_snapshot(const Jobs *jobs, uint64_t id)
  * Verbs
  */
 
+/* One that was committed is a success of its group, though its record or its
+ * bitmap cannot be saved yet. */
+static bool
+takes(const Job *job, enum JobVerb verb)
+{
+    return job_takes(job->record.status, verb) &&
+           !(verb == JOB_VERB_CANCEL && job->record.is_committed);
+}
+
 /* The job, if it may be asked for @verb. */
 static Job *
 find_for(const Jobs *jobs, const char *id, enum JobVerb verb, GError **error)
@@ -347,7 +356,7 @@ find_for(const Jobs *jobs, const char *id, enum JobVerb verb, GError **error)
 
     if (job == NULL) {
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED, "Job not found");
-    } else if (!job_takes(job->record.status, verb)) {
+    } else if (!takes(job, verb)) {
         g_set_error(error, STORE_ERROR, STORE_ERROR_FAILED,
                     "Job '%s' in state '%s' cannot accept command verb '%s'",
                     id, job_status_name(job->record.status),

@@ -439,6 +439,37 @@ test_nothing_is_thawed_before_its_record(void **state)
     assert_string_equal(rig_status("j"), "gone");
 }
 
+static void
+test_committed_job_is_not_cancelled(void **state)
+{
+    JobSpec spec = rig_spec(JOB_MIRROR, "j", JOB_INCREMENTAL);
+    g_autoptr(GError) error = NULL;
+
+    (void)state;
+    rig_bitmap("b");
+    rig_write(0, 6);
+    spec.waits_to_finalize = true;
+    rig_start(spec);
+    rig_meet("j");
+    rig_settle("j");
+    rig_settle("j");
+    assert_true(jobs_complete(rig->jobs, "j", NULL));
+    rig_settle("j");
+    rig_settle("j");
+    rig_ended("j");
+    rig_write(10, 1);
+    fault_io_arm(&rig->fault, 1, true, -EIO);
+    assert_true(jobs_finalize(rig->jobs, "j", NULL));
+    rig_forget_journal();
+    rig_assert_refused(jobs_cancel(rig->jobs, "j", false, &error), &error,
+                       "Job 'j' in state 'pending' cannot accept command verb "
+                       "'cancel'");
+    (void)fault_io_disarm(&rig->fault);
+    rig_look_after(SECOND);
+    rig_assert_journal("BLOCK_JOB_COMPLETED j 6/6\nj concluded\nj null\n");
+    assert_int_equal(rig_dirty("b"), 1);
+}
+
 #define TEST(NAME) \
     cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
 
@@ -464,6 +495,7 @@ main(void)
         TEST(test_known_target_is_waited_for),
         TEST(test_instant_that_cannot_be_read_fails),
         TEST(test_nothing_is_thawed_before_its_record),
+        TEST(test_committed_job_is_not_cancelled),
     };
 
     g_log_set_writer_func(quiet_log, NULL, NULL);
