@@ -252,23 +252,28 @@ job_map_is_found(Job *job)
 bool
 job_map_fill(Job *job)
 {
+    JobSpec *spec = &job->record.spec;
     int64_t now_us = job->jobs->ops->now_us();
+    bool is_known = true;
 
-    switch (job->record.spec.sync) {
+    switch (spec->sync) {
     case JOB_FULL:
         disk_map_mark_all(job->map, now_us);
         break;
     case JOB_TOP:
         begin_scan(job);
-        return false;
+        is_known = false;
+        break;
     case JOB_NONE:
         break;
     case JOB_INCREMENTAL:
     case JOB_BITMAP:
     case JOB_DIFFERENTIAL:
         named_merge_into(job->frozen, job->map, now_us);
-        job_gap_merge(job->record.spec.gap, job->map, now_us);
+        job_gap_merge(spec->gap, job->map, now_us);
         break;
     }
-    return true;
+    /* The instant is there: what is written from here on is not its. */
+    g_clear_pointer(&spec->gap, job_gap_free);
+    return is_known;
 }

@@ -4,6 +4,8 @@
  */
 #include "jobs-rig.h"
 
+#include "fs/jobs-private.h"
+
 static void
 start_group_slowly(void)
 {
@@ -70,6 +72,41 @@ test_target_of_another_is_refused(void **state)
         rig_start_two(rig_spec(JOB_BACKUP, "k", JOB_FULL),
                       aimed("l", rows[i].target), false);
         rig_assert_journal(words);
+    }
+}
+
+static void
+let_go(const char *id)
+{
+    if (strcmp(rig_status(id), "aborting") == 0) {
+        rig_ended(id);
+    }
+}
+
+/* What is written before the instant is recorded up to it, whatever for. */
+static void
+test_gap_ends_at_the_instant(void **state)
+{
+    static const enum JobSync syncs[] = {JOB_FULL, JOB_TOP, JOB_INCREMENTAL};
+
+    (void)state;
+    rig_bitmap("b");
+    for (unsigned i = 0; i < G_N_ELEMENTS(syncs); i++) {
+        JobSpec spec = rig_spec(JOB_BACKUP, "j", syncs[i]);
+
+        if (spec.bitmap == NULL) {
+            spec.bitmap = g_strdup("b");
+        }
+        spec.gap = job_gap_new(rig_vda()->map);
+        assert_non_null(spec.gap);
+        rig->lets_wait = true;
+        rig_start(spec);
+        assert_non_null(jobs_find(rig->jobs, "j")->record.spec.gap);
+        rig_instant();
+        assert_null(jobs_find(rig->jobs, "j")->record.spec.gap);
+        assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
+        let_go("j");
+        assert_string_equal(rig_status("j"), "gone");
     }
 }
 
@@ -152,14 +189,6 @@ asking(const char *id, enum JobSync sync)
     return spec;
 }
 
-static void
-let_go(const char *id)
-{
-    if (strcmp(rig_status(id), "aborting") == 0) {
-        rig_ended(id);
-    }
-}
-
 /* The process ends behind each call that the begin of a group makes. */
 static void
 test_crash_at_each_point_of_a_group(void **state)
@@ -223,6 +252,7 @@ main(void)
     static const struct CMUnitTest tests[] = {
         TEST(test_cancelled_peer_of_a_paused_one),
         TEST(test_target_of_another_is_refused),
+        TEST(test_gap_ends_at_the_instant),
         TEST(test_requests_of_an_earlier_job_are_waited_for),
         TEST(test_server_of_ours_has_ended_soon),
         TEST(test_requests_of_an_earlier_life_are_waited_for),
