@@ -15,6 +15,7 @@
  *            ... cannot be made              again after a second        COPIES
  *   CUTS     nothing is sealed any more      marked, sealed, marked,
  *                                            may be sent                SETTLES
+ *            the marks cannot be kept                                    COPIES
  *   SETTLES  all of that is settled                                      LEAVES
  *            the snapshot was not all read                               COPIES
  *   LEAVES   the relay has ended it          jobs-end.c                   RESTS
@@ -237,7 +238,11 @@ step_cut(Job *job, const struct RelayFigures *figures)
         disk->points, job->record.snapshot, job->map, now_us);
     if (job->is_mark_unsaved &&
         store_checkpoint(jobs->config.store, disk) < 0) {
-        job_abort(job, "what is to be sent cannot be kept: see the log");
+        g_strlcpy(job->words,
+                  "cannot be completed now, as what is to be sent cannot be "
+                  "kept: see the log",
+                  sizeof(job->words));
+        job_uncut(job);
         return;
     }
     job->is_mark_unsaved = false;

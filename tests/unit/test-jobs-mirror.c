@@ -128,6 +128,33 @@ test_lost_instant_is_another(void **state)
     assert_int_equal(rig_hidden(), 0);
 }
 
+/* What is marked for it finds no room: no reason to give the mirror up. */
+static void
+test_marks_that_cannot_be_kept_are_made_again(void **state)
+{
+    (void)state;
+    get_ready(JOB_FULL);
+    rig->lets_wait = true;
+    assert_true(jobs_complete(rig->jobs, "j", NULL));
+    rig_instant();
+    rig->lets_wait = false;
+    rig_write(5, 2);
+    (void)disk_map_seal(rig_relay("j")->config.map);
+    rig_forget_journal();
+    fault_io_arm(&rig->fault, 2, true, -ENOSPC); /* behind the disk's sync */
+    rig_settle("j");
+    assert_true(fault_io_disarm(&rig->fault));
+    rig_assert_journal("drop s1\nuncut j\n");
+    assert_string_equal(rig_status("j"), "ready");
+    rig_look_after(SECOND);
+    rig_assert_journal("instant s2\ncut j\n");
+    rig_settle("j");
+    rig_settle("j");
+    rig_ended("j");
+    assert_string_equal(rig_status("j"), "gone");
+    assert_int_equal(rig_hidden(), 0);
+}
+
 static void
 test_soft_cancel_completes(void **state)
 {
@@ -282,6 +309,7 @@ main(void)
         TEST(test_marks_are_before_the_last_seal),
         TEST(test_no_instant_is_tried_again),
         TEST(test_lost_instant_is_another),
+        TEST(test_marks_that_cannot_be_kept_are_made_again),
         TEST(test_soft_cancel_completes),
         TEST(test_forced_cancel_does_not),
         TEST(test_soft_cancel_before_ready_is_forced),
