@@ -35,7 +35,7 @@
 #define GRAIN_COMMON 16
 
 struct JobScan {
-    GThread *thread;
+    GThread *thread; /* NULL: there is no memory for it */
     Job *job;
     StoreIo *io;
     int fd;
@@ -180,11 +180,14 @@ begin_scan(Job *job)
     scan->fd = disk->map_fd;
     scan->found = bitmap_new(disk_map_size_bytes(job->map),
                              disk_map_cluster_bits(job->map));
-    if (scan->found == NULL) {
-        g_error("job %s: out of memory", job->record.spec.id);
-    }
     job->scan = scan;
-    scan->thread = g_thread_new("allocation", scan_thread, scan);
+    if (scan->found != NULL) {
+        scan->thread = g_thread_try_new("allocation", scan_thread, scan, NULL);
+    }
+    if (scan->thread == NULL) { /* UNTESTED: no memory, or too many threads */
+        scan->error = -ENOMEM;
+        atomic_store(&scan->is_over, true);
+    }
 }
 
 void
@@ -194,7 +197,9 @@ job_map_stop(Job *job)
 
     if (scan != NULL) {
         atomic_store(&scan->is_told, true);
-        g_thread_join(scan->thread);
+        if (scan->thread != NULL) {
+            g_thread_join(scan->thread);
+        }
         while (g_idle_remove_by_data(scan)) {
         }
         bitmap_free(scan->found);
