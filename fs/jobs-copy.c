@@ -3,12 +3,14 @@
  * jobs-copy.c - what is done for a job while the relay has it
  *
  *   phase    when                            what                         then
- *   BEGINS   its instant is there            jobs-start.c          MAPS, COPIES
- *   MAPS     the thread has ended            added to the relay          COPIES
+ *   BEGINS   its instant is there            jobs-start.c          MAPS, STANDS
+ *   MAPS     the thread has ended            added to the relay          STANDS
+ *   STANDS   all of its order are running    job_copy()                  COPIES
  *   COPIES   an error, a refusal             jobs-error.c
+ *            an earlier job's requests       jobs-doubt.c; nothing else before
  *            backup: all is settled                                      LEAVES
  *            ... with sync=none: each second sealed, may be sent
- *            mirror: all is settled          a second pass begins
+ *            mirror: all of the first        a second pass begins
  *            ... and that is settled, too    ready
  *            ... ready, to be completed      its instant is asked for      ASKS
  *   ASKS     the snapshot is made            the relay seals no more       CUTS
@@ -19,6 +21,10 @@
  *   SETTLES  all of that is settled                                      LEAVES
  *            the snapshot was not all read                               COPIES
  *   LEAVES   the relay has ended it          jobs-end.c                   RESTS
+ *
+ * Any that is in the relay may LEAVE as it fails or is cancelled (jobs-end.c); one
+ * that is not yet comes to RESTS at once, and so does one of an earlier life that
+ * cannot go on.
  *
  * A backup's map is sealed once, and sent as its snapshot has it. With
  * sync=none the map is what the guest has overwritten since, sealed each second:

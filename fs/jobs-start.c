@@ -2,16 +2,19 @@
 /*
  * jobs-start.c - jobs begin: all of one order, or none
  *
- *   1  each is looked at: names, targets, bitmaps               nothing is there
+ *   1  each is looked at: its name, its target                  nothing is there
  *   2  each gets its directory and record: created
- *   3  bitmaps are frozen, durably; recorders are attached, so that nothing
- *      is missed from here on
+ *   3  bitmaps are frozen, durably, unless one is busy or gone by now; recorders
+ *      are attached, so that nothing is missed from here on
  *   4  if there is a backup: one snapshot, the instant of all of them, with the
  *      guest frozen around it if there are hooks
- *   5  each gets what it is to copy into its map; a checkpoint has that
- *   6  each is one of the relay's, standing
+ *   5  each gets what it is to copy into its map; a checkpoint has that. What is
+ *      allocated takes a thread its time: that job follows by itself
+ *      (jobs-copy.c), and is not in the relay before
+ *   6  each of the others is one of the relay's, standing
  *   7  each is running, durably
- *   8  they go; whoever asked gets the answer
+ *   8  they go, but for those that were cancelled or paused meanwhile, or are
+ *      held back (jobs-doubt.c); whoever asked gets the answer
  *
  * What fails in 1 has changed nothing. What fails in 2 to 7 ends all of them:
  * aborting, concluded, null, their bitmaps as if nothing had been. After a crash
