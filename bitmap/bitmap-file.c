@@ -237,3 +237,19 @@ bitmap_file_load(StoreIo *io, int dirfd, struct BitmapFile *file,
     (void)io->ops->close(io, l.fd);
     return r;
 }
+
+bool
+bitmap_file_is_newer(StoreIo *io, int dirfd, const char *name,
+                     const uint8_t uuid[16])
+{
+    int fd = io->ops->open(io, dirfd, name, O_RDONLY, 0);
+    struct BitmapFileFound found;
+    bool is_newer;
+
+    if (fd < 0) {
+        return false;
+    }
+    is_newer = bitmap_file_find(io, fd, uuid, &found) == -EPROTONOSUPPORT;
+    (void)io->ops->close(io, fd);
+    return is_newer;
+}

@@ -50,6 +50,10 @@ int bitmap_file_save(StoreIo *io, int dirfd, struct BitmapFile *set,
 int bitmap_file_load(StoreIo *io, int dirfd, struct BitmapFile *file,
                      struct BitmapFileReport *report);
 
+/* Is it a file of this store, in a format that is newer than this program? */
+bool bitmap_file_is_newer(StoreIo *io, int dirfd, const char *name,
+                          const uint8_t uuid[16]);
+
 /*
  * On disk
  *

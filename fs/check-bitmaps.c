@@ -8,7 +8,7 @@
  * are the files beside it.
  *
  * What of a bitmap's file cannot be believed counts as changed. --repair writes
- * a file that says so, newer than any.
+ * a file that says so, newer than any, but in the place of a newer weir's.
  */
 #include "check-private.h"
 #include "snapshot-private.h"
@@ -53,6 +53,17 @@ mend_file(const struct Bitmaps *of, const struct ListedBitmap *listed,
     check_mended(check, err, what);
 }
 
+static bool
+is_newer(const struct Bitmaps *of, const struct ListedBitmap *listed,
+         unsigned slot)
+{
+    char name[STORE_BITMAP_NAME];
+
+    bitmaps_file_name(name, listed->id, slot);
+    return bitmap_file_is_newer(of->check->io, of->dir_fd, name,
+                                of->check->conf.uuid);
+}
+
 static void
 check_file(const struct Bitmaps *of, const struct ListedBitmap *listed,
            unsigned slot)
@@ -73,7 +84,7 @@ check_file(const struct Bitmaps *of, const struct ListedBitmap *listed,
                    "changed, nothing is lost",
                    of->disk->name, listed->name, what);
     }
-    if (what && bits && check->repairs) {
+    if (what && bits && check->repairs && !is_newer(of, listed, slot)) {
         mend_file(of, listed, slot, bits, &report);
     }
     bitmap_free(bits);

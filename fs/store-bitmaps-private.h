@@ -53,6 +53,7 @@ enum BitmapsTrust {
 struct UnsavedFile {
     char name[STORE_BITS_NAME];
     bool is_bits; /* without it all that it is of counts as changed */
+    int err;      /* -EPROTONOSUPPORT: a newer weir's, which stays */
 };
 
 typedef struct BitmapsKept {
@@ -66,6 +67,7 @@ typedef struct BitmapsKept {
     bool is_damaged; /* ... it is, but its files stay */
     GArray *unsaved; /* struct UnsavedFile: of the last save */
     bool has_said;   /* ... and of one before, to the log */
+    uint64_t run;    /* sequence of the last save */
 } BitmapsKept;
 
 /* What there is to record was saved as of @sequence. Files that were not there to
@@ -170,7 +172,7 @@ const struct KeptBitmap *bitmaps_kept_find(const BitmapsKept *kept,
  */
 int bitmaps_saving_run(BitmapsSaving *saving, uint64_t sequence);
 /* What the last save could not write is deleted, durably, so that nobody takes it
- * for what there is. -EBUSY: it was more than files of bits. */
+ * for what there is. -EBUSY: it was more than files of bits, or no serve ends. */
 int bitmaps_delete_unsaved(Store *store, Disk *disk);
 
 /* The directory that @file, below the disk's, is in, and its name there. An fd or

@@ -29,7 +29,8 @@
  * it goes on being a superset. A clean end has no hot extents: there it is
  * deleted, and all that it was of counts as changed. Where the bits are recorded
  * in no more, a file of before could be one that has less (what a command did
- * that failed, and could not be taken back on disk).
+ * that failed, and could not be taken back on disk). One of a newer weir stays:
+ * that finds it older than the last checkpoint, or as it left it.
  *
  * The bits of what is not recorded in (it is disabled, or a job has it) are
  * written if they were changed, and stay where they are else: their file may be
@@ -50,7 +51,7 @@
 static int
 note(const BitmapsSaving *saving, const char *name, bool is_bits, int err)
 {
-    struct UnsavedFile file = {.is_bits = is_bits};
+    struct UnsavedFile file = {.is_bits = is_bits, .err = err};
 
     if (err) {
         g_strlcpy(file.name, name, sizeof(file.name));
@@ -93,7 +94,21 @@ make_dir(const BitmapsSaving *saving)
     return note(saving, STORE_BITMAPS, false, err);
 }
 
-/* A file that was not read back is not built upon (rule 11). */
+/* A file that was not read back is not built upon (rule 11). One that a newer weir
+ * wrote is not this one's to delete. */
+static int
+make_way(const BitmapsSaving *saving, int dir_fd, const char *name)
+{
+    StoreIo *io = saving->store->io;
+    int err;
+
+    if (bitmap_file_is_newer(io, dir_fd, name, saving->store->uuid)) {
+        return -EPROTONOSUPPORT;
+    }
+    err = io->ops->unlink(io, dir_fd, name, 0);
+    return err == -ENOENT ? 0 : err;
+}
+
 static int
 put_file(const BitmapsSaving *saving, struct SavedBitmap *item, unsigned slot,
          Bitmap *bits, uint64_t sequence)
@@ -107,8 +122,7 @@ put_file(const BitmapsSaving *saving, struct SavedBitmap *item, unsigned slot,
     bitmaps_file_name(name, item->now.listed.id, slot);
     memcpy(file.uuid, saving->store->uuid, sizeof(file.uuid));
     if (!item->now.has_file[slot]) {
-        err = io->ops->unlink(io, dir_fd, name, 0);
-        err = err == -ENOENT ? 0 : err;
+        err = make_way(saving, dir_fd, name);
     }
     err = err ? err : bitmap_file_save(io, dir_fd, &file, 1, sequence);
     if (!err && !item->now.has_file[slot]) {
@@ -412,8 +426,7 @@ save_bits(const BitmapsSaving *saving, const struct BitsCopy *copy,
     int err = dir_fd < 0 ? dir_fd : 0;
 
     if (!err && !copy->of->has_file) {
-        err = io->ops->unlink(io, dir_fd, file.name, 0);
-        err = err == -ENOENT ? 0 : err;
+        err = make_way(saving, dir_fd, file.name);
     }
     memcpy(file.uuid, saving->store->uuid, sizeof(file.uuid));
     err = err ? err : bitmap_file_save(io, dir_fd, &file, 1, sequence);
@@ -441,6 +454,7 @@ bitmaps_saving_run(BitmapsSaving *saving, uint64_t sequence)
 {
     int first_err = 0;
 
+    saving->disk->kept->run = sequence;
     if (saving->disk->kept->is_foreign && saving->items->len) {
         first_err =
             note_bitmap(saving, STORE_BITMAPS_LIST, false, -EPROTONOSUPPORT);
@@ -490,8 +504,12 @@ bitmaps_delete_unsaved(Store *store, Disk *disk)
         const struct UnsavedFile *file =
             &g_array_index(unsaved, struct UnsavedFile, i);
 
-        err = file->is_bits ? delete_unsaved(store->io, disk, file->name)
-                            : -EBUSY;
+        if (!file->is_bits) {
+            err = -EBUSY;
+        } else if (file->err != -EPROTONOSUPPORT) {
+            err = store->is_served ? delete_unsaved(store->io, disk, file->name)
+                                   : -EBUSY;
+        }
     }
     return err;
 }

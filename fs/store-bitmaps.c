@@ -219,17 +219,23 @@ store_bitmaps_checkpoint(Store *store, Disk *disk)
 int
 store_bitmaps_abandon(Store *store, Disk *disk)
 {
-    const GArray *unsaved = disk->kept->unsaved;
+    const BitmapsKept *kept = disk->kept;
     int err;
 
     g_mutex_lock(&store->checkpoint_lock);
     err = bitmaps_delete_unsaved(store, disk);
-    for (guint i = 0; !err && i < unsaved->len; i++) {
-        store_say(store,
-                  "disk %s: %s could not be saved and was deleted: all that it "
-                  "is of counts as changed",
-                  disk->name,
-                  g_array_index(unsaved, struct UnsavedFile, i).name);
+    for (guint i = 0; !err && i < kept->unsaved->len; i++) {
+        const struct UnsavedFile *file =
+            &g_array_index(kept->unsaved, struct UnsavedFile, i);
+
+        store_say(store, "disk %s: %s %s: all that it is of counts as changed",
+                  disk->name, file->name,
+                  file->err == -EPROTONOSUPPORT
+                      ? "is a newer weir's and stays as it was"
+                      : "could not be saved and was deleted");
+    }
+    if (!err) {
+        bitmaps_kept_raise(store, disk, kept->run);
     }
     g_mutex_unlock(&store->checkpoint_lock);
     return err;

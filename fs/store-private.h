@@ -137,7 +137,7 @@ store_books_epoch(enum TargetContact contact, uint64_t epoch_before)
 /* As a checkpoint, but for the map's own bits; for the end of a serve, or of what
  * changed a store at rest. 0 or -errno. */
 int store_bitmaps_checkpoint(Store *store, Disk *disk);
-/* For a clean end of a serve, after one that was not done: files that it could not
+/* For a clean end, after one that was not done: of a serve, files that it could not
  * write are deleted. 0 or -errno: the end must not be a clean one. */
 int store_bitmaps_abandon(Store *store, Disk *disk);
 /* What the last save could not write, for a message; with the checkpoint_lock, or

@@ -336,8 +336,7 @@ end_disk(Store *store, Disk *disk, GError **error)
     if (!err && rest == -ENOSPC && store_reserve_give(store)) {
         err = save_disk(store, disk, &rest);
     }
-    if (!err && rest && store->is_served &&
-        !store_bitmaps_abandon(store, disk)) {
+    if (!err && rest && !store_bitmaps_abandon(store, disk)) {
         rest = 0;
     }
     if (err || rest) {

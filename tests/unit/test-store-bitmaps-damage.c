@@ -90,11 +90,11 @@ test_damaged_part_of_a_file_is_dirty(void **state)
     assert_int_equal(rig_count(rig, "b"), BIG);
 }
 
+/* Every header of @name: by the weir that comes next. */
 static void
-test_file_of_a_newer_format_is_dirty(void **state)
+set_version(struct Rig *rig, const char *name, uint32_t version)
 {
-    struct Rig *rig = leave(state, true);
-    char *path = rig_file(rig, STORE_BITMAPS "/1.bits");
+    char *path = rig_file(rig, name);
     struct BitmapFileSector sector;
     int fd = open(path, O_RDWR | O_CLOEXEC);
 
@@ -102,19 +102,82 @@ test_file_of_a_newer_format_is_dirty(void **state)
         static const uint8_t none[16];
 
         assert_int_equal(pread(fd, &sector, 512, i * 512), 512);
-        sector.header.version = 2;
+        sector.header.version = version;
         bitmap_file_checksum(&sector, none, sector.checksum);
         assert_int_equal(pwrite(fd, &sector, 512, i * 512), 512);
     }
     close(fd);
     g_free(path);
+}
+
+/* It stays as it is: for who can read it, if nothing was recorded meanwhile. */
+static void
+test_file_of_a_newer_format_is_dirty(void **state)
+{
+    static const char *const names[] = {STORE_BITMAPS "/1.bits",
+                                        STORE_BITMAPS "/2.bits"};
+    struct Rig *rig = leave(state, true);
+
+    for (unsigned i = 0; i < 2; i++) {
+        set_version(rig, names[i], 2);
+    }
     rig_open(rig);
     assert_int_equal(rig_count(rig, "b"), BIG);
+    assert_int_equal(rig_count(rig, "still"), BIG);
     rig_again(rig, true);
+    assert_false(rig_clear(rig, "b"));
+    assert_non_null(strstr(rig->why, "disk vdb: bitmaps/1.bits cannot"));
+    rig_end(rig);
+    set_version(rig, names[0], 1);
+    rig_open(rig);
+    assert_int_equal(rig_count(rig, "b"), 1024); /* nobody wrote */
+    rig_end(rig);
+    set_version(rig, names[0], 2);
+    rig_serve(rig);
+    rig_write(rig, EXTENT, 1);
+    rig_cool(rig);
+    rig_cool(rig);
+    rig_again(rig, false);
+    rig_serve(rig);
+    rig_end(rig);
+    for (unsigned i = 0; i < 2; i++) {
+        set_version(rig, names[i], 1);
+    }
+    rig_open(rig);
     assert_int_equal(rig_count(rig, "b"), BIG);
-    assert_true(rig_clear(rig, "b"));
-    rig_again(rig, true);
-    assert_int_equal(rig_count(rig, "b"), 0);
+    assert_true(rig_has_only(rig, "still", CLUSTER));
+    rig_end(rig);
+    set_version(rig, names[0], 2);
+    rig_open(rig);
+    assert_true(store_bitmap_remove(rig->store, rig->disk, "b", NULL));
+    assert_true(rig_add(rig, "b", 16));
+}
+
+static void
+test_map_of_a_newer_format_stays(void **state)
+{
+    struct Rig *rig = leave(state, true);
+    StoreBits bits = {.file = "left", .map = disk_map_new(BIG, 16)};
+
+    rig_serve(rig);
+    store_bits_add(rig->store, rig->disk, &bits);
+    rig_end(rig);
+    set_version(rig, "left", 2);
+    disk_map_free(bits.map);
+    bits = (StoreBits){.file = "left", .map = disk_map_new(BIG, 16)};
+    rig_open(rig);
+    assert_true(store_bits_load(rig->store, rig->disk, &bits, false, NULL));
+    assert_int_equal(disk_map_next_clean(bits.map, 0), UINT64_MAX);
+    rig_serve(rig);
+    store_bits_add(rig->store, rig->disk, &bits);
+    rig_end(rig);
+    disk_map_free(bits.map);
+    set_version(rig, "left", 1);
+    bits = (StoreBits){.file = "left", .map = disk_map_new(BIG, 16)};
+    rig_open(rig);
+    assert_true(store_bits_load(rig->store, rig->disk, &bits, false, NULL));
+    assert_int_equal(disk_map_next_clean(bits.map, 0), 0);
+    disk_map_free(bits.map);
 }
 
 static void
@@ -320,6 +383,20 @@ test_check_names_what_is_wrong(void **state)
 }
 
 static void
+test_check_repairs_nothing_of_a_newer_weir(void **state)
+{
+    struct Rig *rig = leave(state, true);
+
+    set_version(rig, STORE_BITMAPS "/1.bits", 2);
+    assert_checked(rig, true, STORE_DAMAGED,
+                   "disk vdb: bitmap b: its format is newer");
+    set_version(rig, STORE_BITMAPS "/1.bits", 1);
+    assert_checked(rig, false, STORE_SOUND, NULL);
+    rig_open(rig);
+    assert_int_equal(rig_count(rig, "b"), 1024);
+}
+
+static void
 test_they_go_with_the_disk(void **state)
 {
     struct Rig *rig = leave(state, true);
@@ -365,6 +442,7 @@ main(void)
         WITH_RIG(test_damaged_file_is_dirty),
         WITH_RIG(test_damaged_part_of_a_file_is_dirty),
         WITH_RIG(test_file_of_a_newer_format_is_dirty),
+        WITH_RIG(test_map_of_a_newer_format_stays),
         WITH_RIG(test_damaged_list_loses_the_bitmaps),
         WITH_RIG(test_list_of_a_newer_weir_is_let_be),
         WITH_RIG(test_untracked_disk_costs_what_records),
@@ -373,6 +451,7 @@ main(void)
         WITH_RIG(test_lost_state_costs_what_records),
         WITH_RIG(test_discards_of_before_a_crash_count),
         WITH_RIG(test_check_names_what_is_wrong),
+        WITH_RIG(test_check_repairs_nothing_of_a_newer_weir),
         WITH_RIG(test_they_go_with_the_disk),
         WITH_RIG(test_reading_writes_nothing),
     };
