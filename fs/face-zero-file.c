@@ -74,8 +74,9 @@ end_record(FaceDisk *disk)
     Disk *of = disk->disk;
     int res = store_zeroes_punch(store, of, &disk->zeroes);
 
-    /* It was dirty by the record; nothing else on disk says so yet. */
-    if (res == 0 && disk->zeroes.count) {
+    /* It was dirty by the record; nothing else on disk says so yet, unless all of
+     * the disk is. */
+    if (res == 0 && disk->zeroes.count && of->is_tracked) {
         res = store_checkpoint(store, of);
     }
     if (res) {

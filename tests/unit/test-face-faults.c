@@ -3,6 +3,7 @@
  * test-face-faults.c - the face over storage that fails: what was not synced is
  * not called synced, and nothing is written after that (rule 20)
  */
+#include "fs/store-private.h"
 #include "fs/zero-file.h"
 #include "tests/lib/fake-session.h"
 
@@ -14,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -251,21 +253,26 @@ test_disk_without_a_record_is_served(void **state)
 }
 
 /* What is on the list goes on reading as zero, and what is written there later
- * is not zeroed by the old record. */
+ * is not zeroed by the old record. Of a disk that is tracked a checkpoint says
+ * that it is dirty; another one needs none, and may have no room for it. */
 static void
-test_record_that_cannot_be_renewed_is_carried_out(void **state)
+carry_out_record(bool is_tracked)
 {
     unsigned char buf[512], back[512] = {1}, zero[512] = {0};
     StoreIo broken = {&broken_ops};
     FakeSession session;
 
-    (void)state;
     memset(buf, 3, sizeof(buf));
     broken_ops = *store_io_kernel()->ops;
     broken_ops.done = unpunching_done;
     broken_ops.pwrite = unrecording_pwrite;
     punch_error = 0;
     fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    if (is_tracked) {
+        fake_session_track(&session);
+    } else {
+        assert_int_equal(mkdirat(session.disk.dir_fd, STORE_DIRTY, 0700), 0);
+    }
     assert_int_equal(fake_write(&session, buf, 512, 0), 512);
     punch_error = -ENOSPC;
     assert_int_equal(fake_fallocate(&session, PUNCH, 0, 8 * MIB), 0);
@@ -273,6 +280,7 @@ test_record_that_cannot_be_renewed_is_carried_out(void **state)
     record_write_error = -EIO;
     fake_session_follow(&session);
     assert_int_equal(session.disk.unpunched_bytes, 0);
+    assert_int_equal(session.store.checkpoints, is_tracked);
     assert_int_equal(fake_read(&session, back, 512, 0), 512);
     assert_memory_equal(back, zero, 512);
     assert_served_without_discards(&session);
@@ -282,7 +290,18 @@ test_record_that_cannot_be_renewed_is_carried_out(void **state)
     fake_session_restart(&session);
     assert_int_equal(fake_read(&session, back, 512, 0), 512);
     assert_memory_equal(back, buf, 512);
+    assert_int_equal(unlinkat(session.disk.dir_fd, STORE_DIRTY,
+                              is_tracked ? 0 : AT_REMOVEDIR),
+                     0);
     fake_session_deinit(&session);
+}
+
+static void
+test_record_that_cannot_be_renewed_is_carried_out(void **state)
+{
+    (void)state;
+    carry_out_record(false);
+    carry_out_record(true);
 }
 
 int
