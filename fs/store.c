@@ -267,8 +267,10 @@ store_serve(Store *store, GError **error)
         if (err) {
             store_say(store,
                       "disk %s: what is written cannot be kept track of (%s): "
-                      "after a crash all of it is compared or sent again",
-                      disk->name, g_strerror(-err));
+                      "after a crash %sits bitmaps are all dirty",
+                      disk->name, g_strerror(-err),
+                      disk->target ? "all of it is compared or sent again, and "
+                                   : "");
         }
     }
     store->is_served = true;
