@@ -193,6 +193,30 @@ test_discard_is_owed_until_it_is_punched(void **state)
     fake_session_deinit(&session);
 }
 
+/* By the time of its answer, not of its punching: a slice fails, so none of those
+ * behind it is looked at. */
+static void
+test_discard_is_recorded_when_it_is_accepted(void **state)
+{
+    const struct NamedSpec spec = {.name = "b", .id = 1, .grain_bits = 16};
+    StoreIo broken = {&broken_ops};
+    struct NamedFigures figures;
+    FakeSession session;
+
+    (void)state;
+    broken_ops = *store_io_kernel()->ops;
+    broken_ops.done = unpunching_done;
+    punch_error = -ENOSPC;
+    fake_session_init(&session, &broken, FAKE_DISK_BYTES, 512);
+    assert_int_equal(named_add(session.disk.bitmaps, &spec, NULL), NAMED_OK);
+    assert_int_equal(fake_fallocate(&session, PUNCH, 8 * MIB, 48 * MIB), 0);
+    assert_int_equal(session.disk.unpunched_bytes, 48 * MIB);
+    assert_true(named_find(session.disk.bitmaps, "b", &figures));
+    assert_int_equal(figures.count_bytes, 48 * MIB);
+    punch_error = 0;
+    fake_session_deinit(&session);
+}
+
 /* Calls about the record, from now on. */
 static int record_open_error, record_write_error;
 
@@ -312,6 +336,7 @@ main(void)
         cmocka_unit_test(test_sync_beside_one_that_fails_is_no_success),
         cmocka_unit_test(test_empty_record_is_synced_before_it_is_believed),
         cmocka_unit_test(test_discard_is_owed_until_it_is_punched),
+        cmocka_unit_test(test_discard_is_recorded_when_it_is_accepted),
         cmocka_unit_test(test_disk_without_a_record_is_served),
         cmocka_unit_test(test_record_that_cannot_be_renewed_is_carried_out),
     };
