@@ -64,7 +64,9 @@ typedef struct World {
     Disk *disk;              /* of this life's store */
     uint64_t sequence;       /* of the guest's last write */
     uint64_t hot[WORLD_HOT]; /* first bytes of clusters */
-    uint64_t job_tick;       /* a job took its bitmap in this life; 0: none */
+    uint64_t job_tick;       /* a job took its bitmap in this life, or renewed
+                                what it records; 0: none */
+    uint64_t coarse_tick;    /* of bitmap "coarse": its last clearing began */
     struct WorldOp flight[WORLD_FLIGHT];
     unsigned n_flight;
 } World;
