@@ -228,6 +228,36 @@ target_disk(Daemon *daemon, Disk *disk)
                                                        : disk;
 }
 
+/* Requests of a job may still execute where the disk is to go. */
+static gboolean
+check_doubt(const Daemon *daemon, const char *target, GError **error)
+{
+    int64_t wait_us =
+        daemon->jobs != NULL ? jobs_doubt_us(daemon->jobs, target) : 0;
+
+    if (wait_us > 0) {
+        g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                    "target %s: requests of a job that has ended may still "
+                    "execute there: try again in %d s",
+                    target, (int)(wait_us / G_USEC_PER_SEC) + 1);
+    }
+    return wait_us == 0;
+}
+
+/* ... and those of the disk where it was. */
+static void
+leave_doubt(Daemon *daemon, const Disk *disk, const char *target)
+{
+    struct RelayFigures figures;
+
+    if (target != NULL && daemon->jobs != NULL &&
+        relay_figures(daemon->relay, disk->name, &figures) &&
+        (!figures.is_current || figures.core.unanswered > 0 ||
+         figures.core.doubt_clusters > 0)) {
+        jobs_doubt_target(daemon->jobs, target);
+    }
+}
+
 static gboolean
 set_target(Daemon *daemon, Disk *disk, const char *value, GError **error)
 {
@@ -241,6 +271,9 @@ set_target(Daemon *daemon, Disk *disk, const char *value, GError **error)
     if (id != NULL) {
         return job_refuse_target(value, id, error);
     }
+    if (!check_doubt(daemon, value, error)) {
+        return FALSE;
+    }
     if (!store_set(daemon->store, disk, "target", value, error)) {
         return FALSE;
     }
@@ -248,6 +281,7 @@ set_target(Daemon *daemon, Disk *disk, const char *value, GError **error)
     if (changed == NULL || g_strcmp0(before, changed->target) == 0) {
         return TRUE;
     }
+    leave_doubt(daemon, changed, before);
     status_tracker_retarget(&daemon->tracker, changed->index);
     if (daemon->cuts != NULL) {
         cuts_retargeted(daemon->cuts, changed);

@@ -154,7 +154,9 @@ void
 job_dismiss(Job *job)
 {
     job_move(job, JOB_NULL);
-    job_files_delete(job);
+    if (!job_is_doubted(job) || !job_save(job)) {
+        job_files_delete(job);
+    }
     job->is_unsaved = false;
 }
 

@@ -179,6 +179,10 @@ void job_uncut(Job *job);
 GArray *jobs_doubts_new(void);
 /* What it had in flight may still execute. */
 void job_leave_doubt(Job *job);
+bool job_is_doubted(const Job *job); /* ... and its record has to say so */
+/* ... and it was dismissed in an earlier life. */
+void jobs_doubt_record(Jobs *jobs, Disk *disk, const JobRecord *record);
+void jobs_end_doubts(Jobs *jobs); /* those whose time is over */
 /* ... and what others had, at its target: it is held back. */
 void job_heed_doubt(Job *job);
 bool job_look_doubt(Job *job); /* Is it still? */

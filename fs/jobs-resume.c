@@ -19,6 +19,7 @@
  *   waiting, pending              it waits as before, and for the same
  *   ... committed; aborting       it is closed, as it was about to be
  *   concluded                     it stays until it is dismissed
+ *   null                          it was; what it has in flight: jobs-doubt.c
  *
  * If one of a group was committed, or is aborting, so are all of them: none was
  * closed before all records said so, but the last of these may be missing. If
@@ -143,6 +144,14 @@ stand(Job *job)
     }
 }
 
+/* One that goes on knows itself. */
+static bool
+has_left_doubt(const JobRecord *record)
+{
+    return (record->status == JOB_ABORTING && record->is_met) ||
+           (record->status == JOB_CONCLUDED && record->is_in_doubt);
+}
+
 static void
 recall(Jobs *jobs, JobRecord *record)
 {
@@ -158,11 +167,11 @@ recall(Jobs *jobs, JobRecord *record)
     if (!job_files_open(job)) {
         doom(job, "its directory cannot be opened");
     }
+    if (has_left_doubt(&job->record)) {
+        job_leave_doubt(job);
+    }
     if (!is_alive(job)) {
         return;
-    }
-    if (job->record.status == JOB_ABORTING && job->record.is_met) {
-        job_leave_doubt(job);
     }
     take_bitmap(job);
     if (!load_map(job, &error)) {
@@ -202,6 +211,8 @@ recall_number(const struct Search *search, uint64_t number)
     }
     if (err == 0 && is_to_be_recalled(jobs, &record)) {
         recall(jobs, &record);
+    } else if (err == 0 && record.status == JOB_NULL) {
+        jobs_doubt_record(jobs, search->disk, &record);
     } else if (err == 0 || err == -ENOENT) {
         job_files_delete_number(jobs, search->disk, number);
     } else {

@@ -276,6 +276,7 @@ jobs_look(Jobs *jobs)
     if (jobs->is_looking || !jobs->has_begun) {
         return;
     }
+    jobs_end_doubts(jobs);
     jobs->is_looking = true;
     for (guint i = 0; i < jobs->list->len; i++) {
         job_step(g_ptr_array_index(jobs->list, i));

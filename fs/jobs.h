@@ -84,6 +84,10 @@ const char *jobs_of_disk(const Jobs *jobs, const Disk *disk);
 bool jobs_holds_snapshot(const Jobs *jobs, uint64_t id);
 /* The one that writes the target, however it is written; NULL: none. */
 const char *jobs_of_target(const Jobs *jobs, const char *target);
+/* For so long requests of one that has ended may execute there. */
+int64_t jobs_doubt_us(const Jobs *jobs, const char *target);
+/* ... or those of a disk, which has another target now. */
+void jobs_doubt_target(Jobs *jobs, const char *target);
 
 /* All of them begin, at one instant, or none; specs are taken. @is_grouped: if
  * one fails all do. @done is called once, maybe from within: NULL, or why not. */

@@ -165,6 +165,28 @@ test_jobs_are_found_by_either_name(void **state)
             "vda: job one is at work on it: cancel that, or wait for its end");
 }
 
+/* Where something of a job may still arrive no disk goes. */
+static void
+test_target_in_doubt_is_given_to_no_disk(void **state)
+{
+    struct World *w = *state;
+    g_autofree char *text =
+        request("weir-set", "'disk':'vda','settings':{'target':"
+                            "'nbd://127.0.0.1/y'}");
+    g_autoptr(JsonObject) answer = NULL;
+    const char *words;
+
+    jobs_doubt_target(w->daemon.jobs, "nbd://localhost/y");
+    peer_write(&w->peer, text);
+    answer = peer_read(&w->peer);
+    assert_true(json_object_has_member(answer, "error"));
+    words = json_object_get_string_member(
+        json_object_get_object_member(answer, "error"), "desc");
+    assert_non_null(strstr(words, "target nbd://127.0.0.1/y: requests of a job "
+                                  "that has ended may still execute there"));
+    assert_string_equal(w->disk->target, TARGET);
+}
+
 static void
 test_nodes_have_what_clients_want(void **state)
 {
@@ -264,6 +286,7 @@ main(void)
         TEST(test_extents_are_marked_and_listed),
         TEST(test_digest_is_of_the_words),
         TEST(test_jobs_are_found_by_either_name),
+        TEST(test_target_in_doubt_is_given_to_no_disk),
         TEST(test_nodes_have_what_clients_want),
         TEST(test_disk_grows_by_either_name),
         TEST(test_schema_has_all_commands),

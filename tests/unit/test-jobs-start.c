@@ -161,6 +161,50 @@ test_server_of_ours_has_ended_soon(void **state)
     rig_assert_journal("go k\nallow k s2\n");
 }
 
+/* It is gone, but for its record, until the time is over, which begins anew. */
+static void
+test_record_of_a_dismissed_job_stays_a_while(void **state)
+{
+    g_autofree char *dir =
+        g_build_filename(rig->fixture->address, "jobs", "1", NULL);
+
+    (void)state;
+    cancel_in_flight(rig_spec(JOB_BACKUP, "j", JOB_FULL));
+    assert_string_equal(rig_status("j"), "gone");
+    rig_look_after(30 * SECOND);
+    rig_restart();
+    assert_string_equal(rig_status("j"), "gone");
+    assert_true(jobs_doubt_us(rig->jobs, "nbd://localhost/j") == 60 * SECOND);
+    rig_forget_journal();
+    rig_start(rig_spec(JOB_BACKUP, "j", JOB_FULL));
+    assert_null(strstr(rig->journal->str, "go j\n"));
+    assert_true(g_file_test(dir, G_FILE_TEST_EXISTS));
+    rig_look_after(60 * SECOND);
+    assert_non_null(strstr(rig->journal->str, "go j\n"));
+    assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
+}
+
+/* ... and one that the user has still to dismiss keeps its record. */
+static void
+test_concluded_job_is_not_deleted_with_its_doubt(void **state)
+{
+    JobSpec spec = rig_spec(JOB_BACKUP, "j", JOB_FULL);
+
+    (void)state;
+    spec.waits_to_dismiss = true;
+    cancel_in_flight(spec);
+    rig_restart();
+    assert_true(jobs_doubt_us(rig->jobs, "nbd://localhost/j") == 60 * SECOND);
+    rig_look_after(60 * SECOND);
+    assert_true(jobs_doubt_us(rig->jobs, "nbd://localhost/j") == 0);
+    rig_restart();
+    assert_string_equal(rig_status("j"), "concluded");
+    assert_true(jobs_doubt_us(rig->jobs, "nbd://localhost/j") == 0);
+    assert_true(jobs_dismiss(rig->jobs, "j", NULL));
+    rig_restart();
+    assert_true(jobs_doubt_us(rig->jobs, "nbd://localhost/j") == 0);
+}
+
 /* It was about to end, and nobody knows what it had in flight. */
 static void
 test_requests_of_an_earlier_life_are_waited_for(void **state)
@@ -256,6 +300,8 @@ main(void)
         TEST(test_requests_of_an_earlier_job_are_waited_for),
         TEST(test_server_of_ours_has_ended_soon),
         TEST(test_requests_of_an_earlier_life_are_waited_for),
+        TEST(test_record_of_a_dismissed_job_stays_a_while),
+        TEST(test_concluded_job_is_not_deleted_with_its_doubt),
         TEST(test_crash_at_each_point_of_a_group),
         TEST(test_damaged_record_costs_its_group),
     };
