@@ -51,7 +51,9 @@ store_set_errno(GError **error, enum StoreError code, int err,
     if (code == STORE_ERROR_FAILED && (err == ENOSPC || err == EDQUOT)) {
         code = STORE_ERROR_FULL;
     }
-    g_set_error(error, STORE_ERROR, (int)code, "%s: %s", text, g_strerror(err));
+    g_set_error(
+        error, STORE_ERROR, (int)code, "%s: %s%s", text, g_strerror(err),
+        err == EMFILE ? "; raise the limit (ulimit -n, LimitNOFILE=)" : "");
 }
 
 bool

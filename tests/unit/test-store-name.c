@@ -4,6 +4,7 @@
  */
 #include "tests/lib/store-fixture.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 static void
@@ -53,6 +54,23 @@ test_names_and_sizes(void **state)
 }
 
 static void
+test_errors_say_what_to_do(void **state)
+{
+    g_autoptr(GError) full = NULL, many = NULL, other = NULL;
+
+    (void)state;
+    store_set_errno(&full, STORE_ERROR_FAILED, -ENOSPC, "x");
+    assert_int_equal(full->code, STORE_ERROR_FULL);
+    store_set_errno(&many, STORE_ERROR_FAILED, -EMFILE, "disk %d", 1);
+    assert_string_equal(many->message,
+                        "disk 1: Too many open files; raise the limit "
+                        "(ulimit -n, LimitNOFILE=)");
+    store_set_errno(&other, STORE_ERROR_BUSY, EIO, "y");
+    assert_string_equal(other->message, "y: Input/output error");
+    assert_int_equal(other->code, STORE_ERROR_BUSY);
+}
+
+static void
 test_address_is_split_and_resolved(void **state)
 {
     struct StoreFixture *fixture = *state;
@@ -86,6 +104,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names_and_sizes),
+        cmocka_unit_test(test_errors_say_what_to_do),
+        cmocka_unit_test(test_errors_say_what_to_do),
         cmocka_unit_test_setup_teardown(test_address_is_split_and_resolved,
                                         fixture_setup, fixture_teardown),
     };
