@@ -8,7 +8,9 @@
  * are the files beside it.
  *
  * What of a bitmap's file cannot be believed counts as changed. --repair writes
- * a file that says so, newer than any, but in the place of a newer weir's.
+ * a file that says so, newer than any, but in the place of a newer weir's. Of one
+ * that recorded when a crash came it says that of all: the extents that are hot
+ * for an older file are not for this one.
  */
 #include "check-private.h"
 #include "snapshot-private.h"
@@ -35,15 +37,20 @@ mend_file(const struct Bitmaps *of, const struct ListedBitmap *listed,
           unsigned slot, Bitmap *bits, const struct BitmapFileReport *report)
 {
     struct Check *check = of->check;
-    g_autofree char *what =
-        g_strdup_printf("disk %s: bitmap %s: what was damaged is dirty",
-                        of->disk->name, listed->name);
+    /* Which extents are hot for it went by its sequence. */
+    bool is_lost = !check->state.is_clean && bitmaps_records_in(listed, slot);
+    g_autofree char *what = g_strdup_printf(
+        "disk %s: bitmap %s: %s is dirty", of->disk->name, listed->name,
+        is_lost ? "all of it" : "what was damaged");
     char name[STORE_BITMAP_NAME];
     struct BitmapFile file = {.name = name, .map = bits, .is_indexed = true};
     uint64_t sequence =
         MAX(MAX(report->newest, check->state.sequence), listed->sequence) + 1;
     int err;
 
+    if (is_lost) {
+        bitmap_set_all(bits);
+    }
     bitmaps_file_name(name, listed->id, slot);
     memcpy(file.uuid, check->conf.uuid, sizeof(file.uuid));
     err = check->io->ops->unlink(check->io, of->dir_fd, name, 0);

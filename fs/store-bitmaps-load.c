@@ -156,10 +156,8 @@ uint64_t
 bitmaps_file_least(const struct ListedBitmap *listed, unsigned slot,
                    uint64_t sequence)
 {
-    bool is_own = slot == listed->slot;
-    bool records = listed->is_enabled && is_own != listed->is_busy;
-
-    return MAX(is_own ? listed->sequence : 0, records ? sequence : 0);
+    return MAX(slot == listed->slot ? listed->sequence : 0,
+               bitmaps_records_in(listed, slot) ? sequence : 0);
 }
 
 const char *
@@ -201,8 +199,6 @@ load_bits(Store *store, Disk *disk, struct KeptBitmap *of, unsigned slot)
 {
     BitmapsKept *kept = disk->kept;
     const struct ListedBitmap *listed = &of->listed;
-    bool records =
-        listed->is_enabled && (slot == listed->slot) != (bool)listed->is_busy;
     Bitmap *bits =
         bitmap_new(atomic_load(&disk->size_bytes), listed->grain_bits);
     struct BitmapFileReport report;
@@ -223,7 +219,8 @@ load_bits(Store *store, Disk *disk, struct KeptBitmap *of, unsigned slot)
                   "counts as changed",
                   disk->name, listed->name, what);
     }
-    if (records && mark_doubts(store, disk, report.sequence, bits)) {
+    if (bitmaps_records_in(listed, slot) &&
+        mark_doubts(store, disk, report.sequence, bits)) {
         bitmap_free(bits);
         return NULL;
     }

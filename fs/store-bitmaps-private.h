@@ -113,6 +113,13 @@ const char *bitmaps_file_load(StoreIo *io, int dir_fd, const uint8_t uuid[16],
                               const struct ListedBitmap *listed, unsigned slot,
                               uint64_t least, Bitmap *bits,
                               struct BitmapFileReport *report);
+/* Is what is written recorded in the file in @slot of @listed? */
+static inline bool
+bitmaps_records_in(const struct ListedBitmap *listed, unsigned slot)
+{
+    return listed->is_enabled && (slot == listed->slot) != listed->is_busy;
+}
+
 /* What it must be of. @sequence: of the last checkpoint. */
 uint64_t bitmaps_file_least(const struct ListedBitmap *listed, unsigned slot,
                             uint64_t sequence);

@@ -7,6 +7,8 @@
  */
 #include "bitmaps-rig.h"
 
+#include "bitmap/bitmap-page.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -124,6 +126,37 @@ test_serve_ends_cleanly_without_it(void **state)
     full.name = NULL;
     rig_again(rig, true);
     assert_int_equal(rig_count(rig, "one"), BIG);
+}
+
+/* What got cold without it is hot for it, but not for the newer one that mending
+ * writes. */
+static void
+test_mending_loses_nothing_that_got_cold(void **state)
+{
+    struct Rig *rig = *state;
+    char *report;
+
+    rig_serve(rig);
+    assert_true(rig_add(rig, "one", 9));
+    rig_write(rig, 15 * EXTENT, 1);
+    rig_cool(rig);
+    rig_cool(rig);
+    full.name = "1.bits";
+    rig_write(rig, 2 * EXTENT, 1);
+    rig_cool(rig);
+    rig_cool(rig);
+    assert_int_equal(hot_extents(rig), 0);
+    rig_crash(rig);
+    for (unsigned i = 0; i < BITMAP_FILE_SECTORS; i++) {
+        rig_flip(rig, STORE_BITMAPS "/1.bits",
+                 (off_t)(bitmap_file_bits_in(true, 4, 0) + i * 512 + 40));
+    }
+    full.name = NULL;
+    assert_int_equal(fixture_check(rig->fixture, true, &report), STORE_SOUND);
+    assert_non_null(strstr(report, "repaired: disk vdb: bitmap one: "));
+    g_free(report);
+    rig_open(rig);
+    assert_true(rig_is_dirty(rig, "one", 2 * EXTENT, 512));
 }
 
 /* A file of before has less than the bitmap, which does not record: cleared, and
@@ -259,6 +292,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         WITH_RIG(test_extents_get_cold_without_it),
         WITH_RIG(test_serve_ends_cleanly_without_it),
+        WITH_RIG(test_mending_loses_nothing_that_got_cold),
         WITH_RIG(test_bitmap_at_rest_is_no_less_after_a_clean_end),
         WITH_RIG(test_busy_bitmap_without_its_file),
         WITH_RIG(test_map_of_a_job_without_its_file),
