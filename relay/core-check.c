@@ -20,7 +20,8 @@
  * by sums only: of what was written in this life, or else by an earlier one.
  *
  * A single sum that differs may be a damaged one, or that of a last cluster
- * which was shorter before the disk grew: the greater number counts.
+ * which was shorter before the disk grew: the greater number of clusters counts,
+ * and of a disk, which may grow, one says nothing.
  *
  * A cluster that was read back and differs counts only if it is still clean
  * afterwards: else a guest write came between. A target that differs is not
@@ -265,6 +266,37 @@ check_mapped(RelayCore *core, Op *op, const struct RelayEvent *event)
     op_map(core, op);
 }
 
+/* The cluster at byte @at was read back: what it says counts once, however many
+ * places led to it. */
+static void
+check_vote(RelayCore *core, uint64_t at, bool is_equal)
+{
+    struct Check *check = &core->check;
+    unsigned n = check->n_same + check->n_other;
+
+    for (unsigned i = 0; i < n; i++) {
+        if (check->voted[i] == at >> core->cluster_bits) {
+            return;
+        }
+    }
+    assert(n < CORE_READBACKS);
+    check->voted[n] = at >> core->cluster_bits;
+    check->n_same += is_equal;
+    check->n_other += !is_equal;
+    if (!is_equal) {
+        check->other_at = at;
+    }
+}
+
+static bool
+check_is_other(const RelayCore *core)
+{
+    unsigned least = core->config.is_job ? 1 : 2;
+
+    return core->check.n_other > core->check.n_same &&
+           core->check.n_other >= least;
+}
+
 /* Is it the target that the sums are about? If they do not say so it is one
  * that was never seen. */
 static void
@@ -306,7 +338,7 @@ check_run(RelayCore *core)
         check_found(core);
         return;
     }
-    if (check->n_other > check->n_same) {
+    if (check_is_other(core)) {
         check_estranged(core, check->other_at);
     } else {
         check_accept(core);
@@ -405,10 +437,7 @@ check_event(RelayCore *core, Op *op, const struct RelayEvent *event)
     if (op->has_failed) {
         op_fail(core, op);
     } else if (op->is_by_sum && event->kind == RELAY_COMPARED) {
-        core->check.n_same += event->is_equal;
-        core->check.n_other += !event->is_equal;
-        core->check.other_at =
-            event->is_equal ? core->check.other_at : op->offset + op->cursor;
+        check_vote(core, op->offset + op->cursor, event->is_equal);
         op_free(core, op);
     } else if (is_status && event->is_zero) {
         op->cursor += len;
@@ -422,7 +451,9 @@ check_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         if (op->cursor < op->len) {
             op_compare(core, op, op->len - op->cursor, op->job == JOB_SAMPLE);
         } else {
-            core->check.n_same += op->job == JOB_READBACK;
+            if (op->job == JOB_READBACK) {
+                check_vote(core, op->offset, true);
+            }
             op_free(core, op);
         }
     } else if (event->kind == RELAY_COMPARED && op->job == JOB_READBACK &&

@@ -186,7 +186,9 @@ struct Check {
     enum OpJob job;
     uint64_t next; /* byte (LOOK) or number (SAMPLE, READBACK) */
     bool is_asked_all;
-    unsigned n_same, n_other; /* other: by their sums, which may be damaged */
+    uint64_t
+        voted[CORE_READBACKS]; /* clusters that were read back, of which: */
+    unsigned n_same, n_other;  /* other: by their sums */
     uint64_t other_at;
 };
 

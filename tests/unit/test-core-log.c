@@ -416,6 +416,43 @@ test_core_knows_its_target_by_sums(void **state)
     assert_int_equal(seen(rig, RELAY_SEND_DATA), 0);
 }
 
+/* All is dirty, and of these clusters alone something is known. */
+static enum RelayLink
+link_with_sums_of(struct Rig *rig, const uint64_t *clusters, unsigned count)
+{
+    Bitmap *logged = bitmap_new(SIZE, BITS);
+
+    bitmap_set_run(logged, (struct ClusterRun){0, 64});
+    equal_words[0] = 0;
+    for (unsigned i = 0; i < count; i++) {
+        bitmap_clear_run(logged, (struct ClusterRun){clusters[i], 1});
+        equal_words[0] |= UINT64_C(1) << clusters[i];
+    }
+    write_clusters(rig, 0, 64);
+    rig->bend = sums_differ;
+    rig->config.logged = logged;
+    start(rig);
+    pass_time(rig, SECOND);
+    rig->config.logged = NULL;
+    bitmap_free(logged);
+    return figures(rig).link;
+}
+
+/* It may have been the last one, and shorter, before the disk grew. */
+static void
+test_core_one_sum_says_nothing(void **state)
+{
+    assert_int_equal(link_with_sums_of(*state, (const uint64_t[]){63}, 1),
+                     RELAY_ONLINE);
+}
+
+static void
+test_core_two_sums_say_it_is_another(void **state)
+{
+    assert_int_equal(link_with_sums_of(*state, (const uint64_t[]){8, 63}, 2),
+                     RELAY_REFUSED);
+}
+
 /* The store's state is gone; its sums are not. */
 static void
 test_core_finds_a_lost_target_by_sums(void **state)
@@ -479,6 +516,8 @@ main(void)
         CASE(test_core_first_contact_logs_all_if_it_cannot_forget),
         CASE(test_core_does_not_believe_sums_of_another_target),
         CASE(test_core_knows_its_target_by_sums),
+        CASE(test_core_one_sum_says_nothing),
+        CASE(test_core_two_sums_say_it_is_another),
         CASE(test_core_finds_a_lost_target_by_sums),
         CASE(test_core_looks_at_a_target_that_sums_do_not_know),
     };
