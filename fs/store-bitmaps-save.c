@@ -378,11 +378,7 @@ save_named(BitmapsSaving *saving, uint64_t sequence)
     }
     keep_items(saving);
     delete_unneeded(saving);
-    err = put_narrow(saving);
-    if (!err) {
-        keep_items(saving);
-    }
-    return err;
+    return put_narrow(saving);
 }
 
 static bool

@@ -117,6 +117,35 @@ test_ends_of_jobs(void **state)
     }
 }
 
+static unsigned
+calls_of_a_checkpoint(struct Rig *rig)
+{
+    fault_io_arm(&rig->fault, 0, false, 0);
+    assert_int_equal(store_checkpoint(rig->store, rig->disk), 0);
+    return atomic_load(&rig->fault.calls);
+}
+
+/* The successor's file is gone, once. */
+static void
+test_checkpoints_forget_a_job(void **state)
+{
+    struct Rig *rig = *state;
+    NamedBitmap *frozen;
+    unsigned calls;
+
+    rig_serve(rig);
+    assert_true(rig_add(rig, "b", 16));
+    (void)calls_of_a_checkpoint(rig);
+    calls = calls_of_a_checkpoint(rig);
+    assert_int_equal(named_freeze(rig->disk->bitmaps, "b", &frozen), NAMED_OK);
+    assert_true(rig_save(rig));
+    named_thaw(frozen, NAMED_NEW, NULL);
+    assert_true(rig_save(rig));
+    assert_int_equal(rig_files(rig), 2);
+    (void)calls_of_a_checkpoint(rig);
+    assert_int_equal(calls_of_a_checkpoint(rig), calls);
+}
+
 static void
 test_renewed_successor_is_kept(void **state)
 {
@@ -252,6 +281,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         WITH_RIG(test_busy_bitmap_is_busy_again),
         WITH_RIG(test_ends_of_jobs),
+        WITH_RIG(test_checkpoints_forget_a_job),
         WITH_RIG(test_renewed_successor_is_kept),
         WITH_RIG(test_maps_of_jobs_are_in_checkpoints),
         WITH_RIG(test_maps_that_were_left_out_of_an_end),
