@@ -284,13 +284,21 @@ see_file(const char *name, void *user)
     *largest = MAX(*largest, bitmaps_file_id(name));
 }
 
-/* No id that any file speaks of is given again. */
-static void
-raise_id(Store *store, const BitmapsKept *kept)
+static uint64_t
+largest_file(const BitmapsKept *kept)
 {
     uint64_t largest = 0;
 
     (void)snapshot_files_names(kept->dir_fd, see_file, &largest);
+    return largest;
+}
+
+/* No id that any file speaks of is given again. */
+static void
+raise_id(Store *store, const BitmapsKept *kept)
+{
+    uint64_t largest = largest_file(kept);
+
     for (guint i = 0; i < kept->bitmaps->len; i++) {
         largest =
             MAX(largest,
@@ -304,6 +312,19 @@ raise_id(Store *store, const BitmapsKept *kept)
 /*
  * The opening
  */
+/* The first bitmap's file is there before the list is: for that instant only. */
+static bool
+is_list_missing(const Store *store, const BitmapsKept *kept)
+{
+    int fd = store->io->ops->open(store->io, kept->dir_fd, STORE_BITMAPS_LIST,
+                                  O_RDONLY, 0);
+
+    if (fd >= 0) {
+        store->io->ops->close(store->io, fd);
+    }
+    return fd == -ENOENT && largest_file(kept);
+}
+
 static void
 load_list(Store *store, Disk *disk)
 {
@@ -312,7 +333,13 @@ load_list(Store *store, Disk *disk)
         bitmaps_list_load(store->io, kept->dir_fd, store->uuid, disk->id,
                           kept->bitmaps, &kept->is_foreign);
 
-    if (why) {
+    if (!why && is_list_missing(store, kept)) {
+        store_say(store,
+                  "disk %s: " STORE_BITMAPS "/" STORE_BITMAPS_LIST
+                  " is missing beside files of bitmaps: it has none of its "
+                  "bitmaps; weir check %s says more",
+                  disk->name, store->path);
+    } else if (why) {
         kept->is_damaged = true;
         store_say(store,
                   "disk %s: " STORE_BITMAPS "/" STORE_BITMAPS_LIST

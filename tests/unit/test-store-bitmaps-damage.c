@@ -200,6 +200,45 @@ test_damaged_list_loses_the_bitmaps(void **state)
     assert_int_equal(rig_count(rig, "b"), 0);
 }
 
+/* All that stores have said. */
+static GString *said;
+
+static GLogWriterOutput
+keep_log(GLogLevelFlags level, const GLogField *fields, gsize n, gpointer user)
+{
+    (void)level;
+    (void)user;
+    for (gsize i = 0; i < n; i++) {
+        if (!strcmp(fields[i].key, "MESSAGE")) {
+            g_string_append(said, fields[i].value);
+        }
+    }
+    return G_LOG_WRITER_HANDLED;
+}
+
+static void
+test_missing_list_is_said(void **state)
+{
+    static const char words[] = "disk vdb: bitmaps/list is missing";
+    struct Rig *rig = leave(state, true);
+    char *path = rig_file(rig, STORE_BITMAPS "/" STORE_BITMAPS_LIST);
+
+    g_string_truncate(said, 0);
+    rig_open(rig);
+    rig_crash(rig);
+    assert_null(strstr(said->str, words));
+    assert_int_equal(unlink(path), 0);
+    rig_open(rig);
+    assert_non_null(strstr(said->str, words));
+    assert_int_equal(named_count(rig->disk->bitmaps), 0);
+    rig_serve(rig);
+    assert_int_equal(rig_files(rig), 0);
+    g_string_truncate(said, 0);
+    rig_again(rig, true);
+    assert_null(strstr(said->str, words));
+    g_free(path);
+}
+
 /* It is let be, and so are the files. */
 static void
 test_list_of_a_newer_weir_is_let_be(void **state)
@@ -444,6 +483,7 @@ main(void)
         WITH_RIG(test_file_of_a_newer_format_is_dirty),
         WITH_RIG(test_map_of_a_newer_format_stays),
         WITH_RIG(test_damaged_list_loses_the_bitmaps),
+        WITH_RIG(test_missing_list_is_said),
         WITH_RIG(test_list_of_a_newer_weir_is_let_be),
         WITH_RIG(test_untracked_disk_costs_what_records),
         WITH_RIG(test_stranger_costs_what_records),
@@ -456,6 +496,10 @@ main(void)
         WITH_RIG(test_reading_writes_nothing),
     };
 
-    g_log_set_writer_func(quiet_log, NULL, NULL);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    said = g_string_new(NULL);
+    g_log_set_writer_func(keep_log, NULL, NULL);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    g_string_free(said, TRUE);
+    return failed;
 }
