@@ -371,17 +371,3 @@ named_restore(NamedBitmaps *set, const struct NamedSpec *spec, Bitmap *bits,
     disk_map_unlock(set->map);
     return NAMED_OK;
 }
-
-void
-named_mark_all_recording(NamedBitmaps *set, uint64_t offset, uint64_t len)
-{
-    for (NamedBitmap *bitmap = set->first; bitmap; bitmap = bitmap->next) {
-        if (bitmap->is_enabled) {
-            mark_slices(set,
-                        named_is_busy(bitmap) ? bitmap->later.bits
-                                              : bitmap->now.bits,
-                        offset, len);
-            say_changed(bitmap);
-        }
-    }
-}

@@ -117,9 +117,6 @@ void named_thaw(NamedBitmap *frozen, enum NamedEnd end, DiskMap *rest);
  * again) are taken if it is NAMED_OK. NAMED_EXISTS: the name, or the id. */
 enum NamedResult named_restore(NamedBitmaps *set, const struct NamedSpec *spec,
                                Bitmap *bits, Bitmap *successor);
-/* After a crash: what the guest may have written since they were kept counts for
- * all that record. */
-void named_mark_all_recording(NamedBitmaps *set, uint64_t offset, uint64_t len);
 
 /*
  * Any thread

@@ -303,7 +303,7 @@ test_a_busy_one_is_restored_as_such(void **state)
                                    bitmap_new(SIZE, 16)),
                      NAMED_OK);
     assert_int_equal(named_clear(rig->set, "a"), NAMED_BUSY);
-    named_mark_all_recording(rig->set, 300 * GRAIN, 7 * GRAIN);
+    guest_writes_grains(rig, 300, 7);
     guest_writes_grains(rig, 400, 1);
     assert_null(named_frozen(rig->set, "none"));
     frozen = named_frozen(rig->set, "a");

@@ -471,7 +471,7 @@ test_what_was_kept_is_there_again(void **state)
     spec.id = 8;
     spec.is_disabled = true;
     assert_int_equal(named_restore(rig->set, &spec, bits, NULL), NAMED_OK);
-    named_mark_all_recording(rig->set, 0, 4096);
+    guest_writes(rig, 0, 4096);
     assert_int_equal(count(rig, "a"), 4096 + 512);
     assert_int_equal(count(rig, "b"), 0);
     assert_int_equal(named_copy(rig->set, 9, &bits, &none), -ENOENT);
