@@ -50,6 +50,37 @@ parse_cluster_size(const char *text, unsigned *bits)
     return CLI_OK;
 }
 
+/* A job would go on to write it as well. */
+static gboolean
+check_target_at_rest(const Store *store, const char *target, GError **error)
+{
+    g_autofree char *job = strcmp(target, "none") != 0
+                               ? job_of_target_at_rest(store, target)
+                               : NULL;
+
+    return job == NULL || job_refuse_target(target, job, error);
+}
+
+/* What else is wrong with the store, if there is one, is store_create_disk()'s to
+ * say. */
+static gboolean
+check_new_target(const char *address, const char *target, GError **error)
+{
+    g_autofree char *path = NULL, *name = NULL;
+    gboolean ok = TRUE;
+    Store *store;
+
+    if (target == NULL || !store_split_address(address, &path, &name, NULL)) {
+        return TRUE;
+    }
+    store = store_open(store_io_kernel(), path, STORE_OPEN_READ, NULL);
+    if (store != NULL) {
+        ok = check_target_at_rest(store, target, error);
+        store_free(store);
+    }
+    return ok;
+}
+
 static int
 run_create(int argc, char **argv)
 {
@@ -78,7 +109,8 @@ run_create(int argc, char **argv)
             CLI_OK) {
         return CLI_USAGE;
     }
-    if (!store_create_disk(store_io_kernel(), &create, &error)) {
+    if (!check_new_target(create.address, create.target, &error) ||
+        !store_create_disk(store_io_kernel(), &create, &error)) {
         return cli_fail_error("create", error);
     }
     return CLI_OK;
@@ -137,17 +169,6 @@ split_settings(int argc, char **argv, const char **flaw)
     }
     json_object_foreach_member(late, copy_setting_cb, early);
     return early;
-}
-
-/* A job would go on to write it as well. */
-static gboolean
-check_target_at_rest(const Store *store, const char *target, GError **error)
-{
-    g_autofree char *job = strcmp(target, "none") != 0
-                               ? job_of_target_at_rest(store, target)
-                               : NULL;
-
-    return job == NULL || job_refuse_target(target, job, error);
 }
 
 static gboolean

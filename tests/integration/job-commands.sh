@@ -273,6 +273,8 @@ says 'job mirror-vda writes it'
 umount_store
 refused 3 "$WEIR" set "$STORE/vda" target="$T/alias.raw"
 says 'job mirror-vda writes it'
+refused 3 "$WEIR" create "$STORE/vdb" --size 64M --target "$T/alias.raw"
+says 'job mirror-vda writes it'
 mount_store
 job cancel "$STORE" mirror-vda
 await 10 job_is mirror-vda concluded
