@@ -36,14 +36,13 @@ figures_locked(const NamedBitmap *bitmap, struct NamedFigures *figures)
     }
     *figures = (struct NamedFigures){.id = bitmap->id,
                                      .grain_bits = bitmap->grain_bits,
-                                     .is_recording = bitmap->is_enabled,
                                      .is_enabled = bitmap->is_enabled,
                                      .is_persistent = bitmap->is_persistent,
                                      .version = bitmap->version};
     memcpy(figures->name, bitmap->name, sizeof(figures->name));
     figures->count_bytes = count_bytes(bitmap->now.bits);
-    figures->is_busy = figures->has_successor = named_is_busy(bitmap);
-    if (figures->has_successor) {
+    figures->is_busy = named_is_busy(bitmap);
+    if (figures->is_busy) {
         figures->new_bytes = count_bytes(bitmap->later.bits);
     }
     return true;

@@ -126,12 +126,10 @@ struct NamedFigures {
     uint64_t id;
     uint64_t count_bytes; /* dirty; at most the size of the disk */
     unsigned grain_bits;
-    bool is_recording; /* it is enabled, or its successor is */
-    bool is_enabled;   /* ... as the user said */
-    bool is_busy;
+    bool is_enabled; /* it records, or its successor does */
+    bool is_busy;    /* it has a successor */
     bool is_persistent;
-    bool has_successor;
-    uint64_t new_bytes; /* ... and what that has */
+    uint64_t new_bytes; /* what the successor has */
     uint64_t version;   /* changes with each that is not recording */
 };
 unsigned named_count(NamedBitmaps *set);

@@ -22,7 +22,7 @@ set_figures(JsonObject *object, const struct NamedFigures *figures)
     json_object_set_int_member(object, "granularity",
                                INT64_C(1) << figures->grain_bits);
     json_object_set_int_member(object, "count", (gint64)figures->count_bytes);
-    json_object_set_boolean_member(object, "recording", figures->is_recording);
+    json_object_set_boolean_member(object, "recording", figures->is_enabled);
     json_object_set_boolean_member(object, "enabled", figures->is_enabled);
     json_object_set_boolean_member(object, "busy", figures->is_busy);
     json_object_set_boolean_member(object, "persistent",
@@ -48,7 +48,7 @@ successor_json(const struct NamedFigures *figures)
     json_object_set_int_member(object, "granularity",
                                INT64_C(1) << figures->grain_bits);
     json_object_set_int_member(object, "count", (gint64)figures->new_bytes);
-    json_object_set_boolean_member(object, "recording", figures->is_recording);
+    json_object_set_boolean_member(object, "recording", figures->is_enabled);
     json_object_set_boolean_member(object, "busy", FALSE);
     json_object_set_boolean_member(object, "persistent", FALSE);
     return object;
@@ -62,7 +62,7 @@ store_bitmaps_json(Disk *disk)
 
     for (unsigned i = 0; named_at(disk->bitmaps, i, &figures); i++) {
         json_array_add_object_element(list, bitmap_json(&figures));
-        if (figures.has_successor) {
+        if (figures.is_busy) {
             json_array_add_object_element(list, successor_json(&figures));
         }
     }

@@ -71,7 +71,7 @@ bitmaps_list_format(GArray *bitmaps, const uint8_t uuid[16], unsigned disk_id,
         g_key_file_set_uint64(file, group, "grain-bits", listed->grain_bits);
         sealed_text_set_bool(file, group, "enabled", listed->is_enabled);
         sealed_text_set_bool(file, group, "busy", listed->is_busy);
-        sealed_text_set_bool(file, group, "successor", listed->has_successor);
+        sealed_text_set_bool(file, group, "successor", listed->is_busy);
         g_key_file_set_uint64(file, group, "slot", listed->slot);
         g_key_file_set_uint64(file, group, "sequence", listed->sequence);
     }
@@ -83,6 +83,7 @@ parse_bitmap(GKeyFile *file, const char *group, struct ListedBitmap *listed)
 {
     g_autofree char *name = g_key_file_get_string(file, group, "name", NULL);
     uint64_t bits, slot;
+    bool has_successor;
 
     if (!conf_number_parse(group + strlen(BITMAP), 1, NAMED_ID_MAX,
                            &listed->id) ||
@@ -92,7 +93,7 @@ parse_bitmap(GKeyFile *file, const char *group, struct ListedBitmap *listed)
         bits < NAMED_GRAIN_LEAST ||
         !sealed_text_bool(file, group, "enabled", &listed->is_enabled) ||
         !sealed_text_bool(file, group, "busy", &listed->is_busy) ||
-        !sealed_text_bool(file, group, "successor", &listed->has_successor) ||
+        !sealed_text_bool(file, group, "successor", &has_successor) ||
         !sealed_text_number(file, group, "slot", 1, &slot) ||
         !sealed_text_number(file, group, "sequence", UINT64_MAX,
                             &listed->sequence)) {
@@ -101,7 +102,7 @@ parse_bitmap(GKeyFile *file, const char *group, struct ListedBitmap *listed)
     g_strlcpy(listed->name, name, sizeof(listed->name));
     listed->grain_bits = (unsigned)bits;
     listed->slot = (unsigned)slot;
-    return !listed->has_successor || listed->is_busy;
+    return !has_successor || listed->is_busy;
 }
 
 static bool

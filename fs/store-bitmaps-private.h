@@ -26,10 +26,9 @@ struct ListedBitmap {
     char name[NAMED_NAME_MAX + 1];
     unsigned grain_bits;
     bool is_enabled;
-    bool is_busy;
-    bool has_successor; /* in the other one of its two files */
-    unsigned slot;      /* which of them is its own */
-    uint64_t sequence;  /* its own file is at least of this one, while nothing
+    bool is_busy;      /* its successor is in the other one of its two files */
+    unsigned slot;     /* which of them is its own */
+    uint64_t sequence; /* its own file is at least of this one, while nothing
                            is recorded in it */
 };
 

@@ -44,27 +44,28 @@ decide(const BitmapsSaving *saving, struct SavedBitmap *item)
     unsigned slot = is_thawed ? !was->listed.slot : was->listed.slot;
     bool is_other = !was->is_saved || was->version != figures->version ||
                     was->size_bytes != saving->size_bytes;
-    bool records = saving->is_checkpoint && figures->is_enabled;
+    struct ListedBitmap *listed = &item->now.listed;
 
-    item->saves_bits =
-        is_other || !was->has_file[slot] || (records && !figures->is_busy);
-    item->saves_successor =
-        figures->is_busy && (is_other || !was->has_file[!slot] || records);
     item->now = *was;
     item->now.is_saved = true;
     item->now.version = figures->version;
     item->now.size_bytes = saving->size_bytes;
-    item->now.listed = (struct ListedBitmap){
+    *listed = (struct ListedBitmap){
         .id = figures->id,
         .grain_bits = figures->grain_bits,
         .is_enabled = figures->is_enabled,
         .is_busy = figures->is_busy,
-        .has_successor = figures->is_busy,
         .slot = slot,
         .sequence = was->listed.sequence,
     };
-    g_strlcpy(item->now.listed.name, figures->name,
-              sizeof(item->now.listed.name));
+    g_strlcpy(listed->name, figures->name, sizeof(listed->name));
+    item->saves_bits =
+        is_other || !was->has_file[slot] ||
+        (saving->is_checkpoint && bitmaps_records_in(listed, slot));
+    item->saves_successor =
+        figures->is_busy &&
+        (is_other || !was->has_file[!slot] ||
+         (saving->is_checkpoint && bitmaps_records_in(listed, !slot)));
 }
 
 /* Figures and copies of one and the same version. 0, -ENOENT or -ENOMEM. */

@@ -256,11 +256,11 @@ bitmaps(struct World *w)
     struct NamedFigures f;
 
     for (unsigned i = 0; named_at(w->disk->bitmaps, i, &f); i++) {
-        g_string_append_printf(
-            text, "%s%s %u %u %s%s%s", i > 0 ? ", " : "", f.name,
-            1u << f.grain_bits, (unsigned)(f.count_bytes >> f.grain_bits),
-            f.is_recording ? "r" : "-", f.is_busy ? "B" : "-",
-            f.is_persistent ? "p" : "-");
+        g_string_append_printf(text, "%s%s %u %u %s%s%s", i > 0 ? ", " : "",
+                               f.name, 1u << f.grain_bits,
+                               (unsigned)(f.count_bytes >> f.grain_bits),
+                               f.is_enabled ? "r" : "-", f.is_busy ? "B" : "-",
+                               f.is_persistent ? "p" : "-");
     }
     return g_string_free(text, FALSE);
 }

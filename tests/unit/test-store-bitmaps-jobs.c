@@ -54,7 +54,7 @@ test_busy_bitmap_is_busy_again(void **state)
     for (unsigned i = 0; i < 4; i++) {
         rig_again(rig, i % 2);
         figures = rig_figures(rig, "b");
-        assert_true(figures.is_busy && figures.is_recording);
+        assert_true(figures.is_busy && figures.is_enabled);
         assert_int_equal(figures.count_bytes, CLUSTER);
         assert_int_equal(figures.new_bytes, CLUSTER);
         assert_true(rig_is_dirty(rig, "b", EXTENT, CLUSTER));

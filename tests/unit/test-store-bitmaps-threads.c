@@ -125,7 +125,7 @@ test_no_checkpoint_before_it_is_taken_back(void **state)
         assert_int_equal(named_count(rig->disk->bitmaps), 2);
         rig_again(rig, false);
         assert_int_equal(named_count(rig->disk->bitmaps), 2);
-        assert_true(rig_figures(rig, "b").is_recording);
+        assert_true(rig_figures(rig, "b").is_enabled);
         assert_true(rig_is_dirty(rig, "b", 3 * EXTENT, 512));
         rig_serve(rig);
     }

@@ -143,10 +143,10 @@ test_commands_are_durable(void **state)
         assert_int_equal(rig_count(rig, "a"), 2 * CLUSTER);
         assert_true(rig_enable(rig, "a", false));
         rig_again(rig, false);
-        assert_false(rig_figures(rig, "a").is_recording);
+        assert_false(rig_figures(rig, "a").is_enabled);
         assert_true(rig_enable(rig, "a", true));
         rig_again(rig, false);
-        assert_true(rig_figures(rig, "a").is_recording);
+        assert_true(rig_figures(rig, "a").is_enabled);
         assert_true(remove_bitmap(rig, "a"));
         rig_again(rig, false);
         assert_int_equal(rig_count(rig, "a"), UINT64_MAX);
@@ -459,7 +459,7 @@ model_judge(struct Model *m)
     for (unsigned i = 0; i < MODEL; i++) {
         struct ClusterRun run = {0, 0};
 
-        assert_int_equal(rig_figures(m->rig, model_names[i]).is_recording,
+        assert_int_equal(rig_figures(m->rig, model_names[i]).is_enabled,
                          m->is_recording[i]);
         while (bitmap_next_run(m->truth[i], run.first + run.count, UINT64_MAX,
                                &run)) {
