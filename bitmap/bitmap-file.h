@@ -2,8 +2,8 @@
 /*
  * bitmap-file.h - checkpoints: a set of bitmaps on disk, as of one moment
  *
- * Purpose: keeps the dirty bitmap of a disk (and later its named bitmaps)
- *          over restarts. Damage never takes more than its own sector: what
+ * Purpose: keeps the dirty bitmap of a disk, its named bitmaps and the maps of
+ *          jobs over restarts. Damage never takes more than its own sector: what
  *          cannot be read back is dirty (rule 23), and an older image of a
  *          page never stands in for a newer one (rule 11).
  * Threads: one at a time per file; blocking calls, never on a data path.

@@ -132,7 +132,8 @@ named_merge_step_locked(const struct NamedSink *into, const Bitmap *const *from,
     if (first >= size) {
         return false;
     }
-    /* Slices end where grains of both do. */
+    /* Slices end where a grain of @into does, so that none is marked by two; they
+     * may end within a coarser one of @from. */
     end = (first & ~(slice - 1)) + slice;
     end = end < size ? end : size;
     for (unsigned i = 0; i < count; i++) {
