@@ -24,7 +24,9 @@
  * transaction is refused.
  *
  * What a crash between 4 and 6 leaves is what 4 made durable: bitmaps changed, no
- * job. The client was not answered.
+ * job. In 4 each disk is saved by itself, all of its bitmaps at once: a crash may
+ * leave those of one disk changed, and not yet those of the next. The client was
+ * not answered.
  *
  * completion-mode is the jobs': with "grouped" one that fails, or is cancelled,
  * takes the others along.
