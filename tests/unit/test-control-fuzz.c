@@ -157,10 +157,11 @@ match_end(const GString *text, gsize at)
 static bool
 is_fresh(const GString *text, gsize at)
 {
-    while (at > 0 && strchr(" \t\r", text->str[at - 1]) != NULL) {
+    /* memchr(), as hostile input has zero bytes, too */
+    while (at > 0 && memchr(" \t\r", text->str[at - 1], 3) != NULL) {
         at--;
     }
-    return at == 0 || strchr(":,[", text->str[at - 1]) == NULL;
+    return at == 0 || memchr(":,[", text->str[at - 1], 3) == NULL;
 }
 
 /* The piece from @at to @end with all its strings in double quotes. */
