@@ -24,9 +24,10 @@
  * transaction is refused.
  *
  * What a crash between 4 and 6 leaves is what 4 made durable: bitmaps changed, no
- * job. In 4 each disk is saved by itself, all of its bitmaps at once: a crash may
- * leave those of one disk changed, and not yet those of the next. The client was
- * not answered.
+ * job. In 4 each disk is saved by itself (store-bitmaps-save.c): a crash may leave
+ * those of one disk changed and not yet those of the next, and what was to be
+ * cleared with what it had, but no mark in none of them. The client was not
+ * answered.
  *
  * completion-mode is the jobs': with "grouped" one that fails, or is cancelled,
  * takes the others along.
