@@ -26,7 +26,7 @@
  * What a crash between 4 and 6 leaves is what 4 made durable: bitmaps changed, no
  * job. In 4 each disk is saved by itself (store-bitmaps-save.c): a crash may leave
  * those of one disk changed and not yet those of the next, and what was to be
- * cleared with what it had, but no mark in none of them. The client was not
+ * cleared with what it had; each mark is in one of them. The client was not
  * answered.
  *
  * completion-mode is the jobs': with "grouped" one that fails, or is cancelled,
