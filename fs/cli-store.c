@@ -9,6 +9,7 @@
 #include "cli.h"
 
 #include "job.h"
+#include "store-target.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -75,7 +76,8 @@ check_new_target(const char *address, const char *target, GError **error)
     }
     store = store_open(store_io_kernel(), path, STORE_OPEN_READ, NULL);
     if (store != NULL) {
-        ok = check_target_at_rest(store, target, error);
+        ok = check_target_at_rest(store, target, error) &&
+             store_target_is_free(store, NULL, target, error);
         store_free(store);
     }
     return ok;

@@ -390,7 +390,8 @@ set_target(Store *store, Disk *disk, const char *value, GError **error)
     }
     ok = store_target_prepare(&target, value, store->path,
                               atomic_load(&disk->size_bytes),
-                              store->settings.insecure, error);
+                              store->settings.insecure, error) &&
+         store_target_is_free(store, disk, target.text, error);
     if (ok && g_strcmp0(target.text, disk->target) != 0) {
         ok = store_target_make(&target, error) &&
              change_target(store, disk, target.text, error);

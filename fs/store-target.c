@@ -148,6 +148,27 @@ store_target_prepare(struct StoreTarget *target, const char *text,
 }
 
 gboolean
+store_target_is_free(const Store *store, const Disk *disk, const char *text,
+                     GError **error)
+{
+    g_autofree char *target = store_target_absolute(text);
+
+    for (unsigned i = 0; i < store->n_disks; i++) {
+        const Disk *other = store->disks[i];
+
+        if (other != disk && other->target &&
+            relay_target_is_shared(other->target, target)) {
+            g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
+                        "target %s: it is disk %s's: each disk needs one of "
+                        "its own",
+                        target, other->name);
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+gboolean
 store_target_make(struct StoreTarget *target, GError **error)
 {
     int fd;

@@ -26,6 +26,10 @@ struct StoreTarget {
 gboolean store_target_prepare(struct StoreTarget *target, const char *text,
                               const char *store, uint64_t size_bytes,
                               gboolean insecure, GError **error);
+/* Two disks of a store with one target would each take the other's for a damaged
+ * copy of its own, or overwrite it. @disk: whose it is to be, or NULL. */
+gboolean store_target_is_free(const Store *store, const Disk *disk,
+                              const char *text, GError **error);
 /* Makes the file, if there is one to be made. */
 gboolean store_target_make(struct StoreTarget *target, GError **error);
 /* Takes it back. */

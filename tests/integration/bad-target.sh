@@ -36,6 +36,19 @@ done
 cmp "$T/foreign" "$T/foreign.before" || fail 'a foreign target was written'
 [ "$(logged_writes "$T/blind.requests")" -eq 0 ] || fail 'blind: written'
 
+# Two disks of one store have two targets, however they are written.
+new_store $size "$T/one"
+ln -s "$T/one" "$T/alias"
+refused 3 "$WEIR" create "$STORE/vdb" --size $size --target "$T/alias"
+[ ! -e "$STORE/vdb" ] || fail 'a disk was made'
+"$WEIR" create "$STORE/vdb" --size $size --target "$T/two" >>"$T/weir.log"
+refused 3 "$WEIR" set "$STORE/vdb" target="[ nbdkit file $T/one ]"
+mount_store
+refused 3 "$WEIR" set "$STORE/vdb" target="$T/alias"
+grep -q "disk vda's" "$T/err" || fail "$(cat "$T/err")"
+umount_store
+rm -rf "$STORE"
+
 # The way out: overwrite makes it equal.
 new_store $size "$(uri foreign)"
 mount_store
