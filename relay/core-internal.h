@@ -23,7 +23,9 @@
 #define CORE_HOLES_MAX 8
 #define CORE_SAMPLES   66
 #define CORE_READBACKS 4
-#define CORE_CHECKS    16 /* slots kept for checks, and used at once */
+/* A flush, or a sync of ours, has this part of the time between two of them. */
+#define CORE_SHARE  10
+#define CORE_CHECKS 16 /* slots kept for checks, and used at once */
 
 /* States of an op; the column says which answers it waits for. */
 enum OpState {
@@ -150,9 +152,10 @@ typedef struct Log {
     uint64_t commit;  /* number of the last one asked for ... */
     uint64_t durable; /* ... and of the last one answered */
     bool is_committing;
-    bool is_stale;     /* something has left since the last commit */
-    int64_t commit_us; /* when the last one was asked for */
-    int64_t retry_us;  /* after a failure: not before */
+    bool is_stale;          /* something has left since the last commit */
+    int64_t commit_us;      /* when the last one was asked for ... */
+    int64_t commit_took_us; /* ... and how long the one before took */
+    int64_t retry_us;       /* after a failure: not before */
     bool is_syncing;
     bool is_unsound; /* a sync failed: no later one is believed (rule 20) */
     int64_t sync_us; /* when the last one was asked for ... */
@@ -269,8 +272,10 @@ struct RelayCore {
     unsigned n_mapping, n_holes, n_ready, n_acked, n_checks;
     uint64_t inflight_bytes;
     uint64_t loading_bytes; /* asked of the local disk */
-    unsigned yields;        /* ... which the guest needs now: among how many */
-    int64_t load_rest_us;   /* yielding: no load before */
+    uint64_t batch_bytes;   /* ... since it had nothing to do ... */
+    int64_t batch_us;       /* ... which was then */
+    unsigned yields;        /* the guest needs it now: among how many */
+    int64_t load_rest_us;   /* yielding: no batch before */
 
     struct RelayCoreFigures figures; /* counters and error only */
 };

@@ -32,6 +32,8 @@
 
 #include <string.h>
 
+#define PAUSE_MAX_US (20 * 1000)
+
 bool
 log_init(RelayCore *core)
 {
@@ -206,11 +208,24 @@ is_wanted(const RelayCore *core)
     return false;
 }
 
+/* While the guest is at work its writes wait for each sync of ours: then what is
+ * ready waits a little, for more to be covered by one. */
+static int64_t
+commit_pause(const RelayCore *core)
+{
+    int64_t pause_us = core->yields ? core->log.commit_took_us * CORE_SHARE : 0;
+
+    return pause_us < PAUSE_MAX_US ? pause_us : PAUSE_MAX_US;
+}
+
 static void
 run_commit(RelayCore *core)
 {
     Log *log = &core->log;
     int64_t due_us = log->commit_us + core->config.settle_us;
+    int64_t paused_us = log->commit_us + commit_pause(core);
+    int64_t not_before_us =
+        log->retry_us > paused_us ? log->retry_us : paused_us;
 
     if (log->is_committing) {
         return;
@@ -224,8 +239,8 @@ run_commit(RelayCore *core)
             return;
         }
     }
-    if (core->now_us < log->retry_us) {
-        core_at(core, log->retry_us);
+    if (core->now_us < not_before_us) {
+        core_at(core, not_before_us);
         return;
     }
     log->is_committing = true;
@@ -295,6 +310,7 @@ committed(RelayCore *core, const struct RelayEvent *event)
 
     assert(log->is_committing);
     log->is_committing = false;
+    log->commit_took_us = core->now_us - log->commit_us;
     if (event->kind == RELAY_LOGGED) {
         log->durable = log->commit;
         return;

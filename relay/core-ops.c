@@ -59,6 +59,11 @@ op_load(RelayCore *core, Op *op)
 
     op_move(core, op, OP_LOADING);
     op->load_us = core->now_us;
+    if (!core->loading_bytes) {
+        core->batch_us = core->now_us;
+        core->batch_bytes = 0;
+    }
+    core->batch_bytes += op->len;
     core->loading_bytes += op->len;
     if (op->job == JOB_DRAIN) {
         op_release_cost(core, op); /* of a hole that has to be data */
@@ -411,8 +416,8 @@ op_was_refused(RelayCore *core, Op *op, const struct RelayEvent *event)
     op_fail(core, op);
 }
 
-/* While the guest is at work it gets half of the time: one load, then a rest of
- * the same length. Of several cores that read its disk each has its part of the
+/* While the guest is at work it gets half of the time: one batch of loads, then a
+ * rest of the same length. Of several cores that read its disk each has its part of the
  * other half. */
 static int64_t
 load_rest(const RelayCore *core, int64_t took_us)
@@ -441,7 +446,8 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
     }
     op->load_us = core->now_us - op->load_us;
     core->loading_bytes -= op->len;
-    core->load_rest_us = core->now_us + load_rest(core, op->load_us);
+    core->load_rest_us =
+        core->now_us + load_rest(core, core->now_us - core->batch_us);
     if (op->has_failed || core->is_stopped) {
         op_fail(core, op);
     } else if (event->kind == RELAY_READ_FAILED) {

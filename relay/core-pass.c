@@ -266,11 +266,15 @@ load_may_begin(RelayCore *core, uint64_t bytes)
     if (!core->yields) {
         return !core->loading_bytes || core->loading_bytes + bytes <= LOAD_MAX;
     }
-    if (!core->loading_bytes && core->now_us < core->load_rest_us) {
+    if (core->loading_bytes) {
+        return core->batch_bytes + bytes <= RELAY_OP_BYTES_MAX;
+    }
+    if (core->now_us < core->load_rest_us) {
         core_at(core, core->load_rest_us);
         core_at(core, core->now_us + REST_LOOK_US);
+        return false;
     }
-    return !core->loading_bytes && core->now_us >= core->load_rest_us;
+    return true;
 }
 
 /* Recovering: what the sums can say nothing of waits for the target. */

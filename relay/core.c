@@ -32,7 +32,6 @@
 
 #define MUCH_BYTES (UINT64_C(8) << 20) /* to be settled sooner ... */
 #define SOONEST_US (50 * 1000)         /* ... than the settle interval */
-#define SHARE      10                  /* of the time between two */
 
 /*
  * Shared helpers
@@ -129,7 +128,7 @@ int64_t
 core_settle_interval(const RelayCore *core, int64_t took_us, uint64_t bytes)
 {
     int64_t interval_us = core->config.settle_us;
-    int64_t sooner_us = took_us * SHARE;
+    int64_t sooner_us = took_us * CORE_SHARE;
 
     if (bytes < MUCH_BYTES) {
         return interval_us;

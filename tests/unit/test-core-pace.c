@@ -2,6 +2,8 @@
 /*
  * How often what was sent is settled: with each interval at least, and much
  * sooner where a flush, or a sync of the sums, is quick and much waits for it.
+ * And how the local disk is shared with a guest at work: what is small is read
+ * together, and few commits of the sent-log are asked for.
  */
 #include "core-rig.h"
 
@@ -69,11 +71,15 @@ is_slow(struct Rig *rig, const struct RelayAction *action)
     return true;
 }
 
-/* What takes a fifth of a second is not asked for ten times a second. */
+/* What takes @takes_us has a tenth of the time. */
 static void
-gap_is_wide(struct Rig *rig, enum RelayActionKind kind)
+gap_is_wide(struct Rig *rig, enum RelayActionKind kind, int64_t takes_us)
 {
-    const int64_t takes_us = SECOND / 5;
+    const enum RelayEventKind answers[RELAY_ACTION_KINDS] = {
+        [RELAY_SEND_FLUSH] = RELAY_FLUSHED,
+        [RELAY_SYNC] = RELAY_SYNCED,
+        [RELAY_LOG] = RELAY_LOGGED,
+    };
     unsigned n = 0;
 
     slow_kind = kind;
@@ -81,11 +87,11 @@ gap_is_wide(struct Rig *rig, enum RelayActionKind kind)
     gap_us = INT64_MAX;
     rig->bend = is_slow;
     start_large(rig, NEVER);
-    for (int64_t end_us = rig->now_us + 7 * SECOND; rig->now_us < end_us;) {
-        pass_time(rig, SECOND / 100);
+    relay_core_yield(rig->core, 1);
+    for (int64_t end_us = rig->now_us + 35 * takes_us; rig->now_us < end_us;) {
+        pass_time(rig, takes_us / 20);
         if (slow.kind == kind && rig->now_us - sent_us >= takes_us) {
-            struct RelayEvent event = {
-                .kind = kind == RELAY_SYNC ? RELAY_SYNCED : RELAY_FLUSHED};
+            struct RelayEvent event = {.kind = answers[kind]};
 
             reply(rig, &slow, event);
             slow = (struct RelayAction){0};
@@ -99,13 +105,161 @@ gap_is_wide(struct Rig *rig, enum RelayActionKind kind)
 static void
 test_core_does_not_press_a_slow_flush(void **state)
 {
-    gap_is_wide(*state, RELAY_SEND_FLUSH);
+    gap_is_wide(*state, RELAY_SEND_FLUSH, SECOND / 5);
 }
 
 static void
 test_core_does_not_press_a_slow_sync(void **state)
 {
-    gap_is_wide(*state, RELAY_SYNC);
+    gap_is_wide(*state, RELAY_SYNC, SECOND / 5);
+}
+
+static void
+test_core_logs_seldom_while_the_guest_works(void **state)
+{
+    gap_is_wide(*state, RELAY_LOG, SECOND / 1000);
+}
+
+static struct RelayAction held[RELAY_OPS]; /* not answered yet */
+static unsigned n_held;
+static enum RelayActionKind held_kind;
+
+static bool
+holds(struct Rig *rig, const struct RelayAction *action)
+{
+    if (action->kind != held_kind || figures(rig).link != RELAY_ONLINE) {
+        return false; /* or of a check */
+    }
+    assert_true(n_held < RELAY_OPS);
+    held[n_held++] = *action;
+    return true;
+}
+
+static void
+answer_held(struct Rig *rig)
+{
+    struct RelayAction now[RELAY_OPS];
+    unsigned n = n_held;
+
+    memcpy(now, held, sizeof(now));
+    n_held = 0;
+    for (unsigned i = 0; i < n; i++) {
+        answer(rig, &now[i]);
+    }
+}
+
+static uint64_t
+held_bytes(void)
+{
+    uint64_t bytes = 0;
+
+    for (unsigned i = 0; i < n_held; i++) {
+        bytes += held[i].len;
+    }
+    return bytes;
+}
+
+/* A link that has shown what it takes, and a guest at work; loads are held. */
+static void
+start_wide(struct Rig *rig, unsigned n_readers)
+{
+    start_large(rig, SECOND);
+    rate_bucket_set(&rig->bucket, 0, rig->now_us);
+    held_kind = RELAY_SEND_DATA;
+    rig->bend = holds;
+    for (unsigned i = 0; dirty(rig); i++) {
+        assert_true(i < 10000);
+        pass_time(rig, SECOND / 1000);
+        answer_held(rig);
+    }
+    assert_true(figures(rig).window_bytes >= 2 * RELAY_OP_BYTES_MAX);
+    held_kind = RELAY_LOAD;
+    relay_core_yield(rig->core, n_readers);
+}
+
+/* Every second cluster: as much at once as one large load would be. */
+static void
+test_core_reads_small_ones_together(void **state)
+{
+    struct Rig *rig = *state;
+
+    start_wide(rig, 1);
+    for (uint64_t i = 0; i < 256; i += 2) {
+        write_clusters(rig, i, 1);
+    }
+    pass_time(rig, 2 * SECOND);
+    assert_int_equal(n_held, RELAY_OP_BYTES_MAX / CLUSTER);
+    n_held = 0;
+}
+
+static void
+test_core_reads_with_restraint_while_the_guest_works(void **state)
+{
+    for (unsigned n_readers = 0; n_readers < 2; n_readers++) {
+        struct Rig *rig = *state;
+
+        start_wide(rig, n_readers);
+        write_clusters(rig, 0, LARGE / CLUSTER);
+        pass_time(rig, 2 * SECOND);
+        if (n_readers) {
+            assert_int_equal(held_bytes(), RELAY_OP_BYTES_MAX);
+        } else {
+            assert_true(held_bytes() > RELAY_OP_BYTES_MAX);
+        }
+        n_held = 0;
+        teardown(state);
+        setup(state);
+    }
+}
+
+/* What is loading takes a second, with so many who read. */
+static void
+load_for_a_second(struct Rig *rig, unsigned n_readers)
+{
+    unsigned n = n_held;
+
+    relay_core_yield(rig->core, n_readers);
+    pass_time(rig, SECOND);
+    assert_int_equal(n_held, n);
+    assert_true(relay_core_is_reading(rig->core, rig->now_us));
+    answer_held(rig);
+    assert_true(relay_core_is_reading(rig->core, rig->now_us));
+}
+
+/* However many they are, the guest has half of the time. */
+static void
+test_cores_of_one_guest_share_what_is_left(void **state)
+{
+    struct Rig *rig = *state;
+
+    start_wide(rig, 1);
+    assert_false(relay_core_is_reading(rig->core, rig->now_us));
+    write_clusters(rig, 0, LARGE / CLUSTER);
+    pass_time(rig, 2 * SECOND);
+    assert_true(n_held > 0);
+    for (unsigned n = 1; n < 5; n++) {
+        int64_t read_us, rest_us = (2 * n - 1) * SECOND;
+
+        answer_held(rig); /* of longer ago */
+        while (!n_held) {
+            pass_time(rig, SECOND / 100);
+        }
+        load_for_a_second(rig, n);
+        read_us = rig->now_us;
+        while (!n_held) {
+            pass_time(rig, SECOND / 100);
+        }
+        assert_in_range(rig->now_us - read_us, rest_us,
+                        rest_us + n * SECOND / 25);
+    }
+    load_for_a_second(rig, 2);
+    /* It looks now and then whether the guest is silent by now. */
+    assert_in_range(relay_core_next_us(rig->core), rig->now_us,
+                    rig->now_us + SECOND / 10);
+    relay_core_yield(rig->core, 0);
+    pass_time(rig, SECOND / 10);
+    assert_true(n_held > 0);
+    n_held = 0;
 }
 
 /* The interval that was set is what nothing waits longer than. */
@@ -131,6 +285,10 @@ main(void)
         CASE(test_core_does_not_press_a_slow_flush),
         CASE(test_core_does_not_press_a_slow_sync),
         CASE(test_core_settles_with_the_interval),
+        CASE(test_core_logs_seldom_while_the_guest_works),
+        CASE(test_core_reads_small_ones_together),
+        CASE(test_core_reads_with_restraint_while_the_guest_works),
+        CASE(test_cores_of_one_guest_share_what_is_left),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -118,89 +118,6 @@ test_core_pause_holds_back(void **state)
     assert_int_equal(dirty(rig), 0);
 }
 
-static unsigned n_loads;
-
-static bool
-hold_loads(struct Rig *rig, const struct RelayAction *action)
-{
-    bool is_held = action->kind == RELAY_LOAD &&
-                   figures(rig).link == RELAY_ONLINE; /* none of a check */
-
-    n_loads += is_held;
-    return is_held;
-}
-
-/* What is asked of the local disk at once, with the guest silent and not. */
-static void
-test_core_reads_with_restraint_while_the_guest_works(void **state)
-{
-    struct Rig *rig = *state;
-
-    for (unsigned yields = 0; yields < 2; yields++) {
-        teardown(state);
-        setup(state);
-        rig = *state;
-        start(rig);
-        n_loads = 0;
-        rig->bend = hold_loads;
-        relay_core_yield(rig->core, yields);
-        write_clusters(rig, 0, 64);
-        pass_time(rig, 2 * SECOND);
-        assert_true(yields ? n_loads == 1 : n_loads > 1);
-        rig->bend = NULL;
-    }
-}
-
-/* The load under way takes a second, with so many who read. */
-static void
-load_for_a_second(struct Rig *rig, unsigned n_readers)
-{
-    struct RelayAction *load = &rig->seen[rig->n_seen];
-
-    while ((--load)->kind != RELAY_LOAD) {
-    }
-    n_loads = 0;
-    relay_core_yield(rig->core, n_readers);
-    pass_time(rig, SECOND);
-    assert_int_equal(n_loads, 0);
-    assert_true(relay_core_is_reading(rig->core, rig->now_us));
-    answer(rig, load);
-    assert_true(relay_core_is_reading(rig->core, rig->now_us));
-}
-
-/* However many they are, the guest has half of the time. */
-static void
-test_cores_of_one_guest_share_what_is_left(void **state)
-{
-    struct Rig *rig = *state;
-
-    start(rig);
-    n_loads = 0;
-    rig->bend = hold_loads;
-    relay_core_yield(rig->core, 1);
-    assert_false(relay_core_is_reading(rig->core, rig->now_us));
-    write_clusters(rig, 0, 64);
-    pass_time(rig, 0);
-    assert_int_equal(n_loads, 1);
-    for (unsigned n = 1; n < 5; n++) {
-        int64_t read_us, rest_us = (2 * n - 1) * SECOND;
-
-        load_for_a_second(rig, n);
-        read_us = rig->now_us;
-        while (!n_loads) {
-            pass_time(rig, SECOND / 100);
-        }
-        assert_in_range(rig->now_us - read_us, rest_us, rest_us + SECOND / 50);
-    }
-    load_for_a_second(rig, 2);
-    /* It looks now and then whether the guest is silent by now. */
-    assert_in_range(relay_core_next_us(rig->core), rig->now_us,
-                    rig->now_us + SECOND / 10);
-    relay_core_yield(rig->core, 0);
-    pass_time(rig, SECOND / 10);
-    assert_true(n_loads > 0);
-}
-
 static struct RelayAction held[RELAY_OPS];
 static unsigned n_held;
 
@@ -525,8 +442,6 @@ main(void)
         CASE(test_core_honours_max_payload),
         CASE(test_core_fua_settles_without_flush),
         CASE(test_core_pause_holds_back),
-        CASE(test_core_reads_with_restraint_while_the_guest_works),
-        CASE(test_cores_of_one_guest_share_what_is_left),
         CASE(test_core_pause_leaves_nothing_to_be_written),
         CASE(test_core_hurry_does_not_wait_for_the_interval),
         CASE(test_core_bucket_spaces_data_out),
