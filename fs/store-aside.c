@@ -15,7 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#define RAM_BYTES (16u << 20) /* of all disks */
+#define RAM_BYTES (64u << 20) /* of all disks */
 #define RAM_LEAST (1u << 20)  /* of one */
 
 int
