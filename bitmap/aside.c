@@ -23,6 +23,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define BUFFERS_MIN 2
 #define NOBODY      UINT64_MAX
@@ -98,6 +99,17 @@ find_locked(const Aside *aside, uint64_t cluster)
     return i;
 }
 
+/* Pages, not malloc()'s: a buffer that was never used takes no memory, whatever
+ * an allocator does to what it hands out. NULL: none. */
+static void *
+map_memory(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 Aside *
 aside_new(uint64_t size_bytes, unsigned cluster_bits, size_t ram_bytes)
 {
@@ -119,7 +131,7 @@ aside_new(uint64_t size_bytes, unsigned cluster_bits, size_t ram_bytes)
     aside->cluster = malloc(n * sizeof(*aside->cluster));
     aside->put_at = calloc(n, sizeof(*aside->put_at));
     aside->state = calloc(n, sizeof(*aside->state));
-    aside->memory = aligned_alloc(ASIDE_ALIGN, n << cluster_bits);
+    aside->memory = map_memory(n << cluster_bits);
     if (!aside->kept || !aside->zero || !aside->cluster || !aside->put_at ||
         !aside->state || !aside->memory) {
         aside_free(aside);
@@ -142,7 +154,9 @@ aside_free(Aside *aside)
     free(aside->cluster);
     free(aside->put_at);
     free(aside->state);
-    free(aside->memory);
+    if (aside->memory) {
+        munmap(aside->memory, (size_t)aside->n_buffers << aside->cluster_bits);
+    }
     pthread_mutex_destroy(&aside->lock);
     free(aside);
 }
