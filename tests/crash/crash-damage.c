@@ -4,7 +4,8 @@
  *
  *   --clean 0|1    damage a store after an unclean end, or after a clean one
  *   --bits N       of each byte flip that many bits in turn; default 1, drawn
- *   --one-in N     of small files one byte of so many, drawn; default 1
+ *   --one-in N     of small files one byte of so many, drawn; default 1; of
+ *                  large ones four times as many are passed over, and 16 at least
  *   --seed N
  *
  * A store that has a past is recorded: two lives that ended cleanly with
@@ -130,9 +131,10 @@ flip_bytes(struct Damage *damage, size_t index)
 {
     struct CrashFile *file = choose(damage, index);
     uint64_t size = file->now_size;
-    unsigned stride = size < LARGE        ? damage->one_in
-                      : damage->bits == 8 ? 1
-                                          : LARGE_STRIDE;
+    unsigned stride = size < LARGE ? damage->one_in
+                      : damage->bits == 8
+                          ? 1
+                          : MAX(LARGE_STRIDE, 4 * damage->one_in);
     bool is_good = true;
 
     crash_states_undo(&damage->judge.states);
