@@ -67,7 +67,7 @@ last_event_at() { # in microseconds, as EPOCHREALTIME has it
 # has old content copied aside. The rest is that two seconds are not alike.
 bound() { # backup|mirror P99-WITHOUT
     case $1 in
-    backup) echo $(($2 * 4 + 20000)) ;;
+    backup) echo $(($2 * 5 + 40000)) ;;
     mirror) echo $(($2 * 2 + 10000)) ;;
     esac
 }
