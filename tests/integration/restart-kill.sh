@@ -29,6 +29,8 @@ for ((round = 1; round <= rounds; round++)); do
         --bsrange=4k-128k --offset=32M --size=32M --direct=1 \
         --ioengine=libaio --iodepth=16 --time_based --runtime=60 >"$T/fio.log" 2>&1 &
     load=$!
+    # So that the next life cannot have sent all of it before it is asked.
+    "$WEIR" set "$STORE" bwlimit=2M
     await 20 guest_has_written $((24 << 20))
     kill_daemon
     wait "$load" || true
@@ -37,6 +39,7 @@ for ((round = 1; round <= rounds; round++)); do
     mount_store
     dirty=$(status .dirty_bytes)
     [ "$dirty" -gt 0 ] || fail 'nothing is dirty after kill -9'
+    "$WEIR" set "$STORE" bwlimit=off
     cmp -n $((1 << 20)) -i 0:$((round % 32 << 20)) "$T/synced" \
         "$MNT/vda.raw" || fail 'what was fsynced is not there'
     drain_store
