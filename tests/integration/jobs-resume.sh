@@ -128,7 +128,8 @@ await_job j running
 choose_kinds
 for ((i = 1; i <= kills; i++)); do
     write_grains 0x$((10 + i)) $((RANDOM % (mib * 16))) $((RANDOM % (mib * 16)))
-    await_place j $i $((disk_bytes / 4))
+    # In its first half: the job must not be over before it is seen again.
+    await_place j $i $((disk_bytes / 8))
     kill_something j "${kinds[i - 1]}"
     write_grains 0x$((50 + i)) $i $((mib * 8 + i)) $((mib * 12 - i))
 done
