@@ -272,8 +272,8 @@ struct RelayCore {
     unsigned n_mapping, n_holes, n_ready, n_acked, n_checks;
     uint64_t inflight_bytes;
     uint64_t loading_bytes; /* asked of the local disk */
-    uint64_t batch_bytes;   /* ... since it had nothing to do ... */
-    int64_t batch_us;       /* ... which was then */
+    uint64_t batch_bytes;   /* ... since it had nothing to do, or the guest */
+    int64_t batch_us;       /* ... was silent; and when that was */
     unsigned yields;        /* the guest needs it now: among how many */
     int64_t load_rest_us;   /* yielding: no batch before */
 

@@ -60,7 +60,9 @@ op_load(RelayCore *core, Op *op)
 
     op_move(core, op, OP_LOADING);
     op->load_us = core->now_us;
-    if (!core->loading_bytes) {
+    /* With the guest silent they follow each other without an end: a batch is
+     * one of them then, or a guest that comes would be left alone for as long. */
+    if (!core->loading_bytes || !core->yields) {
         core->batch_us = core->now_us;
         core->batch_bytes = 0;
     }

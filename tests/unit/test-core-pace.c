@@ -212,6 +212,36 @@ test_core_reads_with_restraint_while_the_guest_works(void **state)
     }
 }
 
+/* However long it had the disk for itself, it does not rest for long when a guest
+ * comes. */
+static void
+test_core_rests_from_one_batch_only(void **state)
+{
+    struct Rig *rig = *state;
+    int64_t end_us;
+
+    start_wide(rig, 0);
+    write_clusters(rig, 0, LARGE / CLUSTER);
+    pass_time(rig, 2 * SECOND);
+    for (unsigned i = 0; i < 50; i++) { /* never is nothing loading */
+        struct RelayAction first = held[0];
+
+        assert_true(n_held > 1);
+        pass_time(rig, SECOND / 10);
+        memmove(held, held + 1, --n_held * sizeof(held[0]));
+        answer(rig, &first);
+        settle_actions(rig);
+    }
+    relay_core_yield(rig->core, 1);
+    answer_held(rig);
+    end_us = rig->now_us + 2 * SECOND;
+    while (!n_held) {
+        assert_true(rig->now_us < end_us);
+        pass_time(rig, SECOND / 100);
+    }
+    n_held = 0;
+}
+
 /* What is loading takes a second, with so many who read. */
 static void
 load_for_a_second(struct Rig *rig, unsigned n_readers)
@@ -288,6 +318,7 @@ main(void)
         CASE(test_core_logs_seldom_while_the_guest_works),
         CASE(test_core_reads_small_ones_together),
         CASE(test_core_reads_with_restraint_while_the_guest_works),
+        CASE(test_core_rests_from_one_batch_only),
         CASE(test_cores_of_one_guest_share_what_is_left),
     };
 
