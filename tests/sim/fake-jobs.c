@@ -281,6 +281,8 @@ turn_a_knob(Sim *job)
         relay_core_pause(job->core, sim_chance(job, 500));
     } else if (sim_chance(job, 100)) {
         relay_core_hurry(job->core);
+    } else if (sim_chance(job, 100)) {
+        relay_core_yield(job->core, (unsigned)sim_below(job, 4));
     } else if (sim_chance(job, 50)) {
         uint64_t bps = sim_chance(job, 500) ? 0 : 1 << (18 + sim_below(job, 8));
         rate_bucket_set(&job->bucket, bps, job->now_us);

@@ -167,6 +167,8 @@ user_event(Sim *sim)
         relay_core_hurry(sim->core);
     } else if (sim_chance(sim, 300)) {
         relay_core_pause(sim->core, sim_chance(sim, 500));
+    } else if (sim_chance(sim, 300)) {
+        relay_core_yield(sim->core, (unsigned)sim_below(sim, 4));
     } else if (sim_chance(sim, 100)) {
         unsigned conns = 1 + (unsigned)sim_below(sim, sim->config.max_conns);
         relay_core_set(sim->core, conns, sim->config.accept, true);
