@@ -61,6 +61,8 @@ extern const struct JobsOps rig_fake_ops;
 
 int jobs_rig_setup(void **state);
 int jobs_rig_teardown(void **state);
+#define TEST(NAME) \
+    cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
 Disk *rig_vda(void);
 /* What was asked, and told, since the last time. */
 void rig_assert_journal(const char *text);

@@ -470,9 +470,6 @@ test_committed_job_is_not_cancelled(void **state)
     assert_int_equal(rig_dirty("b"), 1);
 }
 
-#define TEST(NAME) \
-    cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
-
 int
 main(void)
 {

@@ -50,6 +50,14 @@ get_ready(enum JobSync sync)
     rig_forget_journal();
 }
 
+/* It asks for its instant, which is the test's to give. */
+static void
+complete_later(void)
+{
+    rig->lets_wait = true;
+    assert_true(jobs_complete(rig->jobs, "j", NULL));
+}
+
 static void
 test_completed_at_an_instant(void **state)
 {
@@ -79,8 +87,7 @@ test_marks_are_before_the_last_seal(void **state)
 
     (void)state;
     get_ready(JOB_FULL);
-    rig->lets_wait = true;
-    assert_true(jobs_complete(rig->jobs, "j", NULL));
+    complete_later();
     map = rig_relay("j")->config.map;
     rig_assert_journal("asked\n");
     rig_instant();
@@ -134,8 +141,7 @@ test_marks_that_cannot_be_kept_are_made_again(void **state)
 {
     (void)state;
     get_ready(JOB_FULL);
-    rig->lets_wait = true;
-    assert_true(jobs_complete(rig->jobs, "j", NULL));
+    complete_later();
     rig_instant();
     rig->lets_wait = false;
     rig_write(5, 2);
@@ -197,8 +203,7 @@ test_cancelled_while_it_completes(void **state)
 {
     (void)state;
     get_ready(JOB_FULL);
-    rig->lets_wait = true;
-    assert_true(jobs_complete(rig->jobs, "j", NULL));
+    complete_later();
     assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
     rig_ended("j");
     rig_assert_journal("asked\nj aborting\nend j\nforget j\n");
@@ -272,8 +277,7 @@ test_incremental_that_is_cancelled_takes_nothing(void **state)
     rig_write(0, 6);
     get_ready(JOB_INCREMENTAL);
     rig_write(10, 2);
-    rig->lets_wait = true;
-    assert_true(jobs_complete(rig->jobs, "j", NULL)); /* N began anew */
+    complete_later(); /* N began anew */
     rig_write(20, 3);
     assert_true(jobs_cancel(rig->jobs, "j", false, NULL));
     rig_ended("j");
@@ -295,9 +299,6 @@ test_differential_takes_nothing(void **state)
     assert_int_equal(rig_dirty("b"), 8);
     assert_false(rig_is_busy("b"));
 }
-
-#define TEST(NAME) \
-    cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
 
 int
 main(void)

@@ -464,9 +464,6 @@ test_directory_without_a_record_goes(void **state)
     assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
 }
 
-#define TEST(NAME) \
-    cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
-
 int
 main(void)
 {

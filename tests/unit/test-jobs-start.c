@@ -287,9 +287,6 @@ test_damaged_record_costs_its_group(void **state)
     assert_false(rig_is_busy("b"));
 }
 
-#define TEST(NAME) \
-    cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
-
 int
 main(void)
 {

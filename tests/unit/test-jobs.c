@@ -418,9 +418,6 @@ test_grains(void **state)
     assert_int_equal(disk_map_cluster_bits(rig_relay("l")->config.map), 15);
 }
 
-#define TEST(NAME) \
-    cmocka_unit_test_setup_teardown(NAME, jobs_rig_setup, jobs_rig_teardown)
-
 int
 main(void)
 {
