@@ -157,7 +157,7 @@ store_target_is_free(const Store *store, const Disk *disk, const char *text,
         const Disk *other = store->disks[i];
 
         if (other != disk && other->target &&
-            relay_target_is_shared(other->target, target)) {
+            relay_target_is_same(other->target, target)) {
             g_set_error(error, STORE_ERROR, STORE_ERROR_BUSY,
                         "target %s: it is disk %s's: each disk needs one of "
                         "its own",

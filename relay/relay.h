@@ -99,8 +99,6 @@ gboolean relay_target_check(const char *target, gboolean insecure,
 /* What two relays must not write, however it is written; target-uri.h. Is it the
  * same place? The file in @fd? In @dir, which is not looked into? */
 bool relay_target_is_same(const char *a, const char *b);
-/* ... but for two servers of ours that serve no file: each has its own. */
-bool relay_target_is_shared(const char *a, const char *b);
 bool relay_target_is_file(const char *target, int fd);
 bool relay_target_is_within(const char *target, const char *dir);
 /* For how long may a request execute there, at most, when its connection was

@@ -277,16 +277,6 @@ relay_target_is_same(const char *a, const char *b)
                                         : strcmp(a, b) == 0;
 }
 
-bool
-relay_target_is_shared(const char *a, const char *b)
-{
-    g_autoptr(TargetUri) uri = target_uri_parse(a, NULL);
-    g_autofree char *file = uri != NULL ? target_uri_file(uri) : NULL;
-    bool is_its_own = uri != NULL && uri->kind == TARGET_SERVER && file == NULL;
-
-    return !is_its_own && relay_target_is_same(a, b);
-}
-
 /* A server of ours is asked to end, and killed if it does not. */
 int64_t
 relay_target_doubt_us(const char *target, int64_t deadline_us)

@@ -43,6 +43,11 @@ refused 3 "$WEIR" create "$STORE/vdb" --size $size --target "$T/alias"
 [ ! -e "$STORE/vdb" ] || fail 'a disk was made'
 "$WEIR" create "$STORE/vdb" --size $size --target "$T/two" >>"$T/weir.log"
 refused 3 "$WEIR" set "$STORE/vdb" target="[ nbdkit file $T/one ]"
+# What a command serves is not known, but that two of one kind serve one thing.
+"$WEIR" set "$STORE/vda" target="[ nbdkit --filter=delay file $T/one wdelay=1 ]"
+refused 3 "$WEIR" set "$STORE/vdb" \
+    target="[ nbdkit --filter=delay file $T/one wdelay=1 ]"
+"$WEIR" set "$STORE/vda" target="$T/one"
 mount_store
 refused 3 "$WEIR" set "$STORE/vdb" target="$T/alias"
 grep -q "disk vda's" "$T/err" || fail "$(cat "$T/err")"

@@ -120,18 +120,6 @@ test_one_place_has_many_names(void **state)
     }
 }
 
-/* Each disk has its own server, and nothing else of its own. */
-static void
-test_servers_of_no_file_share_nothing(void **state)
-{
-    (void)state;
-    assert_false(
-        relay_target_is_shared("[ nbdkit memory 1G ]", "[ nbdkit memory 1G ]"));
-    assert_true(relay_target_is_shared("[ nbdkit file /x ]", "/x"));
-    assert_true(relay_target_is_shared("nbd://h/x", "nbd://h./x"));
-    assert_false(relay_target_is_shared("nbd://h/x", "nbd://h/y"));
-}
-
 static void
 test_links_lead_into_a_directory(void **state)
 {
@@ -170,7 +158,6 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_place_has_many_names),
-        cmocka_unit_test(test_servers_of_no_file_share_nothing),
         cmocka_unit_test(test_links_lead_into_a_directory),
     };
 
