@@ -51,7 +51,7 @@ static const GOptionEntry mount_entries[] = {
     {"behind", 0, G_OPTION_FLAG_HIDDEN, G_OPTION_ARG_NONE, &mount_flags.behind,
      "with -f: log to the system", NULL},
     {"options", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &mount_flags.options,
-     "allow_other,uid=,gid=,mode=,ro,snapdir=,transport=", "OPT,..."},
+     "allow_other,ro,uid,gid,mode,snapdir,transport,poll", "OPT,..."},
     {NULL, 0, 0, 0, NULL, NULL, NULL}};
 
 /* The daemon's arguments, if this process is the holder. */

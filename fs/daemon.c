@@ -298,6 +298,7 @@ build_face(Daemon *daemon, GError **error)
         .mode = config->options.mode,
         .read_only = config->options.is_read_only,
         .shows_snapshots = config->options.shows_snapshots,
+        .poll_us = config->options.poll_us,
         .notify = daemon_face_note,
         .dirtied = daemon_dirtied,
         .user = daemon,

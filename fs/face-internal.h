@@ -20,6 +20,7 @@
 
 #include "bitmap/disk-map.h"
 #include "bitmap/intent.h"
+#include "face-awake.h"
 #include "face-copies.h"
 #include "face-node.h"
 #include "face.h"
@@ -37,7 +38,7 @@
 #define FACE_BLOCK_MAX 4096
 #define FACE_DATA_ROOM (FACE_MAX_WRITE + 2 * FACE_BLOCK_MAX)
 #define FACE_BUFFER    (FACE_BLOCK_MAX + FACE_DATA_ROOM + FACE_BLOCK_MAX)
-#define FACE_BATCH     32 /* requests taken before what they ask is submitted */
+#define FACE_BATCH     4 /* taken before what they ask is submitted */
 #define FACE_OVERLAYS  4
 
 enum FaceOp {
@@ -321,8 +322,9 @@ struct Face {
                              the session, or face_leave() asked */
     bool is_leaving; /* ... the latter: somebody else punches the rest */
     InboxMsg leave_msg;
-    FaceCutMsg *cut;        /* to be made, see face-cut.c */
-    FaceInstant *instant;   /* under way, see face-instant.c */
+    FaceCutMsg *cut;      /* to be made, see face-cut.c */
+    FaceInstant *instant; /* under way, see face-instant.c */
+    FaceAwake awake;
     bool is_timing;         /* a timer is in the ring */
     uint64_t point_bytes;   /* room that points have on the host ... */
     int64_t point_bytes_us; /* ... looked at then */
@@ -392,6 +394,7 @@ struct FaceCool {
 
 /* face.c */
 int64_t face_now_us(void);
+
 void face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int));
 struct io_uring_sqe *face_get_sqe(Face *face);
 FaceDisk *face_disk_of(Face *face, uint64_t node);

@@ -3,12 +3,19 @@
  * The fs thread: one io_uring, and all of a store's data path.
  *
  *   for (;;) {
+ *       take up to FACE_BATCH completions and messages; they reply or go on
  *       take up to FACE_BATCH requests from /dev/fuse, start each
- *       take completions and messages that are there; they reply or go on
  *       submit what was asked of the storage, in one system call; if there
  *       is nothing else to do it is also the one that sleeps, with a poll of
  *       /dev/fuse armed
  *   }
+ *
+ * Batches are small on purpose. A guest with a deep queue, this thread and the
+ * disk each have their part of every request's time. If all that is there is
+ * taken before any of it is passed on, the whole queue moves from one to the next
+ * as one lump, and two of the three wait for the third: at QD32 a guest has 0.6 of
+ * the raw file's 4K writes. In batches of 4 all three are at work at once: 0.9. One
+ * by one each submission costs a call, and each is a kick of the device.
  *
  * Nothing in here waits for anything else: not for the storage, not for
  * another thread, and least of all for the target. A request that cannot go
@@ -271,14 +278,15 @@ take_messages(Face *face)
     return taken;
 }
 
-static void
+static unsigned
 take_completions(Face *face)
 {
     StoreIo *store = face->config.store->io;
     struct io_uring_cqe *cqe;
+    unsigned taken = 0;
 
     /* Enters the kernel only if it says that it has something to run. */
-    while (io_uring_peek_cqe(&face->ring, &cqe) == 0) {
+    while (taken < FACE_BATCH && io_uring_peek_cqe(&face->ring, &cqe) == 0) {
         void *data = io_uring_cqe_get_data(cqe);
         uint64_t tag = cqe->user_data;
         int res = cqe->res;
@@ -297,7 +305,9 @@ take_completions(Face *face)
             face->io_inflight--;
             io->done(io, store->ops->done(store, &io->store, res));
         }
+        taken++;
     }
+    return taken;
 }
 
 /*
@@ -327,8 +337,9 @@ serve(Face *face)
     bool is_told = false;
 
     while (!face->is_stopping) {
-        take_completions(face);
+        unsigned completed = take_completions(face);
         unsigned taken = take_requests(face);
+        bool is_more = completed == FACE_BATCH || taken == FACE_BATCH;
 
         face->count.inflight = busy_slots(face);
         for (unsigned i = 0; i < face->n_disks; i++) {
@@ -338,7 +349,8 @@ serve(Face *face)
         }
         face_cut_run(face);
         face_instant_run(face);
-        if (taken == FACE_BATCH || face->is_stopping) {
+        is_more |= face_awake(&face->awake, face_now_us(), completed || taken);
+        if (is_more || face->is_stopping) {
             io_uring_submit(&face->ring);
             continue;
         }
@@ -349,6 +361,7 @@ serve(Face *face)
         /* All that was asked is taken: start it and sleep, in one call. */
         arm_polls(face);
         arm_timer(face);
+        face_awake_sleeps(&face->awake);
         io_uring_submit_and_wait(&face->ring, 1);
     }
 }
@@ -434,6 +447,7 @@ face_new(const struct FaceConfig *config)
     int res;
 
     face->config = *config;
+    face->awake.poll_us = config->poll_us;
     /* No handle of a process before us may mean one of ours. */
     face->next_fh = (uint64_t)face_now_us();
     face->start_result = 1;

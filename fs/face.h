@@ -53,6 +53,11 @@ enum FaceTransport {
     FACE_TRANSPORT_AUTO,  /* likewise, and nothing is said */
 };
 
+/* How long the fs thread looks for more before it sleeps: 0 not at all. Longer
+ * than a fast disk takes, and than a guest takes from one request to the next. */
+#define FACE_POLL_US     50
+#define FACE_POLL_US_MAX 1000
+
 /* Does the kernel offer it to new mounts? */
 bool face_uring_is_offered(void);
 
@@ -65,6 +70,7 @@ struct FaceConfig {
     bool read_only;
     bool shows_snapshots; /* .snapshots is listed in the root */
     enum FaceTransport transport;
+    unsigned poll_us; /* at most FACE_POLL_US_MAX */
     void (*notify)(void *user, FaceNote *note);
     void (*dirtied)(void *user); /* or read: the guest is at work */
     void *user;

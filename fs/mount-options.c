@@ -55,6 +55,7 @@ mount_options_init(struct MountOptions *options)
     options->uid = geteuid();
     options->gid = getegid();
     options->mode = 0600;
+    options->poll_us = FACE_POLL_US;
 }
 
 static gboolean
@@ -143,6 +144,13 @@ parse_word(struct MountOptions *options, const char *word, const char *value,
         options->mode = (mode_t)number;
         return ok;
     }
+    if (strcmp(word, "poll") == 0) {
+        gboolean ok =
+            parse_number(word, value, 10, FACE_POLL_US_MAX, &number, error);
+
+        options->poll_us = (unsigned)number;
+        return ok;
+    }
     if (strcmp(word, "transport") == 0) {
         return parse_transport(options, value, error);
     }
@@ -167,7 +175,7 @@ parse_word(struct MountOptions *options, const char *word, const char *value,
     }
     g_set_error(error, STORE_ERROR, STORE_ERROR_USAGE,
                 "option %s: unknown; try allow_other, uid=, gid=, mode=, ro, "
-                "snapdir=, transport=",
+                "snapdir=, transport=, poll=",
                 word);
     return FALSE;
 }

@@ -27,6 +27,7 @@ struct MountOptions {
     gid_t gid;
     mode_t mode;
     enum FaceTransport transport;
+    unsigned poll_us;
 };
 
 /* Defaults, before any -o. */

@@ -50,15 +50,16 @@ static void
 test_mount_options_are_ours_or_fstabs(void **state)
 {
     struct MountOptions options;
-    static const char *const bad[] = {"bogus",      "uid",
-                                      "uid=",       "uid=root",
-                                      "uid=-1",     "gid=9x",
-                                      "mode=8",     "mode=1777",
-                                      "ro=1",       "allow_other=yes",
-                                      "nofail=1",   "uid=4294967295",
-                                      "snapdir=no", "transport",
-                                      "transport=", "transport=none",
-                                      "snapdir"};
+    static const char *const bad[] = {"bogus",          "uid",
+                                      "uid=",           "uid=root",
+                                      "uid=-1",         "gid=9x",
+                                      "mode=8",         "mode=1777",
+                                      "ro=1",           "allow_other=yes",
+                                      "nofail=1",       "uid=4294967295",
+                                      "snapdir=no",     "transport",
+                                      "poll",           "poll=1001",
+                                      "poll=-1",        "transport=",
+                                      "transport=none", "snapdir"};
 
     (void)state;
     mount_options_init(&options);
@@ -76,6 +77,9 @@ test_mount_options_are_ours_or_fstabs(void **state)
     assert_false(options.is_read_only);
     assert_true(mount_options_parse(&options, "ro", NULL));
     assert_true(options.is_read_only);
+    assert_int_equal(options.poll_us, FACE_POLL_US);
+    assert_true(mount_options_parse(&options, "poll=0", NULL));
+    assert_int_equal(options.poll_us, 0);
     assert_int_equal(options.transport, FACE_TRANSPORT_DEV);
     assert_true(mount_options_parse(&options, "transport=uring", NULL));
     assert_int_equal(options.transport, FACE_TRANSPORT_URING);
