@@ -185,10 +185,10 @@ static void
 run_sha256(ControlCall *call, JsonObject *arguments, gpointer user)
 {
     struct NamedFigures figures;
-    g_autofree char *text = NULL;
     GError *error = NULL;
     JsonObject *answer;
     Disk *disk;
+    char *text;
 
     if (!find(call, arguments, user, &disk, &figures)) {
         return;
@@ -200,6 +200,7 @@ run_sha256(ControlCall *call, JsonObject *arguments, gpointer user)
     }
     answer = json_object_new();
     json_object_set_string_member(answer, "sha256", text);
+    g_free(text);
     control_call_return_object(call, answer);
 }
 
