@@ -274,7 +274,8 @@ struct RelayCore {
     uint64_t loading_bytes; /* asked of the local disk */
     uint64_t batch_bytes;   /* ... since it had nothing to do, or the guest */
     int64_t batch_us;       /* ... was silent; and when that was */
-    unsigned yields;        /* the guest needs it now: among how many */
+    unsigned yields;        /* the guest needs it now: one part of so many is
+                               ours, 0: all */
     int64_t load_rest_us;   /* yielding: no batch before */
 
     struct RelayCoreFigures figures; /* counters and error only */

@@ -34,7 +34,6 @@
 #include <string.h>
 
 #define MAP_BYTES_MAX (UINT64_C(1) << 30)
-#define LOAD_QUARTERS 4 /* of the time: one of them is ours */
 
 /*
  * Requests
@@ -419,16 +418,12 @@ op_was_refused(RelayCore *core, Op *op, const struct RelayEvent *event)
     op_fail(core, op);
 }
 
-/* While the guest is at work it gets three quarters of the time: one batch of
- * loads, then a rest three times as long. (With half of it a guest that keeps its
- * disk busy had half of what the disk can do; the target is seldom what could not
- * wait.) Of several cores that read its disk each has its part of the last
- * quarter. */
+/* While the guest is at work we have one part of the time: one batch of loads,
+ * then a rest as long as the other parts. */
 static int64_t
 load_rest(const RelayCore *core, int64_t took_us)
 {
-    return took_us *
-           (core->yields ? LOAD_QUARTERS * (int64_t)core->yields - 1 : 1);
+    return took_us * (core->yields ? (int64_t)core->yields - 1 : 1);
 }
 
 /* Answers of the local disk. */

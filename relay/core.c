@@ -296,9 +296,10 @@ relay_core_pause(RelayCore *core, bool pause)
 }
 
 void
-relay_core_yield(RelayCore *core, unsigned n_readers)
+relay_core_yield(RelayCore *core, unsigned parts)
 {
-    core->yields = n_readers;
+    assert(parts != 1);
+    core->yields = parts;
 }
 
 bool

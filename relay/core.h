@@ -221,10 +221,9 @@ void relay_core_allow(RelayCore *core, uint64_t seq);
  * something happen: a target that was refused is tried again at once. */
 void relay_core_pause(RelayCore *core, bool pause);
 /* The guest is at work: read the local disk with restraint. What the relay has
- * queued there is what a request of the guest's waits for. @n_readers: cores that
- * read this guest's disk now, which share what is left to them; at least 1, or 0
- * while the guest is silent. */
-void relay_core_yield(RelayCore *core, unsigned n_readers);
+ * queued there is what a request of the guest's waits for. @parts: of the time,
+ * one of which is this core's; at least 2, or 0 while the guest is silent. */
+void relay_core_yield(RelayCore *core, unsigned parts);
 /* Does it read the local disk, or rest from that? */
 bool relay_core_is_reading(const RelayCore *core, int64_t now_us);
 /* After a halt: go on, and try again what failed. Followed by a TICK. */

@@ -177,9 +177,12 @@ struct Relay {
     _Atomic uint64_t bwlimit_bps;
 
     /* relay thread only */
-    uint64_t guest_seen; /* of guest_requests ... */
-    int64_t guest_us;    /* ... when it last changed */
-    GHashTable *guests;  /* by their maps: RelayGuest */
+    uint64_t guest_seen;      /* of guest_requests ... */
+    int64_t guest_us;         /* ... when it last changed */
+    uint64_t guest_then;      /* its count when the last look began ... */
+    int64_t guest_look_us;    /* ... and when that was */
+    unsigned guest_eagerness; /* by that look; see guests.c */
+    GHashTable *guests;       /* by their maps: RelayGuest */
     struct io_uring ring;
     Mapper *mapper;
     RelayDisk *table[RELAY_DISKS];     /* by index; NULL: free */

@@ -282,7 +282,7 @@ turn_a_knob(Sim *job)
     } else if (sim_chance(job, 100)) {
         relay_core_hurry(job->core);
     } else if (sim_chance(job, 100)) {
-        relay_core_yield(job->core, (unsigned)sim_below(job, 4));
+        relay_core_yield(job->core, 2 * (unsigned)sim_below(job, 8));
     } else if (sim_chance(job, 50)) {
         uint64_t bps = sim_chance(job, 500) ? 0 : 1 << (18 + sim_below(job, 8));
         rate_bucket_set(&job->bucket, bps, job->now_us);

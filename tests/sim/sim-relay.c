@@ -168,7 +168,7 @@ user_event(Sim *sim)
     } else if (sim_chance(sim, 300)) {
         relay_core_pause(sim->core, sim_chance(sim, 500));
     } else if (sim_chance(sim, 300)) {
-        relay_core_yield(sim->core, (unsigned)sim_below(sim, 4));
+        relay_core_yield(sim->core, 2 * (unsigned)sim_below(sim, 8));
     } else if (sim_chance(sim, 100)) {
         unsigned conns = 1 + (unsigned)sim_below(sim, sim->config.max_conns);
         relay_core_set(sim->core, conns, sim->config.accept, true);
