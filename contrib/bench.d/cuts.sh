@@ -4,9 +4,9 @@
 # What a guest pays for cuts: for old content that is kept aside before it
 # overwrites it, and for waiting while the relay reads it.
 #
-#   every second   a hot set, a near target, and a cut every second; against
-#                  the same store with its relay paused (no cut at all), and
-#                  under policy none
+#   every second   a hot set, a quarter of the disk or all of it, a near target,
+#                  and a cut every second; against the same store with its relay
+#                  paused (no cut at all), and under policy none
 #   first          one write into each cluster of a disk that a cut owes as a
 #                  whole (its target is held back), and once more the same
 #                  writes; p50 against the same before there was a cut
@@ -18,7 +18,7 @@ cuts_rows=(
 )
 
 bench_cuts() {
-    local n=${rounds:-5} t=${seconds:-4} bytes row round
+    local n=${rounds:-5} t=${seconds:-4} bytes part row round
     bytes=$(numfmt --from=iec 256M)
     if [ "$quick" = yes ]; then
         n=${rounds:-1} t=${seconds:-2} bytes=$(numfmt --from=iec 64M)
@@ -28,10 +28,12 @@ bench_cuts() {
     store_up cuts --size "$bytes" --target "$(uri near)"
     "$weir" set "$work/cuts.store" cut-interval=1 >/dev/null
     fill "$work/cuts/vda.raw"
-    for row in "${cuts_rows[@]}"; do
-        for ((round = 1; round <= n; round++)); do
-            # shellcheck disable=SC2086
-            cuts_round "$round" "$t" $row
+    for part in hot cuts; do
+        for row in "${cuts_rows[@]}"; do
+            for ((round = 1; round <= n; round++)); do
+                # shellcheck disable=SC2086
+                cuts_round $part "$round" "$t" "$bytes" $row
+            done
         done
     done
     store_down cuts
@@ -42,20 +44,21 @@ bench_cuts() {
     done
 }
 
-cuts_round() { # round, seconds, the row
-    local round=$1 t=$2 name=$3 rw=$4 bs=$5 qd=$6 who before
+cuts_round() { # hot|cuts, round, seconds, bytes of the disk, the row
+    local part=$1 round=$2 t=$3 bytes=$4 name=$5 rw=$6 bs=$7 qd=$8 who before
     local order=(paused cut none)
+    [ "$part" = cuts ] || bytes=$((bytes / 4))
     if [ $((round % 2)) = 0 ]; then
         order=(none cut paused)
     fi
     for who in "${order[@]}"; do
         cuts_as "$who"
         before=$(cuts_metric weir_aside_clusters_total)
-        run_fio cuts "$name" "$round" "$who" "$work/cuts/vda.raw" --rw="$rw" \
-            --bs="$bs" --iodepth="$qd" --runtime="$t" --time_based \
-            --randseed="$round"
+        run_fio "$part" "$name" "$round" "$who" "$work/cuts/vda.raw" \
+            --rw="$rw" --bs="$bs" --iodepth="$qd" --runtime="$t" --time_based \
+            --size="$bytes" --randseed="$round"
         if [ "$who" = cut ]; then
-            record cuts "$name" "$round" cut aside \
+            record "$part" "$name" "$round" cut aside \
                 $(($(cuts_metric weir_aside_clusters_total) - before))
         fi
     done

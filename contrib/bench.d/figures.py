@@ -207,21 +207,26 @@ def report_bitmaps(results):
         print(f"{ROWS[row]:24} {spread(both):24} {writes:.0f} metadata writes")
 
 
-def report_cuts(results):
-    rows = [row for row in ROWS if row in results.cases("cuts")]
+def report_cuts_over(results, section, hot):
+    rows = [row for row in ROWS if row in results.cases(section)]
     if rows:
-        title("Cuts: one each second, a near target, a hot set")
-        for row in rows:
-            cut = results.get("cuts", row, "cut", "iops")
-            calm = ratios(cut, results.get("cuts", row, "paused", "iops"))
-            none = ratios(cut, results.get("cuts", row, "none", "iops"))
-            aside = results.get("cuts", row, "cut", "aside")
-            writes = results.get("cuts", row, "cut", "writes")
-            paid = median(aside[t] / writes[t] for t in aside)
-            print(f"{ROWS[row]:24} to no cuts {spread(calm):22} "
-                  + verdict(median(calm), 0.8)
-                  + f"; {100 * paid:.1f} % of the writes paid")
-            print(f"{'':24} to policy none {spread(none)}")
+        title(f"Cuts: one each second, a near target, {hot}")
+    for row in rows:
+        cut = results.get(section, row, "cut", "iops")
+        calm = ratios(cut, results.get(section, row, "paused", "iops"))
+        none = ratios(cut, results.get(section, row, "none", "iops"))
+        aside = results.get(section, row, "cut", "aside")
+        writes = results.get(section, row, "cut", "writes")
+        paid = median(aside[t] / writes[t] for t in aside)
+        print(f"{ROWS[row]:24} to no cuts {spread(calm):22} "
+              + verdict(median(calm), 0.8)
+              + f"; {100 * paid:.1f} % of the writes paid")
+        print(f"{'':24} to policy none {spread(none)}")
+
+
+def report_cuts(results):
+    report_cuts_over(results, "hot", "a hot set: a quarter of the disk")
+    report_cuts_over(results, "cuts", "all of the disk hot")
     if results.cases("first"):
         title("Cuts: p50 of a 4K write into a cluster that a cut owes")
     for case in results.cases("first"):
