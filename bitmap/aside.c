@@ -289,20 +289,30 @@ aside_put_zeroes(Aside *aside, struct ClusterRun run)
     unlock(aside);
 }
 
-const void *
-aside_spill(Aside *aside, uint64_t *cluster)
+/* The full buffer that was put first after put number @mark, or n_buffers. */
+static unsigned
+oldest_locked(const Aside *aside, uint64_t mark)
 {
     unsigned oldest = aside->n_buffers;
-    const void *buffer = NULL;
 
-    lock(aside);
     for (unsigned i = 0; i < aside->n_buffers; i++) {
-        if (aside->state[i] == BUFFER_FULL &&
+        if (aside->state[i] == BUFFER_FULL && aside->put_at[i] > mark &&
             (oldest == aside->n_buffers ||
              aside->put_at[i] < aside->put_at[oldest])) {
             oldest = i;
         }
     }
+    return oldest;
+}
+
+const void *
+aside_spill(Aside *aside, uint64_t *cluster)
+{
+    const void *buffer = NULL;
+    unsigned oldest;
+
+    lock(aside);
+    oldest = oldest_locked(aside, 0);
     if (oldest < aside->n_buffers) {
         aside->state[oldest] = BUFFER_SPILLING;
         *cluster = aside->cluster[oldest];
@@ -392,6 +402,23 @@ aside_next_kept(Aside *aside, uint64_t from, uint64_t end)
     next = bitmap_next_dirty(aside->kept, from);
     unlock(aside);
     return next < end ? next : end;
+}
+
+bool
+aside_next_put(Aside *aside, uint64_t *mark, uint64_t *cluster)
+{
+    unsigned i = aside->n_buffers;
+
+    lock(aside);
+    if (aside->puts > *mark) {
+        i = oldest_locked(aside, *mark);
+        *mark = i < aside->n_buffers ? aside->put_at[i] : aside->puts;
+    }
+    if (i < aside->n_buffers) {
+        *cluster = aside->cluster[i];
+    }
+    unlock(aside);
+    return i < aside->n_buffers;
 }
 
 void

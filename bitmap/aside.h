@@ -74,6 +74,10 @@ enum AsidePlace aside_fetch(Aside *aside, uint64_t cluster, uint64_t max,
 /* Any thread: first kept cluster within [@from, @end), or @end. */
 uint64_t aside_next_kept(Aside *aside, uint64_t from, uint64_t end);
 
+/* Any thread: the cluster that was put into a buffer next after *@mark, a number
+ * of puts, and whose copy is still there; *@mark is moved up to it. False: none. */
+bool aside_next_put(Aside *aside, uint64_t *mark, uint64_t *cluster);
+
 struct AsideFigures {
     uint64_t kept_clusters; /* now, but for zeroes */
     uint64_t file_clusters; /* ... of them in the file */

@@ -25,6 +25,7 @@ enum WeirMutant {
     MUTANT_NO_QUARANTINE, /* clusters in doubt are rewritten at once */
     MUTANT_NO_EPOCH,      /* a flush settles writes of a lost connection */
     MUTANT_TWO_IN_FLIGHT, /* two writes of one cluster at once */
+    MUTANT_AHEAD_TWICE,   /* ... one of them before its turn */
     MUTANT_TRUST_HOLES,   /* a local hole is clean without being sent */
     MUTANT_NO_LOG,        /* an upload leaves before the sent-log has it */
     MUTANT_TRUST_LOGGED,  /* sums of clusters in the sent-log are believed */

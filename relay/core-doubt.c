@@ -72,7 +72,8 @@ doubt_grow(RelayCore *core)
         assert(!core->config.is_job); /* its map is as it was ordered */
         if (bitmap_grow(core->doubt.frozen, size) < 0 ||
             bitmap_grow(core->doubt.growing, size) < 0 ||
-            bitmap_grow(core->doubt.ripe, size) < 0 || !log_grow(core, size)) {
+            bitmap_grow(core->doubt.ripe, size) < 0 ||
+            !ahead_grow(core, size) || !log_grow(core, size)) {
             return false;
         }
         core->size_bytes = size;
@@ -150,7 +151,7 @@ doubt_first(const Bitmap *map, struct ClusterRun run)
 }
 
 void
-doubt_skip(RelayCore *core, struct ClusterRun *run)
+doubt_skip(const RelayCore *core, struct ClusterRun *run)
 {
     const Doubt *doubt = &core->doubt;
 

@@ -7,8 +7,8 @@
  *          core-slots.c counts them, core-link.c connects, core-check.c decides
  *          whether a target is ours, core-verify.c whether it holds what it
  *          should, core-doubt.c keeps quarantines, core-log.c the sent-log,
- *          core-window.c says how much may be in flight, core-job.c has what
- *          only jobs have.
+ *          core-window.c says how much may be in flight, core-ahead.c what is
+ *          sent before its turn, core-job.c has what only jobs have.
  * Threads: the relay thread's.
  * Units:   bytes, microseconds, clusters.
  */
@@ -23,6 +23,7 @@
 #define CORE_HOLES_MAX 8
 #define CORE_SAMPLES   66
 #define CORE_READBACKS 4
+#define CORE_HINTS     32
 /* A flush, or a sync of ours, has this part of the time between two of them. */
 #define CORE_SHARE  10
 #define CORE_CHECKS 16 /* slots kept for checks, and used at once */
@@ -57,6 +58,7 @@ typedef struct Op {
     uint64_t cursor;      /* bytes of it asked, sent, compared so far */
     uint64_t asked;       /* bytes of the request under way */
     bool is_hole;         /* nothing in the buffer */
+    bool is_ahead;        /* before its turn: its load is not the disk's */
     bool is_doubtful;     /* to be read back before it settles */
     bool has_zeroed; /* a WRITE_ZEROES of it was sent: its error may be that of
                         a target which has none */
@@ -184,6 +186,13 @@ struct Pass {
     int64_t backoff_us;
 };
 
+/* What is sent before its turn; see core-ahead.c. */
+struct Ahead {
+    Bitmap *claimed; /* in this pass, at or behind the cursor when it was */
+    uint64_t hints[CORE_HINTS]; /* clusters; the oldest first */
+    unsigned n_hints;
+};
+
 /* CHECKING: what was asked of the target so far. */
 struct Check {
     enum OpJob job;
@@ -256,6 +265,7 @@ struct RelayCore {
     uint64_t same_seq;    /* compare before sending until this is settled */
     int64_t seal_us;      /* when the last one was sealed */
     struct Pass pass;
+    struct Ahead ahead;
     struct Extent extent;
     Doubt doubt;
     Log log;
@@ -317,6 +327,17 @@ void pass_settle(RelayCore *core, struct ClusterRun run);
 void pass_settle_known(RelayCore *core, struct ClusterRun run);
 void pass_failure(RelayCore *core);
 void run_list_add(struct RunList *list, struct ClusterRun run);
+
+/* core-ahead.c */
+bool ahead_init(RelayCore *core);
+void ahead_deinit(RelayCore *core);
+bool ahead_grow(RelayCore *core, uint64_t size_bytes);
+void ahead_begin(RelayCore *core); /* with each pass: nothing was claimed */
+/* As doubt_skip(), for what was claimed before its turn. */
+void ahead_skip(const RelayCore *core, struct ClusterRun *run);
+/* A cluster to be claimed next; false: none. It stays until it was claimed. */
+bool ahead_next(RelayCore *core, uint64_t *cluster);
+void ahead_claimed(RelayCore *core, uint64_t cluster);
 
 /* core-job.c */
 bool job_init(RelayCore *core);
@@ -434,7 +455,7 @@ void doubt_begin(RelayCore *core);
 void doubt_new_process(RelayCore *core);
 /* Shortens @run to what may be written now; or moves it behind what may not:
  * then count is 0 and first is where to go on. */
-void doubt_skip(RelayCore *core, struct ClusterRun *run);
+void doubt_skip(const RelayCore *core, struct ClusterRun *run);
 bool doubt_must_verify(const RelayCore *core, struct ClusterRun run);
 void doubt_settled(RelayCore *core, struct ClusterRun run);
 int64_t doubt_next_us(const RelayCore *core); /* end of a quarantine */

@@ -61,12 +61,12 @@ op_load(RelayCore *core, Op *op)
     op->load_us = core->now_us;
     /* With the guest silent they follow each other without an end: a batch is
      * one of them then, or a guest that comes would be left alone for as long. */
-    if (!core->loading_bytes || !core->yields) {
+    if (!op->is_ahead && (!core->loading_bytes || !core->yields)) {
         core->batch_us = core->now_us;
         core->batch_bytes = 0;
     }
-    core->batch_bytes += op->len;
-    core->loading_bytes += op->len;
+    core->batch_bytes += op->is_ahead ? 0 : op->len;
+    core->loading_bytes += op->is_ahead ? 0 : op->len;
     if (op->job == JOB_DRAIN) {
         op_release_cost(core, op); /* of a hole that has to be data */
         op_take_cost(core, op, op->len);
@@ -446,9 +446,11 @@ op_local_event(RelayCore *core, Op *op, const struct RelayEvent *event)
         return;
     }
     op->load_us = core->now_us - op->load_us;
-    core->loading_bytes -= op->len;
-    core->load_rest_us =
-        core->now_us + load_rest(core, core->now_us - core->batch_us);
+    if (!op->is_ahead) {
+        core->loading_bytes -= op->len;
+        core->load_rest_us =
+            core->now_us + load_rest(core, core->now_us - core->batch_us);
+    }
     if (op->has_failed || core->is_stopped) {
         op_fail(core, op);
     } else if (event->kind == RELAY_READ_FAILED) {

@@ -11,6 +11,8 @@
  * next pass starts over: after a pause that doubles if the target answered
  * errors, at the end of the quarantine if that is all that is left.
  *
+ * Clusters that the guest overwrites meanwhile may go first (core-ahead.c).
+ *
  * The local extent that was seen last is kept, so that a long one costs one
  * look at the file system. It is forgotten with each seal: an extent seen
  * before may have been a hole that a write of this generation filled.
@@ -239,16 +241,24 @@ claim_max(const RelayCore *core, uint64_t cluster)
     return most < left ? most : left;
 }
 
-static void
-claim_run(RelayCore *core, struct ClusterRun run)
+static Op *
+claim(RelayCore *core, struct ClusterRun run)
 {
     Op *op = op_new(core, JOB_DRAIN, run);
 
-    core->pass.cursor = run.first + run.count;
     core->pass.n_claimed++;
+    op->is_suspect = log_claim(core, op);
+    return op;
+}
+
+static void
+claim_run(RelayCore *core, struct ClusterRun run)
+{
+    Op *op = claim(core, run);
+
+    core->pass.cursor = run.first + run.count;
     op->is_hole = core->extent.is_hole;
     core->n_holes += op->is_hole;
-    op->is_suspect = log_claim(core, op);
     if (op->is_hole) {
         op_take_cost(core, op, window_hole_cost(core, op->len));
         op_ready(core, op);
@@ -344,6 +354,7 @@ claim_next(RelayCore *core)
         return false;
     }
     doubt_skip(core, &run);
+    ahead_skip(core, &run);
     if (!run.count) {
         pass->is_at_end =
             run.first >= clusters_for(core->size_bytes, core->cluster_bits);
@@ -367,6 +378,24 @@ claim_next(RelayCore *core)
         return false;
     }
     claim_run(core, run);
+    return true;
+}
+
+/* Before its turn. It is in memory, so that the disk needs no rest from it. */
+static bool
+claim_ahead(RelayCore *core)
+{
+    uint64_t cluster;
+    Op *op;
+
+    if (!core_may_send(core) || !ahead_next(core, &cluster) ||
+        !window_take(core, UINT64_C(1) << core->cluster_bits)) {
+        return false;
+    }
+    ahead_claimed(core, cluster);
+    op = claim(core, (struct ClusterRun){cluster, 1});
+    op->is_ahead = true;
+    op_load(core, op);
     return true;
 }
 
@@ -422,6 +451,7 @@ pass_restart(RelayCore *core)
     }
     next.cursor = pass->is_cut_short ? pass->cursor : 0;
     *pass = next;
+    ahead_begin(core);
 }
 
 /* Of a cut nothing is touched before it is allowed: others may still have to
@@ -468,6 +498,7 @@ pass_seal(RelayCore *core)
     core->sealed_seq = seq;
     core->extent = (struct Extent){0};
     core->pass = (struct Pass){.backoff_us = core->pass.backoff_us};
+    ahead_begin(core);
     if (core_may_write(core) && core->size_bytes > core->caps.size_bytes) {
         link_drop(core); /* the check after the connect has the words */
         return false;
@@ -526,8 +557,10 @@ pass_step(RelayCore *core)
         core_at(core, pass->not_before_us);
         return false;
     }
-    return !pass->is_at_end && !core->n_mapping && core->n_free > CORE_CHECKS &&
-           claim_next(core);
+    if (pass->is_at_end || core->n_free <= CORE_CHECKS) {
+        return false;
+    }
+    return claim_ahead(core) || (!core->n_mapping && claim_next(core));
 }
 
 static bool

@@ -167,7 +167,8 @@ relay_core_new(const struct RelayCoreConfig *config)
      * would be compared is the disk, and another content may have its sums. */
     core->is_recovering = config->recovers && core->is_contact_kept &&
                           !(config->is_job && config->is_cut);
-    if (!doubt_init(core) || !log_init(core) || !job_init(core)) {
+    if (!doubt_init(core) || !ahead_init(core) || !log_init(core) ||
+        !job_init(core)) {
         relay_core_free(core);
         return NULL;
     }
@@ -185,6 +186,7 @@ relay_core_free(RelayCore *core)
         free(core->conns[i].flushing.list);
     }
     doubt_deinit(core);
+    ahead_deinit(core);
     log_deinit(core);
     job_deinit(core);
     free(core);

@@ -224,6 +224,11 @@ void relay_core_pause(RelayCore *core, bool pause);
  * queued there is what a request of the guest's waits for. @parts: of the time,
  * one of which is this core's; at least 2, or 0 while the guest is silent. */
 void relay_core_yield(RelayCore *core, unsigned parts);
+/* The guest overwrites @cluster while it is owed, and what was there is at hand: to
+ * be sent before the others, if it may be. Followed by a TICK. Nothing depends on
+ * hints; one that is not wanted is dropped. */
+bool relay_core_wants_hint(const RelayCore *core);
+void relay_core_hint(RelayCore *core, uint64_t cluster);
 /* Does it read the local disk, or rest from that? */
 bool relay_core_is_reading(const RelayCore *core, int64_t now_us);
 /* After a halt: go on, and try again what failed. Followed by a TICK. */

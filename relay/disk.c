@@ -422,11 +422,28 @@ step(RelayDisk *disk, const struct RelayEvent *event)
     relay_core_step(disk->core, disk->relay->now_us, event, &disk->actions);
 }
 
+/* What the guest has just overwritten, and of what the old content is in memory,
+ * may go first. */
+static void
+give_hints(RelayDisk *disk)
+{
+    uint64_t cluster;
+
+    while (relay_core_wants_hint(disk->core) &&
+           aside_next_put(disk->aside, &disk->aside_mark, &cluster)) {
+        relay_core_hint(disk->core, cluster);
+        disk->is_ticked = true;
+    }
+}
+
 void
 relay_disk_pump(RelayDisk *disk)
 {
     bool is_moving = disk->core != NULL;
 
+    if (is_moving && disk->aside && !disk->job.is_job) {
+        give_hints(disk);
+    }
     while (is_moving) {
         is_moving = false;
         perform_collect(disk);

@@ -111,6 +111,7 @@ struct RelayDisk {
     unsigned place_bits; /* the clusters of that, and of the next three */
     Aside *aside;        /* may be NULL */
     int aside_fd;
+    uint64_t aside_mark;        /* puts into it that the core was told of */
     Points *points;             /* may be NULL */
     enum TargetContact contact; /* of the first core */
     bool is_in_doubt, recovers; /* ... too */

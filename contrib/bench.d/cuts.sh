@@ -45,7 +45,8 @@ bench_cuts() {
 }
 
 cuts_round() { # hot|cuts, round, seconds, bytes of the disk, the row
-    local part=$1 round=$2 t=$3 bytes=$4 name=$5 rw=$6 bs=$7 qd=$8 who before
+    local part=$1 round=$2 t=$3 bytes=$4 name=$5 rw=$6 bs=$7 qd=$8
+    local who before whole
     local order=(paused cut none)
     [ "$part" = cuts ] || bytes=$((bytes / 4))
     if [ $((round % 2)) = 0 ]; then
@@ -54,12 +55,15 @@ cuts_round() { # hot|cuts, round, seconds, bytes of the disk, the row
     for who in "${order[@]}"; do
         cuts_as "$who"
         before=$(cuts_metric weir_aside_clusters_total)
+        whole=$(cuts_metric weir_cuts_whole_total)
         run_fio "$part" "$name" "$round" "$who" "$work/cuts/vda.raw" \
             --rw="$rw" --bs="$bs" --iodepth="$qd" --runtime="$t" --time_based \
             --size="$bytes" --randseed="$round"
         if [ "$who" = cut ]; then
             record "$part" "$name" "$round" cut aside \
                 $(($(cuts_metric weir_aside_clusters_total) - before))
+            record "$part" "$name" "$round" cut whole \
+                $(($(cuts_metric weir_cuts_whole_total) - whole))
         fi
     done
 }

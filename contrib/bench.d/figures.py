@@ -218,10 +218,11 @@ def report_cuts_over(results, section, hot):
         aside = results.get(section, row, "cut", "aside")
         writes = results.get(section, row, "cut", "writes")
         paid = median(aside[t] / writes[t] for t in aside)
+        whole = median(results.get(section, row, "cut", "whole").values())
         print(f"{ROWS[row]:24} to no cuts {spread(calm):22} "
               + verdict(median(calm), 0.8)
               + f"; {100 * paid:.1f} % of the writes paid")
-        print(f"{'':24} to policy none {spread(none)}")
+        print(f"{'':24} to policy none {spread(none)}; {whole:.0f} cuts whole")
 
 
 def report_cuts(results):

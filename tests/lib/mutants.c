@@ -45,6 +45,7 @@ static const struct Mutant {
     {"cut-one-by-one", MUTANT_CUT_ONE_BY_ONE, NULL},
     {"cut-zeroes", MUTANT_CUT_ZEROES, NULL},
     {"two-in-flight", MUTANT_TWO_IN_FLIGHT, NULL},
+    {"ahead-twice", MUTANT_AHEAD_TWICE, NULL},
     {"trust-holes", MUTANT_TRUST_HOLES, NULL},
     {"retry-sync", MUTANT_RETRY_SYNC, NULL},
     {"send-unallowed", MUTANT_SEND_UNALLOWED, NULL},

@@ -60,6 +60,7 @@ cuts_keep(Sim *sim, unsigned first, unsigned count)
             memcpy(&sim->cut.is_hole[at], &sim->is_hole[at],
                    SIM_CELLS * sizeof(*sim->is_hole));
             sim->cut.is_kept[c] = true;
+            relay_core_hint(sim->core, c);
         }
     }
     return true;

@@ -169,6 +169,9 @@ user_event(Sim *sim)
         relay_core_pause(sim->core, sim_chance(sim, 500));
     } else if (sim_chance(sim, 300)) {
         relay_core_yield(sim->core, 2 * (unsigned)sim_below(sim, 8));
+    } else if (sim_chance(sim, 300)) {
+        /* Also of what nobody overwrites, or what is not there. */
+        relay_core_hint(sim->core, sim_below(sim, SIM_CLUSTERS_MAX + 2));
     } else if (sim_chance(sim, 100)) {
         unsigned conns = 1 + (unsigned)sim_below(sim, sim->config.max_conns);
         relay_core_set(sim->core, conns, sim->config.accept, true);

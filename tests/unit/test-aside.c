@@ -330,6 +330,41 @@ test_spill_of_an_ended_cut_is_nobodys(void **state)
     aside_free(aside);
 }
 
+/* What is put is told of once, the oldest first, if it is still there. */
+static void
+test_puts_are_told_of_in_their_order(void **state)
+{
+    Aside *aside = aside_new(64 * CLUSTER, BITS, 4 * CLUSTER);
+    uint64_t mark = 0, cluster;
+
+    (void)state;
+    aside_begin(aside);
+    assert_false(aside_next_put(aside, &mark, &cluster));
+    for (uint64_t c = 9; c > 5; c--) {
+        aside_put(aside, c, aside_take(aside));
+    }
+    aside_spilled(aside, aside_spill(aside, &cluster), true);
+    assert_int_equal(cluster, 9);
+    assert_true(aside_next_put(aside, &mark, &cluster));
+    assert_int_equal(cluster, 8);
+    aside_put(aside, 30, aside_take(aside)); /* into the buffer of 9 */
+    for (uint64_t i = 0; i < 3; i++) {
+        static const uint64_t rest[] = {7, 6, 30};
+
+        assert_true(aside_next_put(aside, &mark, &cluster));
+        assert_int_equal(cluster, rest[i]);
+    }
+    assert_false(aside_next_put(aside, &mark, &cluster));
+    aside_end(aside);
+    aside_begin(aside);
+    assert_false(aside_next_put(aside, &mark, &cluster));
+    aside_put(aside, 8, aside_take(aside));
+    assert_true(aside_next_put(aside, &mark, &cluster));
+    assert_int_equal(cluster, 8);
+    aside_end(aside);
+    aside_free(aside);
+}
+
 static void
 test_two_buffers_at_least_and_none_is_off(void **state)
 {
@@ -351,6 +386,7 @@ main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_aside_equals_array_after_every_step),
         cmocka_unit_test(test_spill_of_an_ended_cut_is_nobodys),
+        cmocka_unit_test(test_puts_are_told_of_in_their_order),
         cmocka_unit_test(test_two_buffers_at_least_and_none_is_off),
     };
 

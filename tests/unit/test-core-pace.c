@@ -290,6 +290,37 @@ test_core_has_its_part_of_the_time(void **state)
     n_held = 0;
 }
 
+/* One before its turn needs no rest; it is sent once, whatever is said of it. */
+static void
+test_core_sends_first_what_is_overwritten(void **state)
+{
+    struct Rig *rig = *state;
+    uint64_t sent = 0, last = LARGE / CLUSTER - 1;
+
+    start_wide(rig, 4);
+    write_clusters(rig, 0, LARGE / CLUSTER);
+    pass_time(rig, 2 * SECOND);
+    sent = figures(rig).sent_bytes;
+    assert_true(held_bytes() < LARGE / 2);
+    for (unsigned i = 0; i < 2; i++) {
+        unsigned n = n_held;
+
+        relay_core_hint(rig->core, last);
+        relay_core_hint(rig->core, last + 1); /* not there */
+        relay_core_hint(rig->core, 0);        /* under way */
+        pass_time(rig, SECOND / 100);
+        assert_int_equal(n_held, n + 1 - i);
+    }
+    assert_int_equal(held[n_held - 1].offset, last * CLUSTER);
+    assert_int_equal(held[n_held - 1].len, CLUSTER);
+    for (unsigned i = 0; dirty(rig); i++) {
+        assert_true(i < 10000);
+        answer_held(rig);
+        pass_time(rig, SECOND / 10);
+    }
+    assert_int_equal(figures(rig).sent_bytes - sent, LARGE);
+}
+
 /* The interval that was set is what nothing waits longer than. */
 static void
 test_core_settles_with_the_interval(void **state)
@@ -318,6 +349,7 @@ main(void)
         CASE(test_core_reads_with_restraint_while_the_guest_works),
         CASE(test_core_rests_from_one_batch_only),
         CASE(test_core_has_its_part_of_the_time),
+        CASE(test_core_sends_first_what_is_overwritten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
