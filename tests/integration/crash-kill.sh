@@ -20,7 +20,7 @@ drain_every=10
 disk_bytes=$((192 << 20))
 both=0 guest=0 nbd=0
 
-new_store $disk_bytes "$(logged_target "$T/far-a" 150ms)"
+new_store $disk_bytes "$(logged_target "$T/far-a" 300ms)"
 "$WEIR" create "$STORE/vdb" --size 16M --target "$T/far-b" >>"$T/weir.log"
 "$WEIR" set "$STORE" request-deadline=1 >>"$T/weir.log"
 

@@ -117,8 +117,13 @@ grown=$(sed 's/.*pairs, \([0-9]*\) newer.*/\1/' "$T/judged")
 #
 # With the newest content as it comes, no pause finds an instant
 #
+has_sent() { # COUNT
+    [ "$(n_writes)" -ge "$1" ]
+}
+
 paused_pair_is_wrong() {
     "$WEIR" resume "$STORE"
+    await 10 has_sent $(($(n_writes) + 3))
     "$WEIR" pause "$STORE"
     status_is .inflight_bytes 0 || return 1
     cp --sparse=always "$T/vda.far" "$T/streamed/1.vda"

@@ -20,6 +20,9 @@ mkdir "$T/pins" "$T/sums"
 begin_writers() {
     start_writer vda "$MNT/vda.raw" -t 6 -b 512-262144 -p 8
     start_writer vdb "$MNT/vdb.raw" -t 3 -b 4096-131072 -f 6 -p 8 -d 2
+    # Its first words come before its first promises.
+    await 10 test -s "$T/vda.stamps"
+    await 10 test -s "$T/vdb.stamps"
 }
 
 end_writers() { # of a mount that is well
