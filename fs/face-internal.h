@@ -38,8 +38,9 @@
 #define FACE_BLOCK_MAX 4096
 #define FACE_DATA_ROOM (FACE_MAX_WRITE + 2 * FACE_BLOCK_MAX)
 #define FACE_BUFFER    (FACE_BLOCK_MAX + FACE_DATA_ROOM + FACE_BLOCK_MAX)
-#define FACE_BATCH     4 /* taken before what they ask is submitted */
-#define FACE_OVERLAYS  4
+/* Completions, and requests, taken before what they ask for is submitted. */
+#define FACE_BATCH    4
+#define FACE_OVERLAYS 4
 
 enum FaceOp {
     FACE_LOOKUP,
@@ -394,7 +395,6 @@ struct FaceCool {
 
 /* face.c */
 int64_t face_now_us(void);
-
 void face_submit(Face *face, FaceIo *io, void (*done)(FaceIo *, int));
 struct io_uring_sqe *face_get_sqe(Face *face);
 FaceDisk *face_disk_of(Face *face, uint64_t node);

@@ -111,6 +111,7 @@ DISK_VALUE(disk_doubt, RELAYS,
            MIN(disk->relay.core.doubt_clusters, disk->map.dirty_clusters)
                << disk->cluster_bits)
 DISK_VALUE(disk_sent, RELAYS, disk->relay.core.sent_bytes)
+DISK_VALUE(disk_ahead, RELAYS, disk->relay.core.ahead_bytes)
 DISK_VALUE(disk_settled, RELAYS, disk->relay.core.settled_bytes)
 DISK_VALUE(disk_saved, RELAYS,
            disk->relay.core.equal_bytes + disk->relay.core.zeroed_bytes +
@@ -145,6 +146,9 @@ put_all_disks(Metrics *m)
               disk_doubt);
     put_disks(m, "uploaded_bytes_total", "counter",
               "Payload acknowledged by the target.", disk_sent);
+    put_disks(m, "upload_ahead_bytes_total", "counter",
+              "Taken before their turn, since the guest overwrote them.",
+              disk_ahead);
     put_disks(m, "settled_bytes_total", "counter",
               "Clusters settled at the target, holes included.", disk_settled);
     put_disks(m, "upload_saved_bytes_total", "counter",

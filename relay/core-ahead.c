@@ -42,6 +42,7 @@ ahead_grow(RelayCore *core, uint64_t size_bytes)
 void
 ahead_begin(RelayCore *core)
 {
+    core->ahead.n_hints = 0; /* of what is owed no more, most likely */
     if (bitmap_count(core->ahead.claimed)) {
         bitmap_clear_all(core->ahead.claimed);
     }

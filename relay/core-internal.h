@@ -188,7 +188,7 @@ struct Pass {
 
 /* What is sent before its turn; see core-ahead.c. */
 struct Ahead {
-    Bitmap *claimed; /* in this pass, at or behind the cursor when it was */
+    Bitmap *claimed;            /* in this pass, not by the cursor */
     uint64_t hints[CORE_HINTS]; /* clusters; the oldest first */
     unsigned n_hints;
 };
@@ -332,7 +332,7 @@ void run_list_add(struct RunList *list, struct ClusterRun run);
 bool ahead_init(RelayCore *core);
 void ahead_deinit(RelayCore *core);
 bool ahead_grow(RelayCore *core, uint64_t size_bytes);
-void ahead_begin(RelayCore *core); /* with each pass: nothing was claimed */
+void ahead_begin(RelayCore *core); /* a pass: nothing is claimed, or hinted */
 /* As doubt_skip(), for what was claimed before its turn. */
 void ahead_skip(const RelayCore *core, struct ClusterRun *run);
 /* A cluster to be claimed next; false: none. It stays until it was claimed. */

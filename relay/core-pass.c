@@ -395,6 +395,7 @@ claim_ahead(RelayCore *core)
     ahead_claimed(core, cluster);
     op = claim(core, (struct ClusterRun){cluster, 1});
     op->is_ahead = true;
+    core->figures.ahead_bytes += op->len;
     op_load(core, op);
     return true;
 }

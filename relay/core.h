@@ -286,6 +286,7 @@ struct RelayCoreFigures {
     uint64_t doubt_clusters;
     uint64_t window_bytes;  /* what may be in flight */
     uint64_t sent_bytes;    /* payload acknowledged, ever */
+    uint64_t ahead_bytes;   /* claimed before their turn, ever */
     uint64_t settled_bytes; /* clusters settled, ever (holes count) */
     uint64_t zeroed_bytes;  /* sent as zeroes */
     uint64_t equal_bytes;   /* found equal at the target, not sent */

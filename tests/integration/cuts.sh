@@ -6,7 +6,7 @@
 # come in between: the hook fails, another daemon takes over, all is killed in the
 # middle of a cut, the room for old content ends, a disk leaves the group and
 # comes back, discards. (That with policy=none the far side is no instant is seen by
-# replica-none.sh, and by cut-truth.)
+# replica-none.sh, and by cut-truth: here both disks are read at about the same time.)
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit nbdinfo qemu-img jq python3
 new_dir
@@ -111,8 +111,19 @@ aside=$("$WEIR" metrics "$STORE" |
 [ "$aside" -gt 0 ] || fail 'nothing was kept aside'
 assert_pins
 say "$(cat "$T/judged"), $aside clusters kept aside"
+# What the relay was told of was taken before its turn.
+ahead=$("$WEIR" metrics "$STORE" |
+    awk '/^weir_upload_ahead_bytes_total/ { n += $2 } END { printf "%d", n }')
+[ "$ahead" -gt 0 ] || fail 'nothing was taken before its turn'
 grown=$(sed 's/.*pairs, \([0-9]*\) newer.*/\1/' "$T/judged")
 [ "$grown" -ge 8 ] || fail "only $grown pairs that are newer than another"
+# The judge sees that two instants are not one.
+mkdir "$T/crossed"
+find "$pins" -name '*.vdb' -printf '%f\n' | sort -n >"$T/cuts"
+cp --sparse=always "$pins/$(head -n 1 "$T/cuts" | cut -d. -f1).vda" \
+    "$T/crossed/1.vda"
+cp --sparse=always "$pins/$(tail -n 1 "$T/cuts")" "$T/crossed/1.vdb"
+! judge "$T/crossed" || fail 'two instants were taken for one'
 
 #
 # The hook fails: the far side stays what it is, the guest goes on
