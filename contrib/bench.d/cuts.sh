@@ -28,7 +28,7 @@ bench_cuts() {
     store_up cuts --size "$bytes" --target "$(uri near)"
     "$weir" set "$work/cuts.store" cut-interval=1 >/dev/null
     fill "$work/cuts/vda.raw"
-    for part in hot cuts; do
+    for part in cuts-hot cuts-all; do
         for row in "${cuts_rows[@]}"; do
             for ((round = 1; round <= n; round++)); do
                 # shellcheck disable=SC2086
@@ -44,11 +44,11 @@ bench_cuts() {
     done
 }
 
-cuts_round() { # hot|cuts, round, seconds, bytes of the disk, the row
+cuts_round() { # cuts-hot|cuts-all, round, seconds, bytes of the disk, the row
     local part=$1 round=$2 t=$3 bytes=$4 name=$5 rw=$6 bs=$7 qd=$8
     local who before whole
     local order=(paused cut none)
-    [ "$part" = cuts ] || bytes=$((bytes / 4))
+    [ "$part" = cuts-all ] || bytes=$((bytes / 4))
     if [ $((round % 2)) = 0 ]; then
         order=(none cut paused)
     fi

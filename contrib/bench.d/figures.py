@@ -226,8 +226,8 @@ def report_cuts_over(results, section, hot):
 
 
 def report_cuts(results):
-    report_cuts_over(results, "hot", "a hot set: a quarter of the disk")
-    report_cuts_over(results, "cuts", "all of the disk hot")
+    report_cuts_over(results, "cuts-hot", "a hot set: a quarter of the disk")
+    report_cuts_over(results, "cuts-all", "all of the disk hot")
     if results.cases("first"):
         title("Cuts: p50 of a 4K write into a cluster that a cut owes")
     for case in results.cases("first"):

@@ -114,8 +114,9 @@ mount_fresh_row() { # rounds, seconds, bytes, the row
 }
 
 # The disk is dirtied whole with the relay paused, then the relay is let go
-# and fio runs beside it as soon as something was sent. What is dirty at the end
-# says whether the drain lasted as long as fio did. Policy none: what cuts cost is
+# and fio runs beside it as soon as something was sent: on the raw file, and in
+# the mount. What is dirty at the end says whether the drain lasted as long as fio
+# did. Policy none: what cuts cost is
 # measured elsewhere, and with them the relay would wait for the next one first.
 mount_draining() { # rounds, seconds, size
     local bytes
@@ -132,23 +133,29 @@ mount_draining() { # rounds, seconds, size
 }
 
 mount_draining_row() { # rounds, seconds, the row
-    local n=$1 t=$2 name=$3 rw=$4 bs=$5 qd=$6 round sent
+    local n=$1 t=$2 name=$3 rw=$4 bs=$5 qd=$6 round
     shift 6
     local opts=(--rw="$rw" --bs="$bs" --iodepth="$qd" --time_based
         --runtime="$t" "$@")
     for ((round = 1; round <= n; round++)); do
+        draining_begin
         run_fio draining "$name" "$round" raw "${file_of[raw]}" \
             --randseed="$round" "${opts[@]}"
-        "$weir" pause "$work/draining.store" >/dev/null
-        fill "$work/draining/vda.raw"
-        sent=$(draining_sent)
-        "$weir" resume "$work/draining.store" >/dev/null
-        await 10 draining_goes_on "$sent" || die "nothing is drained"
+        draining_begin
         run_fio draining "$name" "$round" weir "$work/draining/vda.raw" \
             --randseed="$round" "${opts[@]}"
         record draining "$name" "$round" weir left \
             "$(figure_of_status draining dirty_bytes)"
     done
+}
+
+draining_begin() { # all is dirty, and something of it was sent
+    local sent
+    "$weir" pause "$work/draining.store" >/dev/null
+    fill "$work/draining/vda.raw"
+    sent=$(draining_sent)
+    "$weir" resume "$work/draining.store" >/dev/null
+    await 10 draining_goes_on "$sent" || die "nothing is drained"
 }
 
 draining_sent() {
