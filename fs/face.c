@@ -30,8 +30,8 @@
  * are done.
  *
  * The end: the kernel says ENODEV (unmounted) or sends DESTROY, or the session
- * is to be left to another process. What is in flight runs to its end, the zero list is punched away, and a note tells the
- * main thread that the store is at rest.
+ * is to be left to another process. What is in flight runs to its end, the zero
+ * list is punched away, and a note tells the main thread that the store is at rest.
  */
 #include "face-wire.h"
 

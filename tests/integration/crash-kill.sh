@@ -46,6 +46,10 @@ server_of() { # DAEMON
     done
 }
 
+is_sending() {
+    [ "$(writes_in_flight "$T/far-a.requests")" -gt 0 ]
+}
+
 look_and_kill() {
     local daemon server writer=${writer_pid[vda]} has_guest=0 has_nbd=0
     daemon=$(daemon_pid)
@@ -55,8 +59,7 @@ look_and_kill() {
     kill -STOP "$daemon" $server "$writer"
     read -r writes _ < <("$stamp" inflight "$T/vda.stamps")
     [ "$writes" -eq 0 ] || has_guest=1
-    [ -z "$server" ] || [ "$(writes_in_flight "$T/far-a.requests")" -eq 0 ] ||
-        has_nbd=1
+    [ -z "$server" ] || ! is_sending || has_nbd=1
     guest=$((guest + has_guest))
     nbd=$((nbd + has_nbd))
     both=$((both + has_guest * has_nbd))
@@ -78,6 +81,7 @@ for ((round = 1; round <= kills; round++)); do
     else
         await_sending "$T/far-a.requests"
         random_wait 40
+        becomes_true 5 is_sending || true
     fi
     look_and_kill
     end_fio

@@ -89,18 +89,31 @@ tool() { # NAME
     fail "no $1: set WEIR_TOOLS, or build it"
 }
 
+# As jq -r does; a plain path, which is most of what is waited for, comes cheaper.
+pick() { # FILTER
+    if [[ $1 =~ ^(\.[a-z_]+(\[[0-9]+\])?)+$ ]]; then
+        "$(tool pick)" "$1"
+    else
+        jq -r "$1"
+    fi
+}
+
 #
 # Waiting, and saying how long something took
 #
-poll_interval=0.05
+poll_ms=50
 
-# Succeeds as soon as the condition does; fails after SECONDS.
+# Succeeds as soon as the condition does; fails after SECONDS. It looks less often
+# as time goes by: looks cost what is waited for its CPU time.
 becomes_true() { # SECONDS COMMAND…
     local deadline=$((${EPOCHREALTIME/./} + $1 * 1000000))
+    local ms=$poll_ms nap
     shift
     while ! "$@" >/dev/null 2>&1; do
         [ "${EPOCHREALTIME/./}" -lt "$deadline" ] || return 1
-        sleep "$poll_interval"
+        printf -v nap '0.%03d' "$ms"
+        sleep "$nap"
+        ((ms >= 200)) || ms=$((ms * 5 / 4))
     done
 }
 

@@ -11,7 +11,7 @@
 requires root fuse weir nbdkit nbdinfo qemu-img jq python3
 connect_once=$(tool connect-once)
 new_dir
-poll_interval=0.2
+poll_ms=200
 
 hostile=$tests_dir/tools/hostile-server
 at_once=$((4 * $(nproc)))

@@ -5,7 +5,6 @@
 #
 # One test may have more: every function takes a store and a mount point, and
 # means these two when it gets none.
-
 new_store() { # SIZE URI [weir-create option…]: the disk vda of $STORE
     "$WEIR" create "$STORE/vda" --size "$1" --target "$2" "${@:3}" \
         >>"$T/weir.log" 2>&1 || fail "create: $(tail -n 1 "$T/weir.log")"
@@ -92,7 +91,7 @@ kill_daemon_only() { # [MNT]: kill -9; the holder starts the next one
 
 # A field of the status, as jq reads it: status .dirty_bytes
 status() { # FILTER [STORE]
-    timeout 10 "$WEIR" status "${2:-$STORE}" --json | jq -r "$1"
+    timeout 10 "$WEIR" status "${2:-$STORE}" --json | pick "$1"
 }
 
 status_is() { # FILTER VALUE [STORE]

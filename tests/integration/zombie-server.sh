@@ -11,6 +11,7 @@ new_dir
 
 truncate -s 16M "$T/far"
 # One write waits for $T/release, if $T/hold asks for it.
+nap=0.05
 cat >"$T/plugin" <<END
 #!/usr/bin/env bash
 case \$1 in
@@ -22,7 +23,7 @@ pwrite)
     data=\$(mktemp $T/data.XXXX)
     cat >\$data
     if mv $T/hold $T/held; then
-        while [ ! -e $T/release ]; do sleep $poll_interval; done
+        while [ ! -e $T/release ]; do sleep $nap; done
         touch $T/late
     fi
     dd if=\$data of=$T/far oflag=seek_bytes seek=\$4 conv=notrunc status=none

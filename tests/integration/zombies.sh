@@ -10,7 +10,7 @@
 . "$(dirname "$0")/functions.sh"
 requires root fuse weir nbdkit nbdinfo qemu-img jq python3
 new_dir
-poll_interval=0.2
+poll_ms=200
 hostile=$tests_dir/tools/hostile-server
 size=$((4 << 20))
 
