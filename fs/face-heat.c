@@ -17,8 +17,10 @@
  * Commits that follow each other closely, with many waiters or each where the
  * last one ended, heat more than they are asked for: the aligned group around
  * each cold extent doubles, up to the extents of a whole sector, and is one
- * extent again after a quiet second. Heat that nobody needed costs a
- * comparison after a crash, and is gone after the keeper's next rounds.
+ * extent again after a quiet second. A guest with one write at a time, which
+ * waits a good part of its time for several commits in a row, gets a few extents
+ * at a time as well. Heat that nobody needed
+ * costs a comparison after a crash, and is gone after the keeper's next rounds.
  *
  * Cooling is the keeper's (keeper.c): what it found cold is turned off here,
  * where nobody changes what is hot at the same time, and the pages are written
@@ -36,6 +38,9 @@
 #define QUIET_US    (1000 * 1000) /* ends a burst */
 #define MANY        4             /* waiters of a commit */
 #define GROUP_MAX   4096u         /* covers a sector's 3776 extents */
+#define HELD_LONG   4             /* a fifth of a guest's time is much */
+#define HELD_UP     4   /* so many commits of that kind in a row ... */
+#define GROUP_ALONE 16u /* ... double the group, up to this */
 #define HEAT_BUFFER ((size_t)FACE_HEAT_PAGES * INTENT_PAGE)
 
 static FaceDisk *
@@ -113,12 +118,19 @@ adapt(FaceHeat *heat, unsigned waiters, uint64_t first)
 {
     int64_t now_us = face_now_us();
     int64_t since_us = now_us - heat->last_us;
+    bool is_burst =
+        since_us < CLOSE_US && (waiters >= MANY || first == heat->last_end);
+    bool is_held_up =
+        now_us - heat->ended_us < HELD_LONG * (heat->ended_us - heat->last_us);
 
+    heat->held_up = is_held_up ? heat->held_up + 1 : 0;
     if (since_us > QUIET_US) {
         heat->group = 1;
-    } else if (since_us < CLOSE_US && heat->group < GROUP_MAX &&
-               (waiters >= MANY || first == heat->last_end)) {
+    } else if (is_burst && heat->group < GROUP_MAX) {
         heat->group *= 2;
+    } else if (heat->held_up >= HELD_UP && heat->group < GROUP_ALONE) {
+        heat->group *= 2;
+        heat->held_up = 0;
     }
     heat->last_us = now_us;
 }
@@ -237,6 +249,7 @@ commit_end(FaceHeat *heat)
     FaceDisk *disk = disk_of(heat);
 
     heat->committing = NULL;
+    heat->ended_us = face_now_us();
     for (; wait; wait = next) {
         next = wait->next;
         bool is_hot = disk_map_is_hot(disk->disk->map, wait->offset, wait->len);

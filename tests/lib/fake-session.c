@@ -9,7 +9,7 @@
 
 #include "bitmap/intent.h"
 #include "fs/store-bitmaps-private.h"
-#include "fs/zero-file.h"
+#include "tests/lib/scratch.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -272,8 +272,7 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
     Disk *disk = &session->disk;
 
     *session = (FakeSession){0};
-    strcpy(session->dir, "/var/tmp/weir-face-XXXXXX");
-    assert(mkdtemp(session->dir));
+    session->dir = scratch_new();
     strcpy(disk->name, "vda");
     disk->id = 1;
     disk->cluster_bits = 16;
@@ -383,13 +382,8 @@ fake_session_follow(FakeSession *session)
 void
 fake_session_deinit(FakeSession *session)
 {
-    static const char *const files[] = {"disk.raw", ZERO_FILE, INTENT_FILE};
-
     stop(session);
-    for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
-        unlinkat(session->disk.dir_fd, files[i], 0);
-    }
-    rmdir(session->dir);
+    scratch_free(session->dir);
     close(session->disk.fd);
     close(session->disk.map_fd);
     close(session->disk.dir_fd);

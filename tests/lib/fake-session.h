@@ -28,7 +28,7 @@ typedef struct FakeSession {
     Face *face;
     int fd; /* the kernel's end */
     int face_fd;
-    char dir[64];
+    char *dir;
     uint64_t next_unique;
     pthread_t notes_thread;
     Inbox notes;

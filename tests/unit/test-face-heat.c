@@ -4,6 +4,7 @@
  * the reply is here, what it costs, and what happens if it cannot be written
  */
 #include "bitmap/intent.h"
+#include "fs/face-internal.h"
 #include "tests/lib/fake-session.h"
 #include "tests/lib/fault-io.h"
 #include "tests/lib/seed.h"
@@ -291,6 +292,46 @@ test_a_burst_heats_ahead(void **state)
     end_session(session);
 }
 
+/* Synced writes, which here are commits, take 5 ms. */
+static int
+slow_done(StoreIo *io, const StoreReq *req, int res)
+{
+    int64_t until_us = face_now_us() + 5000;
+
+    while (req->op == STORE_WRITE_SYNC && face_now_us() < until_us) {
+    }
+    return store_io_kernel()->ops->done(io, req, res);
+}
+
+/* One write at a time, far from each other: what waits for commits most of its
+ * time gets more of each, within bounds. */
+static void
+test_a_lone_guest_is_not_held_up_for_long(void **state)
+{
+    const unsigned count = 64;
+    struct StoreIoOps ops = *store_io_kernel()->ops;
+    StoreIo slow = {.ops = &ops};
+    FakeSession *session;
+    uint64_t hot;
+
+    (void)state;
+    ops.done = slow_done;
+    session = new_session(&slow, TIB);
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(fake_write(session, block, 4096, i * 64 * EXTENT),
+                         4096);
+    }
+    hot = hot_extents(session);
+    print_message("%llu extents hot\n", (unsigned long long)hot);
+    assert_in_range(hot, count * 8, count * 16);
+    assert_int_equal(intent_writes(session), count);
+    assert_int_equal(
+        fake_write(session, block, 4096, ((count - 1) * 64 + 15) * EXTENT),
+        4096);
+    assert_int_equal(intent_writes(session), count);
+    end_session(session);
+}
+
 int
 main(void)
 {
@@ -302,6 +343,7 @@ main(void)
         cmocka_unit_test(test_cooling_turns_bits_off_on_disk),
         cmocka_unit_test(test_a_granted_write_looks_again),
         cmocka_unit_test(test_a_burst_heats_ahead),
+        cmocka_unit_test(test_a_lone_guest_is_not_held_up_for_long),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
