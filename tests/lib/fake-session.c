@@ -272,7 +272,7 @@ fake_session_init(FakeSession *session, StoreIo *io, uint64_t size_bytes,
     Disk *disk = &session->disk;
 
     *session = (FakeSession){0};
-    session->dir = scratch_new();
+    session->dir = scratch_on_disk();
     strcpy(disk->name, "vda");
     disk->id = 1;
     disk->cluster_bits = 16;

@@ -2,8 +2,9 @@
 /*
  * scratch.h - a directory of its own for a test
  *
- * Purpose: real directories on a real file system, under $TMPDIR or
- *          /var/tmp (a file system with O_DIRECT rather than a tmpfs).
+ * Purpose: real directories on a file system with O_DIRECT, under $TMPDIR or
+ *          /var/tmp. Where all that a disk's file can be asked is needed, which a
+ *          tmpfs has not: on a disk, under $WEIR_TEST_DIR or /var/tmp.
  * Errors:  a test without its directory ends the program.
  */
 #pragma once
@@ -23,11 +24,10 @@ scratch_remove_cb(const char *path, const struct stat *st, int type,
     return remove(path);
 }
 
-/* malloc'd path of a new, empty directory. */
 static inline char *
-scratch_new(void)
+scratch_under(const char *variable)
 {
-    const char *base = getenv("TMPDIR");
+    const char *base = getenv(variable);
     char *path;
 
     if (asprintf(&path, "%s/weir-test-XXXXXX", base ? base : "/var/tmp") < 0 ||
@@ -36,6 +36,19 @@ scratch_new(void)
         abort();
     }
     return path;
+}
+
+/* malloc'd path of a new, empty directory. */
+static inline char *
+scratch_new(void)
+{
+    return scratch_under("TMPDIR");
+}
+
+static inline char *
+scratch_on_disk(void)
+{
+    return scratch_under("WEIR_TEST_DIR");
 }
 
 static inline void
