@@ -130,7 +130,7 @@ timed() {
 }
 
 # The command answers within SECONDS. On a loaded machine one try says little:
-# of three one must.
+# of three one must. So it has to be one that can be repeated.
 answers_within() { # SECONDS COMMAND…
     local limit=$1 try
     shift

@@ -121,8 +121,8 @@ await 10 job_is backup-vda-2 paused
 job set-speed "$STORE" backup-vda-2 2M
 job resume "$STORE" backup-vda-2
 await 10 job_is backup-vda-2 running
-answers_within 1 "$WEIR" job cancel "$STORE" backup-vda backup-vda-2 \
-    nightly-backup-of-the-mail-server
+timeout 10 "$WEIR" job cancel "$STORE" backup-vda backup-vda-2 \
+    nightly-backup-of-the-mail-server || fail 'no answer to a cancel'
 for id in backup-vda backup-vda-2 nightly-backup-of-the-mail-server; do
     await 10 is_unlisted $id
 done
