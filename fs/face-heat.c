@@ -17,10 +17,10 @@
  * Commits that follow each other closely, with many waiters or each where the
  * last one ended, heat more than they are asked for: the aligned group around
  * each cold extent doubles, up to the extents of a whole sector, and is one
- * extent again after a quiet second. A guest with one write at a time, which
- * waits a good part of its time for several commits in a row, gets a few extents
- * at a time as well. Heat that nobody needed
- * costs a comparison after a crash, and is gone after the keeper's next rounds.
+ * extent again after a quiet second. A guest with one write at a time that spends
+ * much of its time in several of them in a row gets a few extents with each as
+ * well. Heat that nobody needed costs a comparison after a crash, makes named
+ * bitmaps dirtier then, and is gone after the keeper's next rounds.
  *
  * Cooling is the keeper's (keeper.c): what it found cold is turned off here,
  * where nobody changes what is hot at the same time, and the pages are written
@@ -38,9 +38,9 @@
 #define QUIET_US    (1000 * 1000) /* ends a burst */
 #define MANY        4             /* waiters of a commit */
 #define GROUP_MAX   4096u         /* covers a sector's 3776 extents */
-#define HELD_LONG   4             /* a fifth of a guest's time is much */
-#define HELD_UP     4   /* so many commits of that kind in a row ... */
-#define GROUP_ALONE 16u /* ... double the group, up to this */
+#define AWAY_MAX    4             /* commits' time until the next */
+#define HELD_UP     4             /* such ones double the group ... */
+#define GROUP_ALONE 16u           /* ... up to this */
 #define HEAT_BUFFER ((size_t)FACE_HEAT_PAGES * INTENT_PAGE)
 
 static FaceDisk *
@@ -118,10 +118,10 @@ adapt(FaceHeat *heat, unsigned waiters, uint64_t first)
 {
     int64_t now_us = face_now_us();
     int64_t since_us = now_us - heat->last_us;
-    bool is_burst =
-        since_us < CLOSE_US && (waiters >= MANY || first == heat->last_end);
-    bool is_held_up =
-        now_us - heat->ended_us < HELD_LONG * (heat->ended_us - heat->last_us);
+    int64_t took_us = heat->ended_us - heat->last_us;
+    bool is_close = since_us < CLOSE_US;
+    bool is_burst = is_close && (waiters >= MANY || first == heat->last_end);
+    bool is_held_up = is_close && now_us - heat->ended_us < AWAY_MAX * took_us;
 
     heat->held_up = is_held_up ? heat->held_up + 1 : 0;
     if (since_us > QUIET_US) {

@@ -179,7 +179,7 @@ struct FaceHeat {
     unsigned group;           /* extents heated at a time, a power of two */
     int64_t last_us;          /* the last commit began */
     int64_t ended_us;         /* ... and ended */
-    unsigned held_up;         /* commits in a row that one guest waited for */
+    unsigned held_up;         /* commits in a row that took much of the time */
     uint64_t last_end;        /* extent behind what it heated */
     struct FaceCool *cool;
 };

@@ -5,6 +5,7 @@
 #
 # One test may have more: every function takes a store and a mount point, and
 # means these two when it gets none.
+
 new_store() { # SIZE URI [weir-create option…]: the disk vda of $STORE
     "$WEIR" create "$STORE/vda" --size "$1" --target "$2" "${@:3}" \
         >>"$T/weir.log" 2>&1 || fail "create: $(tail -n 1 "$T/weir.log")"

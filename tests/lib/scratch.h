@@ -45,6 +45,7 @@ scratch_new(void)
     return scratch_under("TMPDIR");
 }
 
+/* The same, never in memory. */
 static inline char *
 scratch_on_disk(void)
 {

@@ -3,10 +3,10 @@
  * pick PATH - one value of the JSON on standard input, as `jq -r PATH` prints it
  *
  * For tests that ask again and again until something is so: jq 1.6 takes 45 ms of
- * CPU time before it looks at its input, and takes that from
- * those that are waited for. A path has names and numbers only:
- * .disks[0].sent_bytes; "null" is printed for what is not there. Of an object or a
- * list all is printed, in one line.
+ * CPU time before it looks at its input, and takes that from those that are waited
+ * for. A path has names and numbers only: .disks[0].sent_bytes; "null" is printed
+ * for what is not there. Of an object or a list all is printed, in one line.
+ * Nothing, or what is no JSON, is an error.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +34,14 @@ pick(JsonParser *parser, const char *path, GError **error)
     JsonNode *found = NULL;
 
     if (json_parser_load_from_file(parser, "/dev/stdin", error)) {
-        found = json_path_query(whole, json_parser_get_root(parser), error);
+        JsonNode *root = json_parser_get_root(parser);
+
+        if (root) {
+            found = json_path_query(whole, root, error);
+        } else {
+            g_set_error_literal(error, JSON_PARSER_ERROR,
+                                JSON_PARSER_ERROR_INVALID_DATA, "no input");
+        }
     }
     if (found) {
         JsonArray *list = json_node_get_array(found);

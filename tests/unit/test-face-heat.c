@@ -329,6 +329,31 @@ test_a_lone_guest_is_not_held_up_for_long(void **state)
         fake_write(session, block, 4096, ((count - 1) * 64 + 15) * EXTENT),
         4096);
     assert_int_equal(intent_writes(session), count);
+    assert_hot_on_disk(session, (count - 1) * 64 * EXTENT, 16 * EXTENT);
+    end_session(session);
+}
+
+/* The same with time between them: each gets what it asked for. */
+static void
+test_a_calm_guest_heats_what_it_writes(void **state)
+{
+    const unsigned count = 12;
+    struct StoreIoOps ops = *store_io_kernel()->ops;
+    StoreIo slow = {.ops = &ops};
+    FakeSession *session;
+
+    (void)state;
+    ops.done = slow_done;
+    session = new_session(&slow, TIB);
+    for (unsigned i = 0; i < count; i++) {
+        int64_t until_us = face_now_us() + 60000;
+
+        while (face_now_us() < until_us) {
+        }
+        assert_int_equal(fake_write(session, block, 4096, i * 64 * EXTENT),
+                         4096);
+    }
+    assert_int_equal(hot_extents(session), count);
     end_session(session);
 }
 
@@ -344,6 +369,7 @@ main(void)
         cmocka_unit_test(test_a_granted_write_looks_again),
         cmocka_unit_test(test_a_burst_heats_ahead),
         cmocka_unit_test(test_a_lone_guest_is_not_held_up_for_long),
+        cmocka_unit_test(test_a_calm_guest_heats_what_it_writes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
